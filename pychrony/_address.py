@@ -1,0 +1,177 @@
+"""What a user writes for a chronyd, and the socket address that it means.
+
+libchrony's own parser (open_inet_socket in socket.c) knows neither names nor
+scopes, rejects ``[::1]``, and takes ``:99999`` and ``:abc`` for other ports,
+so everything but a Unix path is parsed and resolved here.
+
+Imported on first use: ``socket`` takes as long to import as all of pychrony.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections import namedtuple
+from threading import Thread
+
+from .exceptions import ChronyAddressError, ChronyConnectionError, ChronyTimeoutError
+from .models import Transport
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+PORT = 323
+
+# Where a local chronyd may be, in chronyc's order.
+LOCAL = ("/run/chrony/chronyd.sock", f"127.0.0.1:{PORT}", f"[::1]:{PORT}")
+
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+
+class Target(namedtuple("Target", ["text", "family", "host", "port"])):
+    """One place where a chronyd may be.
+
+    Attributes:
+        text: the address as the user wrote it.
+        family: AF_UNIX, AF_INET, AF_INET6, or AF_UNSPEC for a name.
+        host: Unix path, IP address (with its scope), or host name.
+        port: UDP port; ``None`` for a Unix path.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.text if self.host in self.text else f"{self.text} ({self.host})"
+
+    @property
+    def is_name(self) -> bool:
+        """Whether it has to be resolved first."""
+        return bool(self.family == socket.AF_UNSPEC)
+
+    @property
+    def transport(self) -> Transport:
+        return Transport.COMMAND_PORT if self.port else Transport.UNIX_SOCKET
+
+    def socket_address(self) -> tuple[Any, ...]:
+        """Return what ``socket.connect`` takes.
+
+        Raises:
+            OSError: the scope names no network interface.
+        """
+        if self.family != socket.AF_INET6:
+            return self.host, self.port
+        host, _, scope = self.host.partition("%")
+        if not scope:
+            index = 0
+        elif scope.isdecimal():
+            index = int(scope)
+        else:
+            index = socket.if_nametoindex(scope)
+        return host, self.port, 0, index
+
+
+def parse(address: str | os.PathLike[str]) -> Target:
+    """Return the target that ``address`` means, without looking up any name.
+
+    Raises:
+        ChronyAddressError: it is not an address of a chronyd.
+    """
+    text = os.fspath(address)
+    if not isinstance(text, str):
+        raise TypeError(f"an address is a str, not {type(text).__name__}: {text!r}")
+    if not text or "\0" in text:
+        raise _nonsense(text, "it is empty or has a NUL character")
+    if text[0] == "/":
+        return Target(text, socket.AF_UNIX, text, None)
+
+    host, port = _split(text)
+    if ":" in host:
+        bare, percent, scope = host.partition("%")
+        if not _is_ip(socket.AF_INET6, bare) or bool(percent) != bool(scope):
+            raise _nonsense(text, f"{host!r} is not an IPv6 address")
+        return Target(text, socket.AF_INET6, host, port)
+    if _is_ip(socket.AF_INET, host):
+        return Target(text, socket.AF_INET, host, port)
+    labels = host.removesuffix(".").split(".")
+    if labels[-1].isdecimal():
+        raise _nonsense(text, f"{host!r} is not an IPv4 address")
+    if len(host) > 253 or not all(map(_LABEL.fullmatch, labels)):
+        raise _nonsense(text, f"{host!r} is neither an IP address nor a host name")
+    return Target(text, socket.AF_UNSPEC, host, port)
+
+
+def _split(text: str) -> tuple[str, int]:
+    """Return the host and the port of a UDP address."""
+    if text[0] == "[":
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or ":" not in host or (rest and rest[0] != ":"):
+            raise _nonsense(text, "brackets go around an IPv6 address, as in [::1]:323")
+        port = rest[1:] if rest else None
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, None
+    if port is None:
+        return host, PORT
+    if not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65535):
+        raise _nonsense(text, f"{port!r} is not a port, 1 to 65535")
+    return host, int(port)
+
+
+def _is_ip(family: int, host: str) -> bool:
+    try:
+        socket.inet_pton(family, host)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+def _nonsense(text: str, reason: str) -> ChronyAddressError:
+    return ChronyAddressError(
+        f"{text!r} is not an address of a chronyd: {reason}. Give the path of its "
+        "Unix socket, or an IP address or host name, with or without :port"
+    )
+
+
+def resolve(target: Target, timeout: float) -> list[Target]:
+    """Return the IP addresses that a host name has, in the resolver's order.
+
+    Raises:
+        ChronyConnectionError: the name has none.
+        ChronyTimeoutError: not known within ``timeout`` seconds.
+    """
+    found: list[Any] = []
+
+    def look_up() -> None:
+        try:
+            found.append(
+                socket.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)
+            )
+        except OSError as reason:
+            found.append(reason)
+
+    # getaddrinfo cannot be given a deadline, only left behind: the thread ends
+    # when the system's resolver gives up.
+    thread = Thread(target=look_up, name=f"resolve {target.host}", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not found:
+        raise ChronyTimeoutError(
+            f"{target}: the name was not resolved within {timeout:g} s. Check the "
+            "resolver of this machine, or give an IP address"
+        )
+    if isinstance(found[0], OSError):
+        raise ChronyConnectionError(
+            f"{target}: {found[0].strerror}. Check the name, or give an IP address"
+        ) from found[0]
+    return [
+        Target(
+            target.text,
+            family,
+            f"{host}%{rest[1]}" if rest and rest[1] else host,
+            port,
+        )
+        for family, _, _, _, (host, port, *rest) in found[0]
+    ]

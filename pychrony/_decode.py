@@ -1,0 +1,189 @@
+"""Turns the record that a session has received into its dataclass.
+
+How to read a layout of a report is worked out once, from libchrony's
+introspection and the table in ``models.py``, and kept as a plan. Everything
+here runs under the lock of ``_library.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import namedtuple
+from dataclasses import fields
+from enum import Enum
+
+from ._libchrony import ffi
+from .models import refid_name
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
+# fields: (attribute, index, read, convert or None); derived: (attribute, function)
+_Plan = namedtuple("_Plan", ["fields", "derived"])
+
+# A layout is told by the report, its number of fields, and the type of its
+# first field (an address or a reference ID in "sources").
+_plans: dict[tuple[type, int, int], _Plan] = {}
+
+
+def decode(lib: Any, session: Any, record: type[T]) -> T:
+    """Return the record that ``session`` has just received.
+
+    Raises:
+        ValueError: a field is missing, has another type, or a value outside
+            its range.
+    """
+    layout = (
+        record,
+        lib.chrony_get_record_number_fields(session),
+        lib.chrony_get_field_type(session, 0),
+    )
+    plan = _plans.get(layout)
+    if plan is None:
+        plan = _plans[layout] = _plan(lib, session, record)
+    values: dict[str, Any] = {}
+    try:
+        for attribute, index, read, convert in plan.fields:
+            value = read(session, index)
+            values[attribute] = value if convert is None else convert(value)
+    except ValueError as reason:
+        raise ValueError(f"{_field_name(lib, session, index)}: {reason}") from None
+    for attribute, function in plan.derived:
+        values[attribute] = function(values)
+    # The generated __init__ of a frozen dataclass would cost more than all of
+    # libchrony's own work for the record.
+    instance = object.__new__(record)
+    object.__setattr__(instance, "__dict__", values)
+    return instance
+
+
+def _field_name(lib: Any, session: Any, index: int) -> str:
+    name: bytes = ffi.string(lib.chrony_get_field_name(session, index))
+    return name.decode()
+
+
+def _plan(lib: Any, session: Any, record: type) -> _Plan:
+    indexes = {
+        _field_name(lib, session, index): index
+        for index in range(lib.chrony_get_record_number_fields(session))
+    }
+    steps: list[tuple[Any, ...]] = []
+    derived: list[tuple[Any, ...]] = []
+    for field in fields(record):
+        if "derived" in field.metadata:
+            derived.append((field.name, field.metadata["derived"]))
+            continue
+        names, most = field.metadata["names"], field.metadata["most"]
+        index = next((indexes[name] for name in names if name in indexes), None)
+        if index is None:
+            raise ValueError(
+                f"this libchrony has no field {' or '.join(map(repr, names))} in it, "
+                f"only {', '.join(indexes)}"
+            )
+        read, convert = _reader(lib, session, index, field.type)
+        steps.append((field.name, index, read, _at_most(most) if most else convert))
+    return _Plan(steps, derived)
+
+
+def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
+    """Return how to read a field of libchrony and how to convert what was read."""
+    # The getters of libchrony return 0 for a field of another type (its
+    # FP_NAN is an integer macro), so the type is checked here.
+    kind = lib.chrony_get_field_type(session, index)
+    if kind == lib.CHRONY_TYPE_UINTEGER and issubclass(wanted, Enum):
+        return lib.chrony_get_field_uinteger, _member_of(wanted)
+    content = lib.chrony_get_field_content(session, index)
+    measure = content in (
+        lib.CHRONY_CONTENT_MEASURE_SECONDS,
+        lib.CHRONY_CONTENT_MEASURE_PPM,
+    )
+    readers = {
+        (lib.CHRONY_TYPE_UINTEGER, int): (lib.chrony_get_field_uinteger, None),
+        (lib.CHRONY_TYPE_UINTEGER, str): (lib.chrony_get_field_uinteger, refid_name),
+        (lib.CHRONY_TYPE_INTEGER, int): (lib.chrony_get_field_integer, _sign_extended),
+        (lib.CHRONY_TYPE_FLOAT, float): (
+            lib.chrony_get_field_float,
+            _not_negative if measure else None,
+        ),
+        (lib.CHRONY_TYPE_STRING, str): (_string_reader(lib), None),
+        (lib.CHRONY_TYPE_TIMESPEC, int): (_timespec_reader(lib), _nanoseconds),
+    }
+    if (kind, wanted) not in readers:
+        raise ValueError(
+            f"libchrony's field {_field_name(lib, session, index)!r} has type {kind}, "
+            f"which does not make a {wanted.__name__}"
+        )
+    return readers[kind, wanted]
+
+
+def _member_of(enum: type[Enum]) -> Callable[[int], Enum]:
+    known = enum._value2member_map_  # a call of the enum costs five times as much
+
+    def member(value: int) -> Enum:
+        return known.get(value) or enum(value)
+
+    return member
+
+
+def _at_most(most: int) -> Callable[[int], int]:
+    def check(value: int) -> int:
+        if value > most:
+            raise ValueError(f"{value} is more than {most}")
+        return value
+
+    return check
+
+
+def _not_negative(value: float) -> float:
+    if value < 0.0:
+        raise ValueError(f"{value} is negative")
+    return value
+
+
+def _sign_extended(value: int) -> int:
+    # get_field_integer in libchrony's message.c returns a 16-bit field without
+    # its sign: poll -2 arrives as 65534.
+    return ((value + 0x8000) & 0xFFFF) - 0x8000
+
+
+def _string_reader(lib: Any) -> Callable[[Any, int], str]:
+    get, string = lib.chrony_get_field_string, ffi.string
+
+    def read(session: Any, index: int) -> str:
+        # Nested maps keep the interpreter out between the two calls: a signal
+        # handler that reads a clock there would change libchrony's buffer.
+        try:
+            (text,) = map(string, map(get, (session,), (index,)))
+        except RuntimeError:  # NULL: the address is unspecified
+            return ""
+        return str(text, "ascii", "replace")
+
+    return read
+
+
+def _timespec_reader(lib: Any) -> Callable[[Any, int], Any]:
+    if ffi.sizeof("long") == 8:
+        return lib.chrony_get_field_timespec  # type: ignore[no-any-return]
+    import sysconfig
+
+    if sysconfig.get_config_var("SIZEOF_TIME_T") == 4:
+        return lib.chrony_get_field_timespec  # type: ignore[no-any-return]
+    return ffi.cast(  # type: ignore[no-any-return]
+        "struct timespec_time64(*)(chrony_session *, int)",
+        lib.chrony_get_field_timespec,
+    )
+
+
+def _nanoseconds(time: Any) -> int:
+    seconds, nanoseconds = time.tv_sec, time.tv_nsec
+    if not isinstance(nanoseconds, int):
+        nanoseconds = nanoseconds[sys.byteorder == "big"]
+    if seconds >> 32 == 0x7FFFFFFF:  # TV_NOHIGHSEC: the sender has 32 bits only
+        seconds &= 0xFFFFFFFF
+    if seconds < 0 or not 0 <= nanoseconds < 10**9:
+        raise ValueError(f"{seconds} s and {nanoseconds} ns is not a time")
+    return int(seconds * 10**9 + nanoseconds)

@@ -1,0 +1,128 @@
+"""Finds, opens and verifies libchrony, once, when pychrony is imported.
+
+A failure is kept and raised on first use, so that a program which may never
+read a clock can import pychrony anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from threading import RLock
+
+from ._libchrony import ffi
+from .exceptions import ChronyLibraryError
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from typing import Any
+
+SONAME = "libchrony.so.0"
+VARIABLE = "PYCHRONY_LIBCHRONY"
+
+# libchrony formats every address into one static buffer of the process
+# (get_field_string in message.c), and cffi lets other threads run during a
+# call. So one lock is held around every step of every session, never around a
+# wait. It is reentrant because a signal handler may read a clock too.
+lock = RLock()
+
+# A thread that does not exist in a forked child must not hold the lock there.
+os.register_at_fork(
+    before=lock.acquire,
+    after_in_parent=lock.release,
+    after_in_child=lock.release,
+)
+
+# ABI mode has no compiler to hold the declared chrony_err against the real
+# one, but libchrony's own error texts can: a word from each error that is
+# acted on. Both its prose and the bare enumerator names have these words.
+_ERROR_WORDS = {
+    "CHRONY_SEND_FAILED": "send",
+    "CHRONY_RECV_FAILED": "rec",
+    "CHRONY_UNAUTHORIZED": "authorized",
+    "CHRONY_DISABLED": "disabled",
+    "CHRONY_UNEXPECTED_STATUS": "status",
+    "CHRONY_OLD_SERVER": "old",
+    "CHRONY_NEW_SERVER": "new",
+    "CHRONY_INVALID_RESPONSE": "response",
+}
+
+_GET_IT = {
+    "fedora": "dnf install libchrony",
+    "rhel": "dnf install epel-release && dnf install libchrony",
+}
+
+_BORROW_IT = (
+    "it has no package here: borrow the library inside an older pychrony with "
+    "'pip install --no-deps --target DIR pychrony==2.0.3' and set "
+    f"{VARIABLE} to DIR/pychrony.libs/libchrony-*.so*, or build it from source"
+)
+
+
+def how_to_get() -> str:
+    """Return one line that says how to get libchrony on this distribution."""
+    import platform
+
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        release = {}
+    for distribution in [release.get("ID", ""), *release.get("ID_LIKE", "").split()]:
+        if distribution in _GET_IT:
+            return _GET_IT[distribution]
+    return _BORROW_IT
+
+
+def _verify(lib: Any) -> None:
+    for name in dir(lib):
+        getattr(lib, name)  # AttributeError where the symbol is missing
+    for name, word in _ERROR_WORDS.items():
+        text = ffi.string(lib.chrony_get_error_string(getattr(lib, name)))
+        if word not in text.decode("ascii", "replace").lower():
+            raise AttributeError(f"its {name} means {text!r}: another ABI")
+
+
+def _open() -> tuple[Any, str, Exception | None]:
+    """Return the library, or None with what was tried and the reason."""
+    name = os.environ.get(VARIABLE) or SONAME
+    try:
+        lib = ffi.dlopen(name)
+        _verify(lib)
+    except (OSError, AttributeError) as reason:
+        return None, name, reason
+    return lib, name, None
+
+
+_lib, name, _reason = _open()
+
+
+def load() -> Any:
+    """Return libchrony.
+
+    Raises:
+        ChronyLibraryError: there is no usable one.
+    """
+    if _lib is None:
+        if os.environ.get(VARIABLE):
+            advice = f"correct or unset {VARIABLE}, which names it"
+        else:
+            advice = how_to_get()
+        raise ChronyLibraryError(
+            f"no usable libchrony. Tried {name}: {_reason}. To get it: {advice}"
+        ) from _reason
+    return _lib
+
+
+def library_path() -> str:
+    """Return the file that libchrony was loaded from.
+
+    Raises:
+        ChronyLibraryError: there is no usable one.
+    """
+    load()
+    if "/" not in name:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            for line in maps:
+                file = line.rstrip("\n").partition("/")[2]
+                if file.rpartition("/")[2].startswith("libchrony"):
+                    return f"/{file}"
+    return name

@@ -1,0 +1,404 @@
+"""One libchrony session on one socket, and the conversations over it.
+
+The only room that calls libchrony to open, send, receive and close. A
+conversation is a generator: it yields ``(fd, events, deadline)`` where it has
+to wait until the descriptor is ready for those ``poll`` events, and is sent
+whether that came before the deadline (on the ``time.monotonic`` clock). How to
+wait is the business of the drivers; resends, deadlines and what an error means
+are decided here, once for all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+import weakref
+from select import POLLIN, POLLOUT
+from time import monotonic
+
+from . import _library
+from ._decode import decode
+from ._libchrony import ffi
+from ._library import lock
+from .exceptions import (
+    ChronyConnectionError,
+    ChronyDataError,
+    ChronyError,
+    ChronyPermissionError,
+    ChronyTimeoutError,
+)
+from .models import REPORTS, Transport
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+    from typing import Any, TypeAlias, TypeVar
+
+    from ._address import Target
+
+    T = TypeVar("T")
+    Conversation: TypeAlias = Generator[tuple[int, int, float], bool, T]
+
+# The length of a list comes from the network. chronyd sets itself no limit,
+# but no configuration comes near this one.
+MOST_RECORDS = 65_536
+
+# How often a list is read that changes while it is read.
+LIST_READS = 10
+
+_NOT_AUTHORIZED = (
+    "chronyd says 'Not authorized'. Read it over chronyd's Unix socket, as root or "
+    "the user that chronyd runs as; from chronyd 4.7 on, its directive opencommands "
+    "can open it to UDP"
+)
+
+_AGAIN = (errno.EAGAIN, errno.EINTR)
+
+
+class _UnknownStatusError(ChronyDataError):
+    """chronyd answered with a status that libchrony has no case for.
+
+    To a request for a record it says that there is none with that index.
+    """
+
+
+class _DisabledError(ChronyDataError):
+    """chronyd does not do what the report is about."""
+
+
+class Session:
+    """A libchrony session, its socket, and its patience.
+
+    Attributes:
+        target: where it is connected to.
+        timeout: seconds to wait for the first answer; doubled at each resend.
+        retries: how often a request is sent again.
+    """
+
+    def __init__(self, target: Target, timeout: float, retries: int) -> None:
+        self.target = target
+        self.timeout = timeout
+        self.retries = retries
+        self._lib = _library.load()
+        if target.transport is Transport.UNIX_SOCKET:
+            self._fd = self._open_unix()
+        else:
+            self._fd = self._open_udp()
+        self._holder = ffi.new("chrony_session **")
+        # Runs at garbage collection and at exit of the interpreter, where it
+        # must not take the lock: the thread may be holding it.
+        self._finalizer = weakref.finalize(
+            self, _forsake, self._lib, self._holder, self._fd, os.getpid(), str(target)
+        )
+        try:
+            self._init()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_unix(self) -> int:
+        fd: int = self._lib.chrony_open_socket(os.fsencode(self.target.host))
+        if fd < 0:
+            reason = OSError(ffi.errno, os.strerror(ffi.errno))
+            raise _unreachable(self.target, reason, fd)
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+        return fd
+
+    def _open_udp(self) -> int:
+        import socket
+
+        try:
+            with socket.socket(self.target.family, socket.SOCK_DGRAM) as udp:
+                udp.setblocking(False)
+                udp.connect(self.target.socket_address())
+                return udp.detach()
+        except OSError as reason:
+            raise _unreachable(self.target, reason, -1) from reason
+
+    def _init(self) -> None:
+        code = self._lib.chrony_init_session(self._holder, self._fd)
+        if code != self._lib.CHRONY_OK:
+            raise self._error(code, "a session")
+        self._handle = self._holder[0]
+
+    def _reset(self) -> None:
+        """Begin a fresh libchrony session on the same socket.
+
+        After any error the old one may hold a pending request or a report to
+        follow, and would return wrong results (client.c).
+        """
+        _deinit(self._lib, self._holder)
+        self._init()
+
+    def close(self) -> None:
+        """Close the session and its socket. Does nothing the second time."""
+        release = self._finalizer.detach()
+        if release:
+            _, _, (lib, holder, fd, pid, _), _ = release
+            _release(lib, holder, fd, pid)
+
+    def probe(self) -> Conversation[None]:
+        """Return when a chronyd has answered, whatever the answer."""
+        try:
+            yield from self._exchange("tracking", self._lib.chrony_request_record, 0)
+        except (ChronyDataError, ChronyPermissionError):
+            self._reset()
+
+    def record(self, record: type[T]) -> Conversation[T]:
+        """Read a report that is one record."""
+        report = REPORTS[record].name
+        return (yield from self._record(record, report, 0))
+
+    def record_or_none(self, record: type[T]) -> Conversation[T | None]:
+        """Read a report that is one record, or none where it is disabled."""
+        try:
+            return (yield from self.record(record))
+        except _DisabledError:
+            self._reset()
+            return None
+
+    def records(self, record: type[T]) -> Conversation[list[T]]:
+        """Read a report that is a list with one record for each source."""
+        report, key = REPORTS[record]
+        before: list[Any] | None = None
+        for _ in range(LIST_READS):
+            count = yield from self._count(report)
+            found: list[T] = []
+            # chronyd closes the gap when it removes a source and appends new
+            # ones (sources.c), and there is no snapshot. Reading from the end,
+            # a source that moves down is read twice, which shows; a list
+            # without duplicates is the one that was there at the start.
+            try:
+                for index in reversed(range(count)):
+                    found.append((yield from self._record(record, report, index)))
+            except _UnknownStatusError:
+                self._reset()
+                before = None
+                continue
+            found.reverse()
+            keys = [tuple(getattr(one, name) for name in key) for one in found]
+            # Two reference clocks may share their ID for good.
+            if len(set(keys)) == count or keys == before:
+                return found
+            before = keys
+        raise ChronyDataError(
+            f"{self.target}: {report}: the list of sources was never the same "
+            f"from beginning to end in {LIST_READS} reads. Try again when nobody "
+            "adds and deletes sources"
+        )
+
+    def _count(self, report: str) -> Conversation[int]:
+        lib = self._lib
+        yield from self._exchange(report, lib.chrony_request_report_number_records)
+        # A uint32 of the network in an int: the largest are negative.
+        count: int = lib.chrony_get_report_number_records(self._handle)
+        if not 0 <= count <= MOST_RECORDS:
+            raise ChronyDataError(
+                f"{self.target}: {report}: chronyd claims to have "
+                f"{count & 0xFFFFFFFF} sources, more than the {MOST_RECORDS} that "
+                "pychrony reads. Is it a chronyd?"
+            )
+        return count
+
+    def _record(self, record: type[T], report: str, index: int) -> Conversation[T]:
+        lib = self._lib
+        yield from self._exchange(report, lib.chrony_request_record, index)
+        try:
+            with lock:
+                return decode(lib, self._handle, record)
+        except ValueError as reason:
+            raise ChronyDataError(
+                f"{self.target}: {report}: the reply makes no sense: {reason}"
+            ) from None
+
+    def _exchange(
+        self, report: str, request: Any, *arguments: int
+    ) -> Conversation[None]:
+        """Send a request until libchrony has taken the response to it."""
+        self._ignored = 0
+        wait = self.timeout
+        for _ in range(self.retries + 1):
+            deadline = monotonic() + wait
+            sent = yield from self._send(report, request, arguments, deadline)
+            if sent and (yield from self._receive(report, deadline)):
+                return
+            wait *= 2
+        raise self._timeout(report)
+
+    def _send(
+        self, report: str, request: Any, arguments: Iterable[int], deadline: float
+    ) -> Conversation[bool]:
+        lib, name = self._lib, report.encode()
+        while True:
+            with lock:
+                code = request(self._handle, name, *arguments)
+            if code == lib.CHRONY_OK:
+                return True
+            if code != lib.CHRONY_SEND_FAILED or ffi.errno not in _AGAIN:
+                raise self._error(code, report)
+            # chronyd does not keep up with the queue of its Unix socket.
+            if not (yield self._fd, POLLOUT, deadline) or monotonic() >= deadline:
+                return False
+
+    def _receive(self, report: str, deadline: float) -> Conversation[bool]:
+        lib, handle = self._lib, self._handle
+        late = False
+        while lib.chrony_needs_response(handle):
+            # The first wait is granted even if this process was held up past
+            # the deadline: the response may be there. A flood of datagrams
+            # that libchrony ignores ends at the deadline all the same.
+            if late or not (yield self._fd, POLLIN, deadline):
+                return False
+            with lock:
+                code = lib.chrony_process_response(handle)
+            if code == lib.CHRONY_OK:
+                self._ignored += 1
+            elif code != lib.CHRONY_RECV_FAILED or ffi.errno not in _AGAIN:
+                raise self._error(code, report)
+            late = monotonic() >= deadline
+        return True
+
+    def _error(self, code: int, report: str) -> ChronyError:
+        """Return the error for a ``chrony_err`` other than CHRONY_OK."""
+        lib = self._lib
+        if code in (
+            lib.CHRONY_SEND_FAILED,
+            lib.CHRONY_RECV_FAILED,
+            lib.CHRONY_NO_RANDOM,
+        ):
+            reason = OSError(ffi.errno, os.strerror(ffi.errno))
+            return _unreachable(self.target, reason, code)
+        kind, text = {
+            lib.CHRONY_UNAUTHORIZED: (ChronyPermissionError, _NOT_AUTHORIZED),
+            lib.CHRONY_DISABLED: (_DisabledError, "chronyd says that it is disabled"),
+            lib.CHRONY_UNEXPECTED_STATUS: (
+                _UnknownStatusError,
+                "chronyd refuses it with a status that libchrony does not know",
+            ),
+            lib.CHRONY_OLD_SERVER: (ChronyDataError, "this chronyd is too old for it"),
+            lib.CHRONY_NEW_SERVER: (
+                ChronyDataError,
+                "this chronyd is too new for libchrony, update libchrony",
+            ),
+            lib.CHRONY_INVALID_RESPONSE: (ChronyDataError, "the reply is truncated"),
+        }.get(code) or (
+            ChronyError,
+            ffi.string(lib.chrony_get_error_string(code)).decode(),
+        )
+        return kind(f"{self.target}: {report}: {text}", code)
+
+    def _timeout(self, report: str) -> ChronyTimeoutError:
+        requests, whole = self.retries + 1, patience(self.timeout, self.retries)
+        text = (
+            f"{self.target}: {report}: no answer to {requests} "
+            f"request{'s'[: requests > 1]} in {whole:g} s. "
+        )
+        if self._ignored:
+            text += (
+                f"libchrony ignored {self._ignored} datagrams that were no answer to "
+                "them, or in another version of the protocol. Is it a chronyd, and "
+                "libchrony recent enough?"
+            )
+        elif self.target.transport is Transport.UNIX_SOCKET:
+            text += "Is chronyd hung or stopped?"
+        else:
+            text += (
+                "Is chronyd running there, does its cmdallow name this machine, do "
+                "cmdport and bindcmdaddress fit, and does no firewall drop UDP?"
+            )
+        return ChronyTimeoutError(text)
+
+
+def patience(timeout: float, retries: int) -> float:
+    """Return the longest that one request with its resends can take [s]."""
+    return timeout * (2.0 ** (retries + 1) - 1)
+
+
+def _unreachable(target: Target, reason: OSError, code: int) -> ChronyError:
+    kind: type[ChronyError] = ChronyConnectionError
+    unix = target.transport is Transport.UNIX_SOCKET
+    advice = ""
+    if reason.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET):
+        advice = ". Is chronyd running"
+        advice += "?" if unix else ", and its command port open there?"
+    elif reason.errno == errno.EACCES and unix:
+        kind = ChronyPermissionError
+        advice = (
+            ". The socket is for root and the user that chronyd runs as (its group "
+            "does not help); tracking, sources, sourcestats and rtcdata need no "
+            "right over UDP, address 127.0.0.1"
+        )
+    elif reason.errno == errno.EINVAL and unix:
+        advice = (
+            ". libchrony puts a socket of its own beside chronyd's, so the path must "
+            "name a directory other than / and be about 60 bytes at most"
+        )
+    error = kind(f"{target}: {reason.strerror}{advice}", code)
+    error.__cause__ = reason
+    return error
+
+
+def _deinit(lib: Any, holder: Any) -> None:
+    handle, holder[0] = holder[0], ffi.NULL
+    if handle:
+        lib.chrony_deinit_session(handle)
+
+
+def _release(lib: Any, holder: Any, fd: int, pid: int) -> None:
+    _deinit(lib, holder)
+    if os.getpid() == pid:
+        lib.chrony_close_socket(fd)
+    else:
+        # In a forked child: chrony_close_socket would remove the file of the
+        # Unix socket, which the parent still uses.
+        os.close(fd)
+
+
+def _forsake(lib: Any, holder: Any, fd: int, pid: int, target: str) -> None:
+    _release(lib, holder, fd, pid)
+    if os.getpid() == pid:
+        warnings.warn(
+            f"unclosed connection to chronyd at {target}", ResourceWarning, stacklevel=2
+        )
+
+
+def connect(
+    targets: list[Target], timeout: float, retries: int
+) -> Conversation[Session]:
+    """Open a session to the first target where a chronyd answers.
+
+    UDP "connects" to nobody, so with several targets only an answer counts.
+    They are asked in turn, each once with the first wait, then the silent ones
+    again with the doubled wait, and so on.
+    """
+    if len(targets) == 1:
+        return Session(targets[0], timeout, retries)
+    failures: dict[Target, ChronyError] = {}
+    for attempt in range(retries + 1):
+        for target in targets:
+            if attempt and not isinstance(failures[target], ChronyTimeoutError):
+                continue
+            try:
+                session = Session(target, timeout * 2**attempt, 0)
+            except (ChronyConnectionError, ChronyPermissionError) as error:
+                failures[target] = error
+                continue
+            try:
+                yield from session.probe()
+            except ChronyConnectionError as error:
+                session.close()
+                failures[target] = error
+                continue
+            except BaseException:
+                session.close()
+                raise
+            session.timeout, session.retries = timeout, retries
+            return session
+    silent = any(isinstance(error, TimeoutError) for error in failures.values())
+    kind = ChronyTimeoutError if silent else ChronyConnectionError
+    raise kind(
+        "no chronyd answered. "
+        + "; ".join(error.message for error in failures.values())
+    )

@@ -1,0 +1,112 @@
+"""The reports as chronyc prints them, in its words, units and columns."""
+
+from __future__ import annotations
+
+import time
+
+from .models import LeapStatus, Source, SourceMode, SourceState, TrackingStatus
+
+NEVER = 0xFFFFFFFF  # an age that chronyd gives for what has not happened
+
+MODES = {SourceMode.CLIENT: "^", SourceMode.PEER: "=", SourceMode.REFCLOCK: "#"}
+
+STATES = {
+    SourceState.SELECTED: "*",
+    SourceState.NONSELECTABLE: "?",
+    SourceState.FALSETICKER: "x",
+    SourceState.JITTERY: "~",
+    SourceState.UNSELECTED: "+",
+    SourceState.SELECTABLE: "-",
+}
+
+_LEAPS = {
+    LeapStatus.NORMAL: "Normal",
+    LeapStatus.INSERT: "Insert second",
+    LeapStatus.DELETE: "Delete second",
+    LeapStatus.UNSYNC: "Not synchronised",
+}
+
+_MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86_400, 365 * 86_400
+
+# Below this many seconds: the factor, the digits and the unit.
+_UNITS = (
+    (9999.5e-9, 1e9, 0, "ns"),
+    (9999.5e-6, 1e6, 0, "us"),
+    (9999.5e-3, 1e3, 0, "ms"),
+    (999.5, 1, 1, "s"),
+    (99999.5, 1, 0, "s"),
+    (99999.5 * _MINUTE, 1 / _MINUTE, 0, "m"),
+    (99999.5 * _HOUR, 1 / _HOUR, 0, "h"),
+    (99999.5 * _DAY, 1 / _DAY, 0, "d"),
+    (float("inf"), 1 / _YEAR, 0, "y"),
+)
+
+
+def seconds(value: float, sign: str = "", width: int = 0) -> str:
+    """Return a time in the unit that suits it, ``+`` as ``sign`` to show it always."""
+    _, factor, digits, unit = next(
+        (row for row in _UNITS if abs(value) < row[0]), _UNITS[-1]
+    )
+    return f"{value * factor:{sign}{width - len(unit)}.{digits}f}{unit}"
+
+
+def age(value: int) -> str:
+    """Return an age in whole seconds as chronyc's column LastRx has it."""
+    if value == NEVER:
+        return "-"
+    if value < 1200:
+        return str(value)
+    if value < 36_000:
+        return f"{value // _MINUTE}m"
+    if value < 345_600:
+        return f"{value // _HOUR}h"
+    days = value // _DAY
+    return f"{days}d" if days <= 999 else f"{days // 365}y"
+
+
+def tracking(record: TrackingStatus) -> str:
+    """Return what ``chronyc -n tracking`` prints."""
+    moment = time.gmtime(record.ref_time_ns // 10**9)
+    return "\n".join(
+        f"{label:<16}: {value}"
+        for label, value in {
+            "Reference ID": f"{record.reference_id:08X} ({_reference(record)})",
+            "Stratum": record.stratum,
+            "Ref time (UTC)": time.strftime("%a %b %d %H:%M:%S %Y", moment),
+            "System time": f"{abs(record.offset):.9f} seconds "
+            f"{'slow' if record.offset > 0 else 'fast'} of NTP time",
+            "Last offset": f"{record.last_offset:+.9f} seconds",
+            "RMS offset": f"{record.rms_offset:.9f} seconds",
+            "Frequency": f"{abs(record.frequency):.3f} ppm "
+            f"{'fast' if record.frequency > 0 else 'slow'}",
+            "Residual freq": f"{record.residual_freq:+.3f} ppm",
+            "Skew": f"{record.skew:.3f} ppm",
+            "Root delay": f"{record.root_delay:.9f} seconds",
+            "Root dispersion": f"{record.root_dispersion:.9f} seconds",
+            "Update interval": f"{record.update_interval:.1f} seconds",
+            "Leap status": _LEAPS.get(record.leap_status, "Invalid"),
+        }.items()
+    )
+
+
+def _reference(record: TrackingStatus) -> str:
+    if record.is_synchronized():
+        return record.reference_id_name
+    return ""
+
+
+def sources(records: list[Source]) -> str:
+    """Return what ``chronyc -n sources`` prints."""
+    head = "MS Name/IP address         Stratum Poll Reach LastRx Last sample"
+    return "\n".join([head, "=" * 79, *map(_source, records)])
+
+
+def _source(record: Source) -> str:
+    return (
+        f"{MODES.get(record.mode, ' ')}{STATES.get(record.state, ' ')} "
+        f"{record.address:<27}  {record.stratum:2}  {record.poll:2}   "
+        f"{record.reachability:3o}  {age(record.last_sample_ago):>4}  "
+        f"{seconds(record.latest_meas, '+', 7)}"
+        f"[{seconds(record.orig_latest_meas, '+', 7)}] +/- "
+        f"{seconds(record.latest_meas_err, width=6)}"
+    )

@@ -1,0 +1,217 @@
+"""Check a clock: for a person, from cron, or as a Nagios-family plugin.
+
+``python -m pychrony.check [ADDRESS]`` prints one line (the state, what
+matters, and performance data after ``|``) and exits with 0 OK, 1 WARNING,
+2 CRITICAL or 3 UNKNOWN. With ``-v`` the reports follow, as chronyc prints them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from math import isfinite
+from typing import TYPE_CHECKING, NoReturn
+
+import pychrony
+from pychrony import _text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pychrony import Source, TrackingStatus
+
+__all__ = ["main"]
+
+OK, WARNING, CRITICAL, UNKNOWN = range(4)
+_NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+
+
+class _UsageError(Exception):
+    """The command line makes no sense."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse would exit with 2, which says CRITICAL to a monitoring system.
+        raise _UsageError(f"{message}. See --help")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        try:
+            library = f"libchrony {pychrony.library_path()}"
+        except pychrony.ChronyLibraryError as error:
+            library = error.message
+        print(f"pychrony {pychrony.__version__}, {library}")
+        parser.exit()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the check and return its exit status; never raises an error."""
+    try:
+        state, text = _check(_arguments(argv))
+    except (pychrony.ChronyAddressError, _UsageError) as error:
+        state, text = UNKNOWN, str(error)
+    except pychrony.ChronyConnectionError as error:
+        state, text = CRITICAL, error.message
+    except pychrony.ChronyError as error:
+        state, text = UNKNOWN, error.message
+    except KeyboardInterrupt:
+        state, text = UNKNOWN, "interrupted"
+    except Exception as error:
+        state, text = UNKNOWN, f"unexpected {type(error).__name__}: {error}"
+    try:
+        print(f"CHRONY {_NAMES[state]} - {text}", flush=True)
+    except BrokenPipeError:  # as in "| head -n 1": the reader has what it wants
+        _silence()
+    except OSError as error:
+        _silence()
+        print(f"CHRONY UNKNOWN - cannot write: {error}", file=sys.stderr)
+        state = UNKNOWN
+    return state
+
+
+def _silence() -> None:
+    """Keep the interpreter from failing on the same output again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m pychrony.check",
+        description="Check the clock that a chronyd keeps. "
+        "Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "address",
+        metavar="ADDRESS",
+        nargs="?",
+        help="path of the Unix socket of chronyd, or IP address or host name of its "
+        "command port, with or without :port; default: the chronyd of this machine",
+    )
+    for letter, name, default in (("w", "warning", 0.05), ("c", "critical", 0.2)):
+        parser.add_argument(
+            f"-{letter}",
+            f"--{name}",
+            type=_positive,
+            default=default,
+            metavar="SECONDS",
+            help=f"{name.upper()} if the clock is off by more (%(default)s)",
+        )
+    parser.add_argument(
+        "-t",
+        "--timeout",
+        type=_positive,
+        default=1.0,
+        metavar="SECONDS",
+        help="wait so long for an answer, doubled at each resend (%(default)s)",
+    )
+    parser.add_argument(
+        "-r",
+        "--retries",
+        type=int,
+        default=2,
+        metavar="N",
+        help="send a request again so often (%(default)s)",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print the reports, too"
+    )
+    parser.add_argument(
+        "-V",
+        "--version",
+        action=_Version,
+        nargs=0,
+        help="print the version of pychrony and which libchrony it uses",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.warning > arguments.critical:
+        parser.error(
+            f"the warning threshold, {arguments.warning:g} s, is above the critical "
+            f"one, {arguments.critical:g} s"
+        )
+    return arguments
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not (isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _check(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Read the clock; return the state and what to print after it."""
+    with pychrony.ChronyConnection(
+        arguments.address, timeout=arguments.timeout, retries=arguments.retries
+    ) as connection:
+        tracking = connection.get_tracking()
+        sources = connection.get_sources()
+    state, reason = _judge(tracking, sources, arguments.warning, arguments.critical)
+    text = f"{reason} | {_performance(tracking, sources, arguments)}"
+    if arguments.verbose:
+        text = "\n".join([text, _text.tracking(tracking), "", _text.sources(sources)])
+    return state, text
+
+
+def _judge(
+    tracking: TrackingStatus, sources: list[Source], warning: float, critical: float
+) -> tuple[int, str]:
+    """Return the state and the reason for it."""
+    usable = f"{_usable(sources)} of {len(sources)} sources usable"
+    if tracking.is_local():
+        return WARNING, f"local mode: chronyd serves its own clock, {usable}"
+    if not tracking.is_synchronized():
+        if not sources:
+            return CRITICAL, "not synchronised: chronyd has no sources"
+        if not any(source.is_reachable() for source in sources):
+            return CRITICAL, f"not synchronised: no source is reachable, {usable}"
+        return CRITICAL, f"not synchronised: no source is selected, {usable}"
+    state, limit = OK, ""
+    for level, threshold in ((WARNING, warning), (CRITICAL, critical)):
+        if abs(tracking.offset) > threshold:
+            state, limit = level, f" (more than {_text.seconds(threshold)})"
+    return state, (
+        f"offset {_text.seconds(tracking.offset, '+')}{limit}, "
+        f"error bound {_text.seconds(tracking.error_bound or 0.0)}, "
+        f"stratum {tracking.stratum}, source {tracking.reference_id_name}, {usable}"
+    )
+
+
+def _usable(sources: list[Source]) -> int:
+    return sum(source.is_usable() for source in sources)
+
+
+def _performance(
+    tracking: TrackingStatus, sources: list[Source], arguments: argparse.Namespace
+) -> str:
+    """Return the performance data, in plain decimals (no ``1e-07``)."""
+    warning, critical = (
+        f"-{plain}:{plain}"
+        for plain in map(_plain, (arguments.warning, arguments.critical))
+    )
+    data = [f"offset={_plain(tracking.offset)}s;{warning};{critical}"]
+    if tracking.error_bound is not None:
+        data.append(f"error_bound={_plain(tracking.error_bound)}s;;;0")
+    data += [
+        f"root_delay={_plain(tracking.root_delay)}s;;;0",
+        f"root_dispersion={_plain(tracking.root_dispersion)}s;;;0",
+        f"frequency={tracking.frequency:.3f}",
+        f"skew={tracking.skew:.3f};;;0",
+        f"stratum={tracking.stratum};;;0;16",
+        f"sources_usable={_usable(sources)};;;0;{len(sources)}",
+    ]
+    return " ".join(data)
+
+
+def _plain(seconds: float) -> str:
+    return f"{seconds:.9f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""The blocking driver: one connection to one chronyd."""
+
+from __future__ import annotations
+
+import os
+from select import poll
+from threading import RLock
+from time import monotonic
+
+from ._session import Session, connect, patience
+from .exceptions import ChronyUsageError
+from .models import RTCData, Source, SourceStats, TrackingStatus
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, TypeVar
+
+    from ._address import Target
+    from ._session import Conversation
+    from .models import Transport
+
+    R = TypeVar("R")
+    T = TypeVar("T")
+
+__all__ = ["ChronyConnection"]
+
+_A_DAY = 86_400
+
+
+class ChronyConnection:
+    """A connection to a running chronyd, for reading its reports.
+
+    It opens at the first report, or on entering a ``with`` block, and opens
+    again by itself after an error. Use it as a context manager or call
+    :meth:`close`; a connection that is dropped open warns with
+    ``ResourceWarning``.
+
+    Threads may share a connection, their calls take turns; one connection for
+    each thread is faster. A forked child must open its own.
+
+    Args:
+        address: path of chronyd's Unix socket (``/run/chrony/chronyd.sock``),
+            or IP address or host name of its command port, with or without
+            ``:port`` (323): ``192.0.2.7``, ``[::1]:323``, ``fe80::1%eth0``,
+            ``ntp1.example``. ``None`` looks for the chronyd of this machine:
+            its Unix socket, then 127.0.0.1, then ::1, until one answers.
+        timeout: seconds to wait for an answer before sending the request
+            again, more than 0.
+        retries: how often to send it again; the wait doubles each time, as in
+            chronyc. The defaults give up after 1 + 2 + 4 seconds.
+
+    Raises:
+        ChronyAddressError: ``address`` is nonsense.
+        ValueError: ``timeout`` or ``retries`` is not positive, or together
+            they come to more than a day.
+    """
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = 1.0,
+        retries: int = 2,
+    ) -> None:
+        if (
+            retries < 0
+            or not 0 < timeout <= patience(timeout, min(retries, 99)) <= _A_DAY
+        ):
+            raise ValueError(
+                f"timeout {timeout!r} s and {retries!r} retries: the timeout must be "
+                "positive, the retries not negative, and all waits a day at most"
+            )
+        from . import _address
+
+        wanted = _address.LOCAL if address is None else (address,)
+        self._targets = [_address.parse(one) for one in wanted]
+        self._timeout = timeout
+        self._retries = retries
+        self._session: Session | None = None
+        self._connected: Target | None = None
+        self._closed = False
+        self._busy = False
+        self._lock = RLock()
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        place = self._connected or " | ".join(map(str, self._targets))
+        state = "closed" if self._closed else "open" if self._session else "not open"
+        return f"<{type(self).__name__} {place} ({state})>"
+
+    @property
+    def address(self) -> str | None:
+        """The address in use, as it was given or found; ``None`` if not connected."""
+        return self._connected and self._connected.text
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport in use; ``None`` if not connected."""
+        return self._connected and self._connected.transport
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called; a ``with`` block opens it again."""
+        return self._closed
+
+    def __enter__(self) -> ChronyConnection:
+        """Open the connection.
+
+        With an explicit address this sends nothing, so that over UDP it is the
+        first report that shows whether a chronyd is there.
+
+        Raises:
+            ChronyConnectionError: no chronyd was found, or its Unix socket
+                does not exist.
+            ChronyPermissionError: the Unix socket may not be opened.
+            ChronyLibraryError: no usable libchrony.
+        """
+        self._own()
+        self._closed = False
+        self._turn(lambda _: None)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; wait for the calls of other threads to end.
+
+        In a forked child this closes the descriptor only: the parent's
+        connection goes on.
+        """
+        if self._pid != os.getpid():
+            self._drop()
+            self._own()
+        with self._lock:
+            self._closed = True
+            self._connected = None
+            if not self._busy:  # else called by a signal handler: _turn does it
+                self._drop()
+
+    def get_tracking(self) -> TrackingStatus:
+        """Read the state of the clock (report ``tracking``).
+
+        Raises:
+            ChronyConnectionError: chronyd cannot be reached.
+            ChronyTimeoutError: it did not answer in time.
+            ChronyDataError: the answer makes no sense.
+            ChronyPermissionError: the Unix socket may not be opened, or
+                chronyd does not serve this report to us.
+            ChronyLibraryError: no usable libchrony.
+            ChronyUsageError: the connection is closed, the parent's, or busy.
+        """
+        return self._turn(lambda session: _drive(session.record(TrackingStatus)))
+
+    def get_sources(self) -> list[Source]:
+        """Read the sources and their latest samples (report ``sources``).
+
+        The list is that of one moment, in chronyd's order, also when sources
+        are added and deleted meanwhile. Raises what :meth:`get_tracking` does.
+        """
+        return self._turn(lambda session: _drive(session.records(Source)))
+
+    def get_source_stats(self) -> list[SourceStats]:
+        """Read what the past samples of each source say (report ``sourcestats``).
+
+        The list is that of one moment, in chronyd's order, also when sources
+        are added and deleted meanwhile. Raises what :meth:`get_tracking` does.
+        """
+        return self._turn(lambda session: _drive(session.records(SourceStats)))
+
+    def get_rtc_data(self) -> RTCData | None:
+        """Read the state of the real-time clock (report ``rtcdata``).
+
+        ``None`` where chronyd does not track it (directive ``rtcfile``).
+        Raises what :meth:`get_tracking` does.
+        """
+        return self._turn(lambda session: _drive(session.record_or_none(RTCData)))
+
+    def _turn(self, action: Callable[[Session], T]) -> T:
+        """Run ``action`` on an open session, alone; drop the session if it fails."""
+        self._own()
+        with self._lock:
+            if self._busy:
+                raise ChronyUsageError(
+                    f"{self!r} is in the middle of a call that a signal handler "
+                    "interrupted. Use another connection in the handler"
+                )
+            if self._closed:
+                raise ChronyUsageError(
+                    f"{self!r}: use it in a 'with' block or a new one"
+                )
+            self._busy = True
+            try:
+                if self._session is None:
+                    self._session = self._open()
+                return action(self._session)
+            except BaseException:
+                # libchrony may hold a pending request: no session survives an
+                # error. The next call opens a new one.
+                self._drop()
+                raise
+            finally:
+                self._busy = False
+                if self._closed:
+                    self._drop()
+
+    def _open(self) -> Session:
+        targets = self._targets
+        if targets[0].is_name:
+            from ._address import resolve
+
+            targets = resolve(targets[0], patience(self._timeout, self._retries))
+        session = _drive(connect(targets, self._timeout, self._retries))
+        self._connected = session.target
+        return session
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _own(self) -> None:
+        """Make sure that this process may use the connection."""
+        pid = os.getpid()
+        if self._pid != pid:
+            if self._session is not None:
+                raise ChronyUsageError(
+                    f"{self!r} was opened by process {self._pid}, this is its child "
+                    f"{pid}. Close it here, which leaves the parent's alone, or open "
+                    "another"
+                )
+            # A thread of the parent, not there any more, may hold the lock.
+            self._lock, self._busy, self._pid = RLock(), False, pid
+
+
+def _drive(conversation: Conversation[T]) -> T:
+    ready: Any = None
+    try:
+        while True:
+            ready = _wait(*conversation.send(ready))
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        conversation.close()
+
+
+def _wait(fd: int, events: int, deadline: float) -> bool:
+    waiting = poll()
+    waiting.register(fd, events)
+    return bool(waiting.poll(max(0.0, deadline - monotonic()) * 1000))
