@@ -110,7 +110,10 @@ def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
             _not_negative if measure else None,
         ),
         (lib.CHRONY_TYPE_STRING, str): (_string_reader(lib), None),
-        (lib.CHRONY_TYPE_TIMESPEC, int): (_timespec_reader(lib), _nanoseconds),
+        (lib.CHRONY_TYPE_TIMESPEC, int): (
+            _timespec_reader(lib, ffi.sizeof("long"), _time_t_size()),
+            _nanoseconds,
+        ),
     }
     if (kind, wanted) not in readers:
         raise ValueError(
@@ -165,17 +168,19 @@ def _string_reader(lib: Any) -> Callable[[Any, int], str]:
     return read
 
 
-def _timespec_reader(lib: Any) -> Callable[[Any, int], Any]:
+def _timespec_reader(lib: Any, long_size: int, time_t_size: int) -> Any:
+    if time_t_size <= long_size:
+        return lib.chrony_get_field_timespec
+    kind = "struct timespec_time64(*)(chrony_session *, int)"
+    return ffi.cast(kind, lib.chrony_get_field_timespec)
+
+
+def _time_t_size() -> int:
     if ffi.sizeof("long") == 8:
-        return lib.chrony_get_field_timespec  # type: ignore[no-any-return]
+        return 8
     import sysconfig
 
-    if sysconfig.get_config_var("SIZEOF_TIME_T") == 4:
-        return lib.chrony_get_field_timespec  # type: ignore[no-any-return]
-    return ffi.cast(  # type: ignore[no-any-return]
-        "struct timespec_time64(*)(chrony_session *, int)",
-        lib.chrony_get_field_timespec,
-    )
+    return int(sysconfig.get_config_var("SIZEOF_TIME_T"))
 
 
 def _nanoseconds(time: Any) -> int:

@@ -74,11 +74,11 @@ def how_to_get() -> str:
 
 def _verify(lib: Any) -> None:
     for name in dir(lib):
-        getattr(lib, name)  # AttributeError where the symbol is missing
+        getattr(lib, name)  # ffi.error where the symbol is missing
     for name, word in _ERROR_WORDS.items():
         text = ffi.string(lib.chrony_get_error_string(getattr(lib, name)))
         if word not in text.decode("ascii", "replace").lower():
-            raise AttributeError(f"its {name} means {text!r}: another ABI")
+            raise ffi.error(f"its {name} means {text!r}: another ABI")
 
 
 def _open() -> tuple[Any, str, Exception | None]:
@@ -87,7 +87,7 @@ def _open() -> tuple[Any, str, Exception | None]:
     try:
         lib = ffi.dlopen(name)
         _verify(lib)
-    except (OSError, AttributeError) as reason:
+    except (OSError, ffi.error) as reason:
         return None, name, reason
     return lib, name, None
 

@@ -164,30 +164,40 @@ class Session:
         report, key = REPORTS[record]
         before: list[Any] | None = None
         for _ in range(LIST_READS):
-            count = yield from self._count(report)
-            found: list[T] = []
-            # chronyd closes the gap when it removes a source and appends new
-            # ones (sources.c), and there is no snapshot. Reading from the end,
-            # a source that moves down is read twice, which shows; a list
-            # without duplicates is the one that was there at the start.
             try:
-                for index in reversed(range(count)):
-                    found.append((yield from self._record(record, report, index)))
+                found = yield from self._list(record, report)
             except _UnknownStatusError:
                 self._reset()
-                before = None
-                continue
-            found.reverse()
-            keys = [tuple(getattr(one, name) for name in key) for one in found]
-            # Two reference clocks may share their ID for good.
-            if len(set(keys)) == count or keys == before:
-                return found
+                found = None
+            keys = None
+            if found is not None:
+                keys = [tuple(getattr(one, name) for name in key) for one in found]
+                # Two reference clocks may share an ID for good; then the list
+                # is the same the second time.
+                if len(set(keys)) == len(keys) or keys == before:
+                    return found
             before = keys
         raise ChronyDataError(
-            f"{self.target}: {report}: the list of sources was never the same "
-            f"from beginning to end in {LIST_READS} reads. Try again when nobody "
-            "adds and deletes sources"
+            f"{self.target}: {report}: the list of sources changed during each of "
+            f"{LIST_READS} reads. Try again when fewer are added and deleted"
         )
+
+    def _list(self, record: type[T], report: str) -> Conversation[list[T] | None]:
+        """Read a list once; return None if it changed in a way that matters.
+
+        chronyd has no snapshots: it closes the gap when it removes a source and
+        appends new ones (sources.c). Read from the end, a source that moves is
+        read twice, and what comes or goes otherwise does not matter: the list
+        is that of the moment when its last record was read, if the count
+        belongs to that moment, too.
+        """
+        count = yield from self._count(report)
+        found: list[T] = []
+        for index in reversed(range(count)):
+            found.append((yield from self._record(record, report, index)))
+            if len(found) == 1 and (yield from self._count(report)) != count:
+                return None
+        return found[::-1]
 
     def _count(self, report: str) -> Conversation[int]:
         lib = self._lib

@@ -47,7 +47,7 @@ def seconds(value: float, sign: str = "", width: int = 0) -> str:
     _, factor, digits, unit = next(
         (row for row in _UNITS if abs(value) < row[0]), _UNITS[-1]
     )
-    return f"{value * factor:{sign}{width - len(unit)}.{digits}f}{unit}"
+    return f"{value * factor:{sign}.{digits}f}{unit}".rjust(width)
 
 
 def age(value: int) -> str:
@@ -96,7 +96,7 @@ def _reference(record: TrackingStatus) -> str:
 
 
 def sources(records: list[Source]) -> str:
-    """Return what ``chronyc -n sources`` prints."""
+    """Return what ``chronyc -n sources -a`` prints."""
     head = "MS Name/IP address         Stratum Poll Reach LastRx Last sample"
     return "\n".join([head, "=" * 79, *map(_source, records)])
 

@@ -13,6 +13,7 @@ frequencies in parts per million (ppm), unless a name says otherwise.
 from collections import namedtuple
 from dataclasses import dataclass, field
 from enum import Enum
+from math import isfinite
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -145,8 +146,10 @@ _FROM_REF_TIME = -1
 
 
 def _complete_ref_time_ns(record: "TrackingStatus | RTCData") -> None:
-    if record.ref_time_ns == _FROM_REF_TIME:
-        object.__setattr__(record, "ref_time_ns", round(record.ref_time * 10**9))
+    if record.ref_time_ns == _FROM_REF_TIME and isfinite(record.ref_time):
+        seconds, fraction = divmod(record.ref_time, 1)
+        exact = int(seconds) * 10**9 + round(fraction * 10**9)
+        object.__setattr__(record, "ref_time_ns", exact)
 
 
 @dataclass(frozen=True)

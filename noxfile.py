@@ -1,0 +1,152 @@
+"""Everything one does with this repository: `nox -l` lists it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nox
+
+sys.path.insert(0, str(Path(__file__).with_name("tests")))
+
+import provision
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
+
+
+def interpreter(version: str) -> str | None:
+    """A CPython of this version that runs; a shim of pyenv alone does not."""
+    probe = "import sys; print(sys.implementation.name, *sys.version_info[:2], sep='.')"
+    for path in candidates(version):
+        try:
+            output = subprocess.check_output(  # noqa: S603
+                [path, "-I", "-c", probe], stderr=subprocess.DEVNULL, text=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        if output.strip() == f"cpython.{version}":
+            return path
+    return None
+
+
+def candidates(version: str) -> Iterator[str]:
+    name = f"python{version}"
+    yield sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR", "~/.local/share/uv/python"))
+    for store, pattern in (
+        (pyenv / "versions", f"{version}.*"),
+        (uv.expanduser(), f"cpython-{version}.*"),
+    ):
+        for directory in sorted(store.glob(pattern), reverse=True):
+            yield str(directory / "bin" / name)
+    for folder in os.get_exec_path():
+        yield str(Path(folder, name))
+
+
+PYTHONS = {version: path for version in VERSIONS if (path := interpreter(version))}
+
+
+@functools.cache
+def provided() -> dict[str, str]:
+    return provision.environment(provision.parts())
+
+
+def parts(session: nox.Session) -> dict[str, str]:
+    """The real libchrony and chronyd, found or fetched once for all sessions."""
+    try:
+        return provided()
+    except provision.ProvisionError as error:
+        session.error(str(error))
+
+
+@functools.cache
+def tell_missing() -> None:
+    missing = [version for version in VERSIONS if version not in PYTHONS]
+    if missing:
+        print(f"Not on this machine, so not tested: CPython {', '.join(missing)}")
+
+
+def group(name: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    """Install the package as users get it, from this tree as it is now."""
+    # setuptools would take modules from there that have been deleted since,
+    # and uv what it built before.
+    shutil.rmtree("build", ignore_errors=True)
+    anew = ["--reinstall-package", "pychrony"] if session.venv_backend == "uv" else []
+    session.install(*anew, ".", *requirements)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Start a little NTP network on loopback and check its client."""
+    install(session)
+    # On Ctrl-C there are daemons to stop.
+    session.run(
+        *("python", "tests/demo.py"),
+        env=parts(session),
+        interrupt_timeout=10,
+        terminate_timeout=10,
+    )
+
+
+@nox.session
+@nox.parametrize(
+    "python", [nox.param(PYTHONS[version], id=version) for version in PYTHONS]
+)
+def tests(session: nox.Session) -> None:
+    """Test with every CPython of this machine; arguments go to pytest."""
+    tell_missing()
+    install(session, *group("tests"))
+    session.run(
+        *("pytest", *session.posargs),
+        env=parts(session),
+        interrupt_timeout=10,
+        terminate_timeout=10,
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the style."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check the types."""
+    install(session, *group("typecheck"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def generate(session: nox.Session) -> None:
+    """Write pychrony/_libchrony.py anew from pychrony/_cdef.py."""
+    session.install("cffi", "setuptools")
+    session.run("python", "pychrony/_cdef.py")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the distributions into dist/ and check them."""
+    session.install(*group("build"))
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))

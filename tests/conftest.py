@@ -1,0 +1,42 @@
+"""The real parts, and a watch for anything that a test leaves behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+
+import provision
+import pytest
+
+PARTS = provision.parts()
+# Before pychrony is imported, which opens libchrony.
+os.environ.update(provision.environment(PARTS))
+
+
+@pytest.fixture(scope="session")
+def parts() -> provision.Parts:
+    """The real libchrony, chronyd and chronyc."""
+    return PARTS
+
+
+def _descriptors() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:  # the one that listdir itself had open
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No test leaves a descriptor or a thread behind."""
+    before, threads = _descriptors(), set(threading.enumerate())
+    yield
+    gc.collect()
+    left = {fd: what for fd, what in _descriptors().items() if before.get(fd) != what}
+    assert not left
+    assert set(threading.enumerate()) <= threads

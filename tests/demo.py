@@ -1,0 +1,113 @@
+"""A little NTP network on loopback, and `python -m pychrony.check` on its client."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import provision
+from chronyd import Chronyd
+
+PATIENCE = 60.0
+
+# On loopback a measurement costs nothing: chronyd may poll many times a second.
+FOLLOW = "server {host} port {port} iburst minpoll -6 maxpoll -2\n"
+SERVERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+
+
+def main() -> int:
+    # What ends a session of nox must not leave daemons behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        parts = provision.parts()
+        os.environ.update(provision.environment(parts))
+        with ExitStack() as network:
+            return _demonstrate(parts, network)
+    except KeyboardInterrupt:
+        print("\nInterrupted. All daemons have been stopped.")
+        return 128 + signal.SIGINT
+    except provision.ProvisionError as error:
+        print(error, file=sys.stderr)
+        return 3
+
+
+def _demonstrate(parts: provision.Parts, network: ExitStack) -> int:
+    print(
+        "\nA private NTP network on loopback: a reference clock, three servers that"
+        "\nfollow it, and a client that follows the three. All are real chronyd, and"
+        "\nnone of them touches the clock of this machine.\n"
+    )
+    reference = network.enter_context(
+        Chronyd(parts, "local stratum 1", bind="127.0.0.1", serve=True)
+    )
+    _introduce("reference", f"127.0.0.1:{reference.ntp_port}", reference)
+    follow_reference = FOLLOW.format(host="127.0.0.1", port=reference.ntp_port)
+    follow_servers = ""
+    for host in SERVERS:
+        server = network.enter_context(
+            Chronyd(parts, follow_reference, bind=host, serve=True)
+        )
+        _introduce("server", f"{host}:{server.ntp_port}", server)
+        follow_servers += FOLLOW.format(host=host, port=server.ntp_port)
+    client = network.enter_context(Chronyd(parts, follow_servers))
+    _introduce("client", client.address, client)
+    _wait(client.address)
+    return _check(client.address, "-v") or _check(client.socket)
+
+
+def _introduce(role: str, where: str, daemon: Chronyd) -> None:
+    print(f"  {role:<10} {where:<16} pid {daemon.pid}", flush=True)
+
+
+def _wait(address: str) -> None:
+    """Show how the client synchronises, until it has or the patience is at an end."""
+    print("\nWaiting until the client is synchronised:", flush=True)
+    terminal = sys.stdout.isatty()
+    start = time.monotonic()
+    shown, done = "", False
+    while not done and time.monotonic() - start < PATIENCE:
+        state, done = _state(address)
+        line = f"  {time.monotonic() - start:4.1f} s  {state}"
+        if terminal:
+            print(f"\r{line}\033[K", end="", flush=True)
+        elif state != shown:
+            print(line, flush=True)
+        shown = state
+        time.sleep(0.05)
+    if terminal:
+        print()
+
+
+def _state(address: str) -> tuple[str, bool]:
+    # libchrony is looked for when this is imported: not before it was provided.
+    import pychrony
+
+    try:
+        tracking = pychrony.get_tracking(address, timeout=0.5)
+        sources = pychrony.get_sources(address, timeout=0.5)
+    except pychrony.ChronyError as error:
+        return str(error), False
+    usable = sum(source.is_usable() for source in sources)
+    state = f"{usable} of {len(SERVERS)} servers usable, "
+    if not tracking.is_synchronized():
+        return f"{state}not synchronised yet", False
+    return f"{state}synchronised at stratum {tracking.stratum}", usable == len(SERVERS)
+
+
+def _check(*arguments: str) -> int:
+    command = ["-m", "pychrony.check", *arguments]
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    # The installed package, not what lies in the current directory.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, check=False
+    ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

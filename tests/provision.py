@@ -1,0 +1,332 @@
+"""Find or fetch the real libchrony and chronyd, without root, installing nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ENVIRONMENT = "environment"
+SONAME = "libchrony.so.0"
+PINS = Path(__file__).with_name("libchrony.txt")
+# Any of the versions that the wheels exist for; see the pins.
+WHEEL_PYTHON = "3.12"
+
+# An installed AppArmor profile lets chronyd at this very path read only the
+# system's own configuration; it does not apply to a copy of the program.
+APPARMOR_PROFILE = Path("/etc/apparmor.d/usr.sbin.chronyd")
+
+INSTALL = {
+    "alpine": "apk add chrony",
+    "arch": "pacman -S chrony",
+    "fedora": "dnf install chrony libchrony",
+    "suse": "zypper install chrony",
+}
+
+
+# chronyd, chronyc and their library path; where they are from.
+Found = tuple[tuple[str, str, str], str]
+
+
+class ProvisionError(Exception):
+    """A part is neither here nor to be had; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the tests need. `library_path` is for chronyd and chronyc alone."""
+
+    libchrony: str
+    chronyd: str
+    chronyc: str
+    library_path: str
+
+
+def parts() -> Parts:
+    """Take what the environment names, else the system's parts, else fetch them."""
+    libchrony, source = _libchrony()
+    _say("libchrony", libchrony, source)
+    (chronyd, chronyc, library_path), source = (
+        _named_chrony() or _system_chrony() or _fetched_chrony()
+    )
+    _say("chronyd", chronyd, source)
+    _say("chronyc", chronyc, source)
+    return Parts(libchrony, chronyd, chronyc, library_path)
+
+
+def environment(parts: Parts) -> dict[str, str]:
+    """The variables that hand the parts on to child processes."""
+    variables = {
+        "PYCHRONY_TEST_CHRONYD": parts.chronyd,
+        "PYCHRONY_TEST_CHRONYC": parts.chronyc,
+        "PYCHRONY_TEST_LIBRARY_PATH": parts.library_path,
+    }
+    if parts.libchrony != SONAME:
+        variables["PYCHRONY_LIBCHRONY"] = parts.libchrony
+    return variables
+
+
+def _libchrony() -> tuple[str, str]:
+    named = os.environ.get("PYCHRONY_LIBCHRONY")
+    if named:
+        return named, ENVIRONMENT
+    if _loads(SONAME):
+        return SONAME, "system"
+    name = f"libchrony-{_digest(PINS.read_text(), _system())}"
+    directory = _cached(name, _fetch_libchrony, lambda path: _loads(_library_in(path)))
+    return _library_in(directory), "pinned wheel"
+
+
+def _library_in(directory: Path) -> str:
+    return str(next(directory.glob("libchrony-*.so*"), directory / SONAME))
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _fetch_libchrony(directory: Path) -> None:
+    print("libchrony: fetching the pinned wheel with pip", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as wheels:
+        _run(
+            "libchrony",
+            *_pip(),
+            *("download", "--no-input", "--disable-pip-version-check", "--no-deps"),
+            *(
+                "--python-version",
+                WHEEL_PYTHON,
+                "--only-binary",
+                ":all:",
+                "--require-hashes",
+            ),
+            *("--requirement", str(PINS), "--dest", wheels),
+        )
+        (wheel,) = Path(wheels).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.namelist():
+                if member.startswith("pychrony.libs/libchrony-"):
+                    (directory / Path(member).name).write_bytes(archive.read(member))
+
+
+def _pip() -> Sequence[str]:
+    if importlib.util.find_spec("pip"):
+        return (sys.executable, "-m", "pip")
+    pip = shutil.which("pip3") or shutil.which("pip")
+    if pip is None:
+        raise ProvisionError(
+            f"libchrony: {sys.executable} has no pip to fetch it with. "
+            f"Install pip there, or set PYCHRONY_LIBCHRONY to a {SONAME}."
+        )
+    return (pip,)
+
+
+def _named_chrony() -> Found | None:
+    chronyd = os.environ.get("PYCHRONY_TEST_CHRONYD")
+    chronyc = os.environ.get("PYCHRONY_TEST_CHRONYC")
+    if chronyd and chronyc:
+        library_path = os.environ.get("PYCHRONY_TEST_LIBRARY_PATH", "")
+        return (chronyd, chronyc, library_path), ENVIRONMENT
+    if chronyd or chronyc:
+        raise ProvisionError(
+            "PYCHRONY_TEST_CHRONYD and PYCHRONY_TEST_CHRONYC: set both or neither"
+        )
+    return None
+
+
+def _system_chrony() -> Found | None:
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    chronyd = shutil.which("chronyd", path=path)
+    chronyc = shutil.which("chronyc", path=path)
+    if not (chronyd and chronyc):
+        return None
+    if APPARMOR_PROFILE.exists():
+        chronyd = _unconfined(Path(chronyd))
+    return (chronyd, chronyc, ""), "system"
+
+
+def _fetched_chrony() -> Found:
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        system = platform.freedesktop_os_release()
+        family = [system.get("ID", ""), *system.get("ID_LIKE", "").split()]
+        command = next(
+            (INSTALL[name] for name in family if name in INSTALL),
+            "the package manager, package chrony",
+        )
+        raise ProvisionError(f"chronyd: not on this system. Install it with: {command}")
+    name = f"chrony-{_digest(Path('/etc/os-release').read_text(), _system())}"
+    root = _cached(name, _fetch_chrony, _chronyd_runs)
+    programs = str(root / "usr/sbin/chronyd"), str(root / "usr/bin/chronyc")
+    return (*programs, _library_path(root)), "packages of this distribution, unpacked"
+
+
+def _chronyd_runs(root: Path) -> bool:
+    """Whether the libraries that were missing when it was fetched still suffice."""
+    for program in ("usr/sbin/chronyd", "usr/bin/chronyc"):
+        try:
+            subprocess.run(
+                [str(root / program), "-v"],
+                env={"LD_LIBRARY_PATH": _library_path(root)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=True,
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return False
+    return True
+
+
+def _library_path(root: Path) -> str:
+    directories = (*root.glob("usr/lib/*-linux-*"), *root.glob("lib/*-linux-*"))
+    return os.pathsep.join(map(str, directories))
+
+
+def _fetch_chrony(root: Path) -> None:
+    print(
+        "chronyd: fetching this distribution's packages with apt-get",
+        file=sys.stderr,
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as state:
+        lists, cache, archives = (
+            Path(state, name) for name in ("lists", "cache", "archives")
+        )
+        for directory in (lists, cache, archives):
+            (directory / "partial").mkdir(parents=True)
+        apt = (
+            *("env", f"TMPDIR={state}", "apt-get", "--quiet"),
+            *("--option", f"Dir::State::Lists={lists}"),
+            *("--option", f"Dir::Cache={cache}"),
+            *("--option", f"Dir::Cache::Archives={archives}"),
+            # Nothing is installed, so an ordinary user needs no lock, and the
+            # user that root's apt would become need not see these directories.
+            *("--option", "Debug::NoLocking=true"),
+            *("--option", "APT::Sandbox::User=root"),
+            *("--option", "Acquire::Languages=none"),
+        )
+        # A repository that has nothing to do with chrony may fail; whether
+        # this one did not matters in the second step.
+        updated = _try(*apt, "update")
+        _run(
+            "chronyd",
+            *(
+                *apt,
+                "install",
+                "--yes",
+                "--no-install-recommends",
+                "--download-only",
+                "chrony",
+            ),
+            before=updated.stdout,
+        )
+        for package in sorted(archives.glob("*.deb")):
+            _run("chronyd", "dpkg-deb", "--extract", str(package), str(root))
+
+
+def _unconfined(chronyd: Path) -> str:
+    def copy(directory: Path) -> None:
+        shutil.copy(chronyd, directory / "chronyd")
+
+    name = f"chronyd-{hashlib.sha256(chronyd.read_bytes()).hexdigest()[:12]}"
+    return str(_cached(name, copy, Path.is_dir) / "chronyd")
+
+
+def _cached(
+    name: str, fill: Callable[[Path], None], usable: Callable[[Path], bool]
+) -> Path:
+    """The directory NAME of the cache; whoever dies or comes second leaves no half."""
+    cache = _cache()
+    target = cache / name
+    if target.is_dir() and usable(target):
+        return target
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=cache) as temporary:
+        new, old = Path(temporary, "new"), Path(temporary, "old")
+        new.mkdir()
+        fill(new)
+        if not usable(new):
+            raise ProvisionError(f"{name}: what was fetched does not run here")
+        if target.is_dir() and not usable(target):
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    return target
+
+
+def _cache() -> Path:
+    for base in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
+        cache = Path(base, "pychrony")
+        if not cache.is_absolute():
+            continue
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(cache, os.W_OK | os.X_OK):
+            return cache
+    cache = Path(tempfile.gettempdir(), f"pychrony-{os.getuid()}")
+    cache.mkdir(mode=0o700, exist_ok=True)
+    status = cache.lstat()
+    # Programs are run from here: it must not be somebody else's directory.
+    if status.st_uid != os.getuid() or status.st_mode & 0o022 or not cache.is_dir():
+        raise ProvisionError(f"{cache}: not a directory that only you can write to")
+    return cache
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def _system() -> str:
+    """Processor and C library: a home directory can be shared between several."""
+    return str(sysconfig.get_config_var("HOST_GNU_TYPE"))
+
+
+def _try(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def _run(part: str, *command: str, before: str = "") -> None:
+    result = _try(*command)
+    if result.returncode:
+        raise ProvisionError(
+            f"{part}: could not be fetched:\n{before}{result.stdout.rstrip()}"
+        )
+
+
+def _say(part: str, what: str, source: str) -> None:
+    # Who named it knows; under nox, that was a run of this already.
+    if source != ENVIRONMENT:
+        print(f"{part}: {what} ({source})", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        for variable, value in environment(parts()).items():
+            print(f"{variable}={value}")
+    except ProvisionError as error:
+        sys.exit(str(error))

@@ -1,0 +1,173 @@
+"""What counts as an address, and what it means."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from pychrony import (
+    ChronyAddressError,
+    ChronyConnection,
+    ChronyConnectionError,
+    ChronyTimeoutError,
+    Transport,
+    get_tracking,
+)
+from pychrony._address import parse
+from pychrony.testing import ScriptedDaemon, faults, make_tracking
+
+UNIX, V4, V6, NAME = (
+    socket.AF_UNIX,
+    socket.AF_INET,
+    socket.AF_INET6,
+    socket.AF_UNSPEC,
+)
+
+
+@pytest.mark.parametrize(
+    ("address", "family", "host", "port"),
+    [
+        ("/run/chrony/chronyd.sock", UNIX, "/run/chrony/chronyd.sock", None),
+        (Path("/run/chronyd.sock"), UNIX, "/run/chronyd.sock", None),
+        ("192.0.2.7", V4, "192.0.2.7", 323),
+        ("192.0.2.7:1323", V4, "192.0.2.7", 1323),
+        ("::1", V6, "::1", 323),
+        ("[::1]", V6, "::1", 323),
+        ("[::1]:1323", V6, "::1", 1323),
+        ("2001:db8::1:323", V6, "2001:db8::1:323", 323),
+        ("fe80::1%eth0", V6, "fe80::1%eth0", 323),
+        ("[fe80::1%eth0]:99", V6, "fe80::1%eth0", 99),
+        ("::ffff:192.0.2.7", V6, "::ffff:192.0.2.7", 323),
+        ("localhost", NAME, "localhost", 323),
+        ("ntp1.example:65535", NAME, "ntp1.example", 65535),
+        ("ntp1.example.", NAME, "ntp1.example.", 323),
+        ("a_b-c.example:1", NAME, "a_b-c.example", 1),
+    ],
+)
+def test_address(address: str | Path, family: int, host: str, port: int | None) -> None:
+    target = parse(address)
+    assert tuple(target) == (str(address), family, host, port)
+    assert target.is_name == (family == NAME)
+    assert (target.transport is Transport.UNIX_SOCKET) == (family == UNIX)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("", "empty"),
+        ("/run/\0", "NUL"),
+        ("127.0.0.1:99999", "'99999' is not a port"),
+        ("127.0.0.1:100000000000000000000", "is not a port"),
+        ("127.0.0.1:0", "is not a port"),
+        ("127.0.0.1:-1", "is not a port"),
+        ("127.0.0.1:abc", "'abc' is not a port"),
+        ("127.0.0.1:", "'' is not a port"),
+        ("127.0.0.1:٣٢٣", "is not a port"),
+        ("[::1]:", "'' is not a port"),
+        ("[::1", "brackets"),
+        ("[::1]323", "brackets"),
+        ("[127.0.0.1]", "brackets"),
+        ("::1::2", "not an IPv6 address"),
+        ("::1%", "not an IPv6 address"),
+        ("12345::", "not an IPv6 address"),
+        ("256.0.0.1", "not an IPv4 address"),
+        ("127.1", "not an IPv4 address"),
+        ("12", "not an IPv4 address"),
+        ("run/chronyd.sock", "neither an IP address nor a host name"),
+        ("ntp 1.example", "neither"),
+        ("-ntp.example", "neither"),
+        ("ntp..example", "neither"),
+        (".", "neither"),
+        ("ü.example", "neither"),
+        ("a" * 64 + ".example", "neither"),
+        ("a." * 130 + "example", "neither"),
+    ],
+)
+def test_nonsense(address: str, reason: str) -> None:
+    with pytest.raises(ChronyAddressError, match="is not an address") as caught:
+        ChronyConnection(address)
+    assert reason in str(caught.value)
+    assert isinstance(caught.value, (ValueError, ChronyConnectionError))
+
+
+@pytest.mark.parametrize("address", [b"/run/chronyd.sock", 323])
+def test_wrong_type(address: Any) -> None:
+    with pytest.raises(TypeError):
+        ChronyConnection(address)
+
+
+def test_unknown_interface() -> None:
+    with pytest.raises(ChronyConnectionError) as caught:
+        get_tracking("fe80::1%nothere9")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_numeric_scope() -> None:
+    assert parse("fe80::1%7").socket_address() == ("fe80::1", 323, 0, 7)
+    interface = socket.if_nametoindex("lo")
+    assert parse("fe80::1%lo").socket_address()[3] == interface
+
+
+def resolver(monkeypatch: pytest.MonkeyPatch, *found: tuple[int, str, int]) -> None:
+    """Let every name have these addresses; no test asks a real resolver."""
+
+    def getaddrinfo(_: str, port: int, **__: Any) -> list[Any]:
+        return [
+            (family, socket.SOCK_DGRAM, 17, "", (address, port or used)[:2])
+            for family, address, used in found
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_name_with_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedDaemon(tracking=make_tracking(stratum=5)) as daemon:
+        port = daemon.address.rpartition(":")[2]
+        resolver(monkeypatch, (V4, "127.0.0.1", 0))
+        with ChronyConnection(f"clock.invalid:{port}") as connection:
+            assert connection.get_tracking().stratum == 5
+            assert connection.address == f"clock.invalid:{port}"
+            assert connection.transport is Transport.COMMAND_PORT
+
+
+def test_name_with_a_dead_address_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedDaemon(address="127.0.0.1:0") as daemon:
+        port = daemon.address.rpartition(":")[2]
+        resolver(monkeypatch, (V4, "127.0.0.3", 0), (V4, "127.0.0.1", 0))
+        assert get_tracking(f"clock.invalid:{port}").stratum == 2
+
+
+def test_silent_name_tells_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        port = daemon.address.rpartition(":")[2]
+        resolver(monkeypatch, (V4, "127.0.0.1", 0))
+        with pytest.raises(ChronyTimeoutError, match=r"clock.invalid:\d+ \(127.0.0.1"):
+            get_tracking(f"clock.invalid:{port}", timeout=0.05, retries=0)
+
+
+def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ChronyConnectionError, match="Name or service not known"):
+        get_tracking("clock.invalid")
+
+
+def test_resolver_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = Event()
+
+    def getaddrinfo(*_: Any, **__: Any) -> Any:
+        released.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        with pytest.raises(ChronyTimeoutError, match="not resolved within"):
+            get_tracking("clock.invalid", timeout=0.05, retries=0)
+    finally:
+        released.set()

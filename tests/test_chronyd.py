@@ -1,0 +1,344 @@
+"""Against real chronyd: what is read is what chronyc prints at the same moment."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from chronyd import Chronyd
+from provision import Parts
+
+from pychrony import (
+    ChronyConnection,
+    ChronyConnectionError,
+    LeapStatus,
+    Source,
+    SourceMode,
+    SourceState,
+    SourceStats,
+    TrackingStatus,
+    Transport,
+    _text,
+    get_tracking,
+)
+
+LEAPS = {
+    "Normal": LeapStatus.NORMAL,
+    "Insert second": LeapStatus.INSERT,
+    "Delete second": LeapStatus.DELETE,
+    "Not synchronised": LeapStatus.UNSYNC,
+}
+
+
+class Clock:
+    """A reference clock for chronyd's driver SOCK, as gpsd would be."""
+
+    MAGIC = 0x534F434B
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def tick(self, offset: float) -> None:
+        """Send one sample: our clock is ``offset`` seconds behind."""
+        seconds, fraction = divmod(time.time(), 1)
+        sample = struct.pack(
+            "@lldiiii", int(seconds), int(fraction * 1e6), offset, 0, 0, 0, self.MAGIC
+        )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.sendto(sample, self.path)
+
+
+@pytest.fixture(scope="module")
+def network(
+    parts: Parts, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Chronyd]]:
+    """Daemons in every state that the four reports can show."""
+    clock = Clock(str(tmp_path_factory.mktemp("clock") / "sock"))
+    follow = "server {} port {} iburst minpoll {} maxpoll {}\n".format
+    with ExitStack() as stack:
+
+        def start(config: str = "", bind: str = "127.0.0.1") -> Chronyd:
+            daemon = Chronyd(parts, config, bind=bind, serve=True)
+            return stack.enter_context(daemon)
+
+        reference = start("local stratum 1")
+        sixth = start(follow("127.0.0.1", reference.ntp_port, -6, -6), bind="::1")
+        client = start(
+            follow("127.0.0.1", reference.ntp_port, -2, -2)
+            + follow("::1", sixth.ntp_port, -4, -4)
+            + "server 127.0.0.9 port 9\n"
+            "server nowhere.invalid offline\n"
+            f"refclock SOCK {clock.path} refid GPS poll 0 filter 1 noselect\n"
+        )
+        wait(lambda: Path(clock.path).exists())
+        daemons = {
+            "synchronised": client,
+            "local": reference,
+            "unsynchronised": start(),
+            "clock": start(f"refclock SOCK {clock.path}2 refid PPS0 poll 0 filter 1\n"),
+        }
+        clocks = [clock, Clock(f"{clock.path}2")]
+
+        def ready() -> bool:
+            for one in clocks:
+                one.tick(0.0125)
+            sources = ChronyConnection(client.address)
+            with sources:
+                found = {source.address: source for source in sources.get_sources()}
+            return (
+                get_tracking(client.address).is_synchronized()
+                and get_tracking(daemons["clock"].address).is_synchronized()
+                and found["127.0.0.1"].poll == -2
+                and found["::1"].is_usable()
+                and found["GPS"].is_reachable()
+            )
+
+        wait(ready)
+        yield daemons
+
+
+def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not come in time"
+        time.sleep(0.05)
+
+
+def rows(daemon: Chronyd, report: str, names: tuple[str, ...]) -> list[dict[str, str]]:
+    lines = daemon.chronyc("-c", *report.split()).splitlines()
+    return [dict(zip(names, line.split(","), strict=True)) for line in lines]
+
+
+def agree(
+    daemon: Chronyd,
+    report: str,
+    names: tuple[str, ...],
+    read: Callable[[], list[dict[str, float | str]]],
+) -> None:
+    """Read between two runs of chronyc; what did not change meanwhile is equal.
+
+    What changed is a number that grows or falls with time: ours is between.
+    """
+    for _ in range(50):
+        before = rows(daemon, report, names)
+        ours = read()
+        after = rows(daemon, report, names)
+        if len(before) == len(ours) == len(after) and all(
+            matches(name, first[name], value, last[name])
+            for first, one, last in zip(before, ours, after, strict=True)
+            for name, value in one.items()
+        ):
+            assert ours
+            assert all(set(one) == set(names) for one in ours)
+            return
+        time.sleep(0.03)
+    pytest.fail(f"chronyc: {before}\nand then: {after}\npychrony: {ours}")
+
+
+def matches(name: str, before: str, value: float | str, after: str) -> bool:
+    if isinstance(value, str):
+        return value in (before, after)
+    low, high = sorted((float(before), float(after)))
+    digits = len(before.partition(".")[2])
+    rounding = 0.50001 * 10.0**-digits if digits else 0
+    # What chronyd recomputes between the two looks may leave the interval, but
+    # an update of the clock is then over by the next one.
+    return low - rounding <= value <= high + rounding
+
+
+TRACKING = (
+    *("reference_id", "name", "stratum", "ref_time", "offset", "last_offset"),
+    *("rms_offset", "frequency", "residual_freq", "skew", "root_delay"),
+    *("root_dispersion", "update_interval", "leap"),
+)
+
+
+def tracking_row(record: TrackingStatus) -> dict[str, float | str]:
+    (leap,) = (text for text, leap in LEAPS.items() if leap is record.leap_status)
+    name = record.reference_id_name if record.is_synchronized() else ""
+    return {
+        "reference_id": f"{record.reference_id:08X}",
+        "name": name,
+        "leap": leap,
+        **{
+            key: float(getattr(record, key))
+            for key in TRACKING
+            if key not in ("reference_id", "name", "leap")
+        },
+    }
+
+
+SOURCES = (
+    *("mode", "state", "address", "stratum", "poll", "reachability"),
+    *("last_sample_ago", "latest_meas", "orig_latest_meas", "latest_meas_err"),
+)
+
+
+def source_row(record: Source) -> dict[str, float | str]:
+    return {
+        "mode": _text.MODES[record.mode],
+        "state": _text.STATES[record.state],
+        "address": record.address,
+        "reachability": f"{record.reachability:o}",
+        **{
+            key: float(getattr(record, key))
+            for key in SOURCES
+            if key not in ("mode", "state", "address", "reachability")
+        },
+    }
+
+
+STATS = ("name", "samples", "runs", "span", "resid_freq", "skew", "offset", "std_dev")
+
+
+def stats_row(record: SourceStats) -> dict[str, float | str]:
+    name = record.address or record.reference_id.to_bytes(4, "big").decode().rstrip(
+        "\0"
+    )
+    return {
+        "name": name,
+        **{key: float(getattr(record, key)) for key in STATS if key != "name"},
+    }
+
+
+DAEMONS = ("synchronised", "local", "unsynchronised", "clock")
+
+
+@pytest.fixture(params=["UDP", "UDP on ::1", "Unix"])
+def transport(request: pytest.FixtureRequest) -> Callable[[Chronyd], str]:
+    """The address of a daemon over this transport."""
+    addresses: dict[str, Callable[[Chronyd], str]] = {
+        "UDP": lambda daemon: daemon.address,
+        "UDP on ::1": lambda daemon: f"[::1]:{daemon.cmdport}",
+        "Unix": lambda daemon: daemon.socket,
+    }
+    return addresses[request.param]
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_tracking(
+    name: str, network: dict[str, Chronyd], transport: Callable[[Chronyd], str]
+) -> None:
+    daemon = network[name]
+    with ChronyConnection(transport(daemon)) as connection:
+        agree(
+            daemon,
+            "tracking",
+            TRACKING,
+            lambda: [tracking_row(connection.get_tracking())],
+        )
+        tracking = connection.get_tracking()
+    assert tracking.is_synchronized() == (name in ("synchronised", "clock"))
+    assert tracking.is_local() == (name == "local")
+
+
+@pytest.mark.parametrize("name", ["synchronised", "clock"])
+def test_sources(
+    name: str, network: dict[str, Chronyd], transport: Callable[[Chronyd], str]
+) -> None:
+    daemon = network[name]
+    with ChronyConnection(transport(daemon)) as connection:
+        agree(
+            daemon,
+            "sources -a",
+            SOURCES,
+            lambda: [source_row(one) for one in connection.get_sources()],
+        )
+
+
+@pytest.mark.parametrize("name", ["synchronised", "clock"])
+def test_source_stats(
+    name: str, network: dict[str, Chronyd], transport: Callable[[Chronyd], str]
+) -> None:
+    daemon = network[name]
+    with ChronyConnection(transport(daemon)) as connection:
+        agree(
+            daemon,
+            "sourcestats -a",
+            STATS,
+            lambda: [stats_row(one) for one in connection.get_source_stats()],
+        )
+
+
+def test_every_kind_of_source_was_among_them(network: dict[str, Chronyd]) -> None:
+    with ChronyConnection(network["synchronised"].address) as connection:
+        sources = {source.address: source for source in connection.get_sources()}
+        stats = connection.get_source_stats()
+        assert connection.get_rtc_data() is None
+    (unresolved,) = (address for address in sources if address.startswith("ID#"))
+    assert set(sources) == {"127.0.0.1", "::1", "127.0.0.9", unresolved, "GPS"}
+    assert sources["127.0.0.1"].poll == -2
+    assert sources["GPS"].mode is SourceMode.REFCLOCK
+    assert sources["127.0.0.9"].state is SourceState.NONSELECTABLE
+    assert not sources["127.0.0.9"].is_reachable()
+    assert sources["127.0.0.9"].last_sample_ago == _text.NEVER
+    gps = next(one for one in stats if one.address == "")
+    assert gps.reference_id == 0x47505300
+    assert network["clock"].chronyc("tracking").startswith("Reference ID    : 50505330")
+
+
+def test_unsynchronised_daemon(network: dict[str, Chronyd]) -> None:
+    tracking = get_tracking(network["unsynchronised"].address)
+    assert tracking.leap_status is LeapStatus.UNSYNC
+    assert (tracking.reference_id, tracking.reference_ip) == (0, "")
+    assert tracking.error_bound is None
+    with ChronyConnection(network["unsynchronised"].address) as connection:
+        assert connection.get_sources() == []
+        assert connection.get_source_stats() == []
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+@pytest.mark.parametrize("report", ["tracking", "sources -a"])
+def test_text_is_that_of_chronyc(
+    name: str, report: str, network: dict[str, Chronyd]
+) -> None:
+    daemon = network[name]
+
+    def chronyc() -> str:
+        return re.sub(" +\n", "\n", daemon.chronyc(*report.split())).rstrip()
+
+    with ChronyConnection(daemon.address) as connection:
+        for _ in range(500):  # until nothing changes between two looks
+            before = chronyc()
+            if report == "tracking":
+                ours = _text.tracking(connection.get_tracking())
+            else:
+                ours = _text.sources(connection.get_sources())
+            if ours in (before, chronyc()):
+                return
+    assert ours == before
+
+
+def test_restart_under_an_open_connection(
+    parts: Parts, transport: Callable[[Chronyd], str]
+) -> None:
+    with (
+        Chronyd(parts, "local stratum 3") as daemon,
+        ChronyConnection(transport(daemon), timeout=0.2, retries=1) as connection,
+    ):
+        assert connection.get_tracking().stratum == 3
+        daemon.restart()
+        with suppress(ChronyConnectionError):  # the Unix socket is another one now
+            connection.get_tracking()
+        assert connection.get_tracking().stratum == 3
+        daemon.kill()
+        with pytest.raises(ChronyConnectionError):
+            connection.get_tracking()
+        daemon.restart()
+        assert connection.get_tracking().stratum == 3
+        unix = connection.address == daemon.socket
+        assert (connection.transport is Transport.UNIX_SOCKET) == unix
+
+
+def test_unix_connections_leave_no_directories(network: dict[str, Chronyd]) -> None:
+    daemon = network["local"]
+    before = sorted(Path(daemon.directory).iterdir())
+    for _ in range(100):
+        get_tracking(daemon.socket)
+    assert sorted(Path(daemon.directory).iterdir()) == before

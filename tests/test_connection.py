@@ -1,0 +1,831 @@
+"""The connection against daemons that answer badly, late, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import pychrony
+from pychrony import (
+    ChronyConnection,
+    ChronyConnectionError,
+    ChronyDataError,
+    ChronyError,
+    ChronyPermissionError,
+    ChronyTimeoutError,
+    ChronyUsageError,
+    SourceMode,
+    Transport,
+    _address,
+    _library,
+    get_sources,
+    get_tracking,
+)
+from pychrony.testing import (
+    Request,
+    ScriptedDaemon,
+    faults,
+    make_source,
+    make_tracking,
+)
+
+QUICK: Any = {"timeout": 0.1, "retries": 1}
+
+
+@pytest.fixture(params=["UDP", "Unix"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An address for a scripted daemon, of either transport."""
+    if request.param == "UDP":
+        yield "127.0.0.1:0"
+    else:
+        with short_directory() as directory:
+            yield f"{directory}/chronyd.sock"
+
+
+@contextmanager
+def short_directory() -> Iterator[str]:
+    """A directory whose path leaves room for libchrony's socket in it."""
+    directory = Path(f"/tmp/c{os.getpid()}-{threading.get_ident() % 9999}")
+    directory.mkdir(mode=0o700)
+    try:
+        yield str(directory)
+    finally:
+        assert not list(directory.iterdir()), "libchrony's directories were left"
+        directory.rmdir()
+
+
+@contextmanager
+def on_alarm(
+    handler: Callable[[int, FrameType | None], Any], first: float, every: float = 0.0
+) -> Iterator[None]:
+    """Run ``handler`` as signal handler, soon and perhaps again and again."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, first, every)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# --- what published 2.x promised ------------------------------------------
+
+
+def test_context_manager(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        connection = ChronyConnection(daemon.address)
+        assert connection.address is None
+        assert connection.transport is None
+        for _ in range(2):  # it may be entered again
+            with connection as entered:
+                assert entered is connection
+                assert connection.address == daemon.address
+                assert connection.get_tracking().stratum == 2
+                assert len(connection.get_sources()) == 1
+                assert len(connection.get_source_stats()) == 1
+                assert connection.get_rtc_data() is None
+                unix = daemon.address.startswith("/")
+                assert connection.transport is (
+                    Transport.UNIX_SOCKET if unix else Transport.COMMAND_PORT
+                )
+            assert connection.address is None
+            assert connection.transport is None
+
+
+def test_without_with_it_opens_at_the_first_report(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        connection = ChronyConnection(daemon.address)
+        assert "not open" in repr(connection)
+        assert not connection.closed
+        assert connection.get_tracking().stratum == 2
+        assert "(open)" in repr(connection)
+        connection.close()
+        connection.close()
+        assert connection.closed
+        assert "(closed)" in repr(connection)
+        with pytest.raises(ChronyUsageError, match="closed"):
+            connection.get_tracking()
+
+
+def test_one_shot_functions(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        assert get_tracking(daemon.address).stratum == 2
+        assert len(get_sources(daemon.address)) == 1
+        assert len(pychrony.get_source_stats(daemon.address)) == 1
+        assert pychrony.get_rtc_data(daemon.address) is None
+
+
+@pytest.mark.parametrize(
+    "patience",
+    [
+        {"timeout": 0},
+        {"timeout": -1.0},
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+        {"retries": -1},
+        {"retries": 30},
+        {"retries": 10**9},
+    ],
+)
+def test_patience_has_limits(patience: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a day at most"):
+        ChronyConnection("127.0.0.1", **patience)
+
+
+# --- daemons that answer badly --------------------------------------------
+
+
+def noise(request: Request, reply: bytes) -> Iterable[tuple[float, bytes]]:
+    """Answer with nonsense for half a minute."""
+    return ((0.005 * number, b"noise" * 20) for number in range(6000))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        (faults.silent, ChronyTimeoutError, "no answer to 2 requests in 0.3 s"),
+        (faults.garbage, ChronyTimeoutError, "libchrony ignored 2 datagrams"),
+        (faults.wrong_sequence, ChronyTimeoutError, "libchrony ignored 2 datagrams"),
+        (faults.truncated(0), ChronyTimeoutError, "libchrony ignored 2 datagrams"),
+        (faults.truncated(27), ChronyTimeoutError, "libchrony ignored 2 datagrams"),
+        (faults.version(7), ChronyTimeoutError, "another version of the protocol"),
+        (noise, ChronyTimeoutError, "datagrams"),
+        (faults.truncated(28), ChronyDataError, "truncated"),
+        (faults.truncated(60), ChronyDataError, "truncated"),
+        (faults.status(2), ChronyPermissionError, "Not authorized"),
+        (faults.status(3), ChronyDataError, "too old"),
+        (faults.status(6), ChronyDataError, "disabled"),
+        (faults.status(19), ChronyDataError, "too new"),
+        (faults.status(77), ChronyDataError, "status that libchrony does not know"),
+    ],
+)
+def test_bad_answers(
+    fault: faults.Fault, kind: type[ChronyError], message: str, address: str
+) -> None:
+    with (
+        ScriptedDaemon(address=address, misbehave=fault) as daemon,
+        ChronyConnection(daemon.address, **QUICK) as connection,
+    ):
+        with pytest.raises(kind) as caught:
+            connection.get_tracking()
+        assert type(caught.value) in (kind, *kind.__subclasses__())
+        assert message in str(caught.value)
+        assert daemon.address in str(caught.value)
+        if kind is ChronyTimeoutError:
+            assert daemon.requests == [("TRACKING", None)] * 2
+        else:
+            assert daemon.requests == [("TRACKING", None)]
+        # No trace of it in the next answer.
+        daemon.misbehave = None
+        daemon.tracking = make_tracking(stratum=9)
+        assert connection.get_tracking().stratum == 9
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_resends(retries: int) -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        with pytest.raises(ChronyTimeoutError, match=f"{retries + 1} request"):
+            get_tracking(daemon.address, timeout=0.01, retries=retries)
+        assert len(daemon.requests) == retries + 1
+        daemon.misbehave = faults.first(retries, faults.silent)
+        assert get_tracking(daemon.address, timeout=0.05, retries=retries).stratum == 2
+
+
+def test_every_request_of_a_list_has_its_own_resends() -> None:
+    fault = faults.dropping(3)
+    with ScriptedDaemon(sources=sources_of(MANY), misbehave=fault) as daemon:
+        assert letters_of(get_sources(daemon.address, timeout=0.1)) == MANY
+
+
+def test_late_and_double_replies_disturb_nothing() -> None:
+    with (
+        ScriptedDaemon(sources=sources_of(MANY)) as daemon,
+        ChronyConnection(daemon.address, timeout=0.1) as connection,
+    ):
+        daemon.misbehave = faults.first(1, faults.delayed(0.15))
+        assert connection.get_tracking().stratum == 2
+        assert len(daemon.requests) == 2  # the late reply is still to come
+        daemon.misbehave = faults.chain(faults.duplicated, faults.delayed(0.01))
+        for _ in range(3):
+            assert letters_of(connection.get_sources()) == MANY
+
+
+def test_no_session_survives_an_error(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address) as daemon,
+        ChronyConnection(daemon.address, **QUICK) as connection,
+    ):
+        before = connection._session
+        daemon.misbehave = faults.status(2)
+        with pytest.raises(ChronyPermissionError):
+            connection.get_tracking()
+        daemon.misbehave = None
+        assert connection._session is None
+        assert connection.get_tracking().stratum == 2
+        assert connection._session is not before
+
+
+def test_daemon_goes_and_comes_back(address: str) -> None:
+    daemon = ScriptedDaemon(address=address)
+    daemon.start()
+    with ChronyConnection(daemon.address, **QUICK) as connection:
+        assert connection.get_tracking().stratum == 2
+        daemon.stop()
+        with pytest.raises(ChronyConnectionError, match="Is chronyd running"):
+            connection.get_tracking()
+        daemon.start()
+        assert connection.get_tracking().stratum == 2
+        daemon.stop()
+        daemon.start()
+        try:
+            connection.get_tracking()
+        except ChronyConnectionError:  # the Unix socket is another one now
+            assert connection.get_tracking().stratum == 2
+    daemon.stop()
+
+
+@pytest.mark.parametrize("count", [0xFFFFFFFE, 2**31, 100_000_000, 65_537])
+def test_count_that_cannot_be(count: int) -> None:
+    with ScriptedDaemon(misbehave=faults.count(count)) as daemon:
+        with pytest.raises(ChronyDataError, match=f"claims to have {count} sources"):
+            get_sources(daemon.address, **QUICK)
+        assert len(daemon.requests) == 1
+
+
+# --- lists that change while they are read ---------------------------------
+
+
+MANY = "ABCDEFGHIJKLMNOPQRST"
+
+
+def sources_of(letters: str) -> list[pychrony.Source]:
+    """A source for each letter; ``#`` is a reference clock."""
+    return [
+        make_source(address="GPS", mode=SourceMode.REFCLOCK)
+        if letter == "#"
+        else make_source(address=f"192.0.2.{ord(letter)}")
+        for letter in letters
+    ]
+
+
+def letters_of(sources: list[pychrony.Source]) -> str:
+    return "".join(
+        "#" if one.address == "GPS" else chr(int(one.address.rpartition(".")[2]))
+        for one in sources
+    )
+
+
+@pytest.mark.parametrize("before", ["ABCD", "#BCD", "A#CD", "AB#D", "ABC#"])
+@pytest.mark.parametrize("moment", range(1, 6))
+@pytest.mark.parametrize("gone", range(4))
+@pytest.mark.parametrize("new", ["", "E", "EF"])
+def test_list_is_that_of_one_moment(
+    before: str, moment: int, gone: int, new: str
+) -> None:
+    """A source goes, as chronyd removes it, and others come, between two requests."""
+    after = before[:gone] + before[gone + 1 :] + new
+    with ScriptedDaemon(sources=sources_of(before)) as daemon:
+
+        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+            if len(daemon.requests) == moment:
+                daemon.sources = sources_of(after)
+            return (reply,)
+
+        daemon.misbehave = change
+        assert letters_of(get_sources(daemon.address)) in (before, after)
+
+
+def test_list_that_never_holds_still() -> None:
+    with ScriptedDaemon(sources=sources_of("AB")) as daemon:
+
+        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+            if request.name == "N_SOURCES":
+                daemon.sources = sources_of("ABC" if len(daemon.sources) == 2 else "AB")
+            return (reply,)
+
+        daemon.misbehave = change
+        with pytest.raises(ChronyDataError, match="changed during each of 10 reads"):
+            get_sources(daemon.address)
+
+
+def test_two_reference_clocks_with_one_id() -> None:
+    with ScriptedDaemon(sources=sources_of("A##B")) as daemon:
+        assert letters_of(get_sources(daemon.address)) == "A##B"
+
+
+def test_empty_list() -> None:
+    with ScriptedDaemon(sources=[]) as daemon:
+        assert get_sources(daemon.address) == []
+
+
+# --- finding the daemon ------------------------------------------------------
+
+
+def test_the_first_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        ScriptedDaemon() as refused,
+        ScriptedDaemon(misbehave=faults.silent) as silent,
+        ScriptedDaemon(tracking=make_tracking(stratum=4)) as daemon,
+    ):
+        refused.stop()
+        local = ("/nowhere/chronyd.sock", refused.address, silent.address)
+        monkeypatch.setattr(_address, "LOCAL", (*local, daemon.address))
+        with ChronyConnection(timeout=0.1) as connection:
+            assert connection.address == daemon.address
+            assert connection.get_tracking().stratum == 4
+        assert len(silent.requests) == 1
+        assert get_tracking(timeout=0.1).stratum == 4
+
+
+def test_a_refusal_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        ScriptedDaemon(misbehave=faults.status(2)) as daemon,
+        ScriptedDaemon() as other,
+    ):
+        monkeypatch.setattr(_address, "LOCAL", (daemon.address, other.address))
+        with pytest.raises(ChronyPermissionError):
+            get_tracking(timeout=0.1)
+        assert not other.requests
+
+
+def test_the_silent_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        ScriptedDaemon(misbehave=faults.silent) as silent,
+        ScriptedDaemon(misbehave=faults.first(1, faults.silent)) as daemon,
+    ):
+        monkeypatch.setattr(_address, "LOCAL", (silent.address, daemon.address))
+        with ChronyConnection(timeout=0.05) as connection:
+            assert connection.address == daemon.address
+        assert len(silent.requests) == 2
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_nobody_answers(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedDaemon() as refused, ScriptedDaemon(misbehave=faults.silent) as silent:
+        refused.stop()
+        local = ["/nowhere/chronyd.sock", refused.address]
+        kind: type[ChronyError] = ChronyConnectionError
+        if not alone:
+            local.append(silent.address)
+            kind = ChronyTimeoutError
+        monkeypatch.setattr(_address, "LOCAL", local)
+        with pytest.raises(
+            ChronyConnectionError, match="no chronyd answered"
+        ) as caught:
+            get_tracking(timeout=0.02, retries=1)
+        assert type(caught.value) is kind
+        assert all(place in str(caught.value) for place in local)
+
+
+def test_an_explicit_address_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedDaemon() as other, ScriptedDaemon() as refused:
+        refused.stop()
+        monkeypatch.setattr(_address, "LOCAL", (other.address,))
+        with pytest.raises(ChronyConnectionError) as caught:
+            get_tracking(refused.address)
+        assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+        assert not other.requests
+
+
+# --- Unix sockets --------------------------------------------------------------
+
+
+def test_no_socket_there() -> None:
+    with pytest.raises(ChronyConnectionError, match="No such file") as caught:
+        get_tracking("/nowhere/chronyd.sock")
+    assert caught.value.error_code == -1
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize("path", ["/" + "long/" * 30 + "chronyd.sock"])
+def test_path_that_libchrony_cannot_use(path: str) -> None:
+    with pytest.raises(ChronyConnectionError, match="about 60 bytes"):
+        get_tracking(path)
+
+
+def test_socket_without_the_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = os.geteuid() == 0
+    with short_directory() as directory:
+        os.chmod(directory, 0o755)
+        with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
+            os.chmod(daemon.address, 0)
+            if root:
+                os.seteuid(65534)
+            try:
+                with pytest.raises(
+                    ChronyPermissionError, match=r"address 127\.0\.0\.1"
+                ):
+                    get_tracking(daemon.address)
+                # Auto-detection goes on to UDP, where anybody may read.
+                with ScriptedDaemon(tracking=make_tracking(stratum=6)) as udp:
+                    local = (daemon.address, udp.address)
+                    monkeypatch.setattr(_address, "LOCAL", local)
+                    assert get_tracking().stratum == 6
+            finally:
+                if root:
+                    os.seteuid(0)
+
+
+@pytest.mark.timeout(30)
+def test_full_queue_is_waited_for() -> None:
+    """The kernel queues few datagrams on a Unix socket, some systems only ten."""
+
+    def busy(request: Request, reply: bytes) -> Iterable[bytes]:
+        time.sleep(0.01)
+        return (reply,)
+
+    results: list[int] = []
+    with short_directory() as directory:
+        path = f"{directory}/chronyd.sock"
+        with ScriptedDaemon(address=path, misbehave=busy) as daemon:
+            threads = [
+                threading.Thread(
+                    target=lambda: results.append(
+                        get_tracking(daemon.address, timeout=20, retries=0).stratum
+                    )
+                )
+                for _ in range(40)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    assert results == [2] * 40
+
+
+@pytest.mark.timeout(30)
+def test_full_queue_of_a_hung_daemon() -> None:
+    with short_directory() as directory:
+        path = f"{directory}/chronyd.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hung:
+            hung.bind(path)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+                client.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    while True:
+                        client.sendto(b"", path)
+            with pytest.raises(ChronyTimeoutError, match="hung or stopped"):
+                get_tracking(path, **QUICK)
+        os.unlink(path)
+
+
+# --- descriptors, memory, and what is left behind ----------------------------
+
+
+def test_descriptors_are_not_inherited(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        assert connection._session is not None
+        assert not os.get_inheritable(connection._session._fd)
+        assert not os.get_blocking(connection._session._fd)
+
+
+def resident() -> int:
+    """Memory of this process in KiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError
+
+
+def test_ten_thousand_connections_leave_nothing(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        for number in range(10_000):
+            if number == 1000:
+                gc.collect()
+                memory, descriptors = resident(), len(os.listdir("/proc/self/fd"))
+            assert get_tracking(daemon.address).stratum == 2
+            daemon.requests.clear()
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert resident() - memory < 1024
+
+
+def test_dropped_connection_warns_and_closes(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        connection = ChronyConnection(daemon.address)
+        connection.get_tracking()
+        with pytest.warns(ResourceWarning, match=f"at {daemon.address}"):
+            del connection
+            gc.collect()
+
+
+def test_failed_opening_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor is left for /dev/urandom, which libchrony opens."""
+    import resource
+
+    with ScriptedDaemon() as daemon:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                while True:
+                    taken.append(os.open("/dev/null", os.O_RDONLY))
+            with pytest.raises(ChronyConnectionError, match="Too many open files"):
+                get_tracking(daemon.address)
+            os.close(taken.pop())
+            with pytest.raises(ChronyConnectionError, match="Too many open files"):
+                get_tracking(daemon.address)
+            os.close(taken.pop())
+            assert get_tracking(daemon.address).stratum == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in taken:
+                os.close(fd)
+
+
+EXIT = """
+import pychrony, sys
+connection = pychrony.ChronyConnection(sys.argv[1])
+print(connection.get_tracking().stratum)
+"""
+
+
+def test_exit_with_an_open_connection(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        result = subprocess.run(
+            [sys.executable, "-W", "always", "-c", EXIT, daemon.address],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert result.stdout == "2\n"
+        assert f"unclosed connection to chronyd at {daemon.address}" in result.stderr
+
+
+# --- signals, threads, forks ----------------------------------------------------
+
+
+def test_signals_during_a_wait_are_no_errors() -> None:
+    with (
+        ScriptedDaemon(misbehave=faults.delayed(0.02)) as daemon,
+        ChronyConnection(daemon.address, timeout=10, retries=0) as connection,
+    ):
+        hits: list[int] = []
+        with on_alarm(lambda *_: hits.append(1), 0.002, 0.002):
+            for _ in range(50):
+                assert connection.get_tracking().stratum == 2
+        assert len(hits) > 50
+
+
+@pytest.mark.timeout(20)
+def test_interrupt_during_a_wait(address: str) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with (
+        ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
+        ChronyConnection(daemon.address, timeout=1000) as connection,
+    ):
+        with pytest.raises(KeyboardInterrupt), on_alarm(interrupt, 0.05):
+            connection.get_tracking()
+        assert connection._session is None
+        daemon.misbehave = None
+        assert connection.get_tracking().stratum == 2
+
+
+@pytest.mark.timeout(20)
+def test_interrupt_while_looking_for_the_daemon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        monkeypatch.setattr(_address, "LOCAL", (daemon.address, daemon.address))
+        with pytest.raises(KeyboardInterrupt), on_alarm(interrupt, 0.05):
+            get_tracking(timeout=1000)
+
+
+def test_signal_handlers_may_read_another_clock_but_not_this_one() -> None:
+    refused: list[ChronyUsageError] = []
+    with (
+        ScriptedDaemon(tracking=make_tracking(reference_ip="192.0.2.1")) as daemon,
+        ScriptedDaemon(tracking=make_tracking(reference_ip="192.0.2.2")) as other,
+        ChronyConnection(daemon.address) as connection,
+        ChronyConnection(other.address) as spare,
+    ):
+
+        def handler(*_: Any) -> None:
+            assert spare.get_tracking().reference_ip == "192.0.2.2"
+            try:
+                assert connection.get_tracking().reference_ip == "192.0.2.1"
+            except ChronyUsageError as error:
+                refused.append(error)
+
+        with on_alarm(handler, 0.001, 0.001):
+            while len(refused) < 100:
+                assert connection.get_tracking().reference_ip == "192.0.2.1"
+    assert "signal handler" in str(refused[0])
+
+
+def test_close_in_a_signal_handler_waits_for_the_call() -> None:
+    with ScriptedDaemon(misbehave=faults.delayed(0.1)) as daemon:
+        connection = ChronyConnection(daemon.address)
+        connection.get_tracking()
+        with on_alarm(lambda *_: connection.close(), 0.05):
+            assert connection.get_tracking().stratum == 2
+        assert connection.closed
+        assert connection._session is None
+
+
+def in_threads(number: int, work: Callable[[int], None]) -> None:
+    """Run ``work`` in threads, all at once, and raise what it raised."""
+    errors: list[BaseException] = []
+
+    def run(index: int) -> None:
+        try:
+            work(index)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def test_threads_read_their_own_daemons() -> None:
+    """libchrony formats addresses in one static buffer for the whole process."""
+    number, reads = 16, 20_000
+    daemons = [
+        ScriptedDaemon(
+            tracking=make_tracking(reference_ip=f"192.0.2.{index}"),
+            address="127.0.0.1:0",
+        )
+        for index in range(number)
+    ]
+    wrong: list[str] = []
+
+    def read(index: int) -> None:
+        with ChronyConnection(daemons[index].address, timeout=20) as connection:
+            for _ in range(reads // number):
+                found = connection.get_tracking().reference_ip
+                if found != f"192.0.2.{index}":
+                    wrong.append(found)
+
+    for daemon in daemons:
+        daemon.start()
+    try:
+        in_threads(number, read)
+    finally:
+        for daemon in daemons:
+            daemon.stop()
+    assert wrong == []
+
+
+def test_threads_share_a_connection() -> None:
+    with (
+        ScriptedDaemon(sources=sources_of("ABC")) as daemon,
+        ChronyConnection(daemon.address, timeout=20) as connection,
+    ):
+
+        def read(index: int) -> None:
+            for _ in range(50):
+                if index % 2:
+                    assert connection.get_tracking().stratum == 2
+                else:
+                    assert letters_of(connection.get_sources()) == "ABC"
+
+        in_threads(8, read)
+
+
+def test_close_waits_for_the_call_of_another_thread() -> None:
+    with ScriptedDaemon(misbehave=faults.delayed(0.1)) as daemon:
+        connection = ChronyConnection(daemon.address, timeout=20)
+        connection.__enter__()
+        results: list[int] = []
+        thread = threading.Thread(
+            target=lambda: results.append(connection.get_tracking().stratum)
+        )
+        thread.start()
+        while not daemon.requests:
+            time.sleep(0.001)
+        connection.close()
+        assert connection.closed
+        thread.join()
+        assert results == [2]
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Run ``work`` in a forked child; its failure is ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads and fork
+        pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            gc.collect()
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
+
+
+def test_forked_child(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        connection.get_tracking()
+        session = connection._session
+        assert session is not None
+        fd = session._fd
+
+        def child() -> None:
+            with pytest.raises(ChronyUsageError, match="child"):
+                connection.get_tracking()
+            with pytest.raises(ChronyUsageError):
+                connection.__enter__()
+            connection.close()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)
+            with connection:  # opens one of its own
+                assert connection.get_tracking().stratum == 2
+
+        in_child(child)
+        assert connection.get_tracking().stratum == 2
+        in_child(lambda: None)
+        assert connection.get_tracking().stratum == 2
+
+
+def test_child_that_collects_the_parents_connection(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        connection = ChronyConnection(daemon.address)
+        connection.get_tracking()
+        holder = [connection]
+        del connection
+
+        def child() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                holder.clear()
+                gc.collect()
+
+        in_child(child)
+        assert holder[0].get_tracking().stratum == 2
+        holder[0].close()
+
+
+@pytest.mark.timeout(60)
+def test_fork_while_other_threads_read() -> None:
+    """A child must not inherit a lock that a thread of the parent was holding."""
+    with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as unopened:
+        unopened.close()
+        fresh = ChronyConnection(daemon.address)
+        stop = threading.Event()
+
+        def read() -> None:
+            with ChronyConnection(daemon.address) as connection:
+                while not stop.is_set():
+                    connection.get_tracking()
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+
+        def child() -> None:
+            with pytest.raises(ChronyUsageError, match="closed"):
+                unopened.get_tracking()
+            # The child may open a connection that the parent only made.
+            with _library.lock, fresh:
+                assert fresh.get_tracking().stratum == 2
+
+        try:
+            for _ in range(50):
+                in_child(child)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def test_errors_tell_the_errno() -> None:
+    with pytest.raises(ChronyConnectionError) as caught:
+        get_tracking("255.255.255.255:323", **QUICK)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno in (errno.EACCES, errno.ENETUNREACH)

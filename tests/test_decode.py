@@ -1,0 +1,247 @@
+"""Records from the wire, through the real libchrony, to the attributes."""
+
+# The annotations of the dataclasses below must not become strings.
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pychrony import (
+    ChronyConnection,
+    ChronyDataError,
+    LeapStatus,
+    SourceMode,
+    SourceState,
+    _decode,
+    _library,
+    models,
+)
+from pychrony._libchrony import ffi
+from pychrony._session import Session
+from pychrony.connection import _drive
+from pychrony.testing import (
+    ScriptedDaemon,
+    faults,
+    make_rtc_data,
+    make_source,
+    make_source_stats,
+    make_tracking,
+)
+
+
+@pytest.mark.parametrize("poll", [-2, -7, 0, 6, 24, -32768, 32767])
+def test_poll_keeps_its_sign(poll: int) -> None:
+    with (
+        ScriptedDaemon(sources=[make_source(poll=poll)]) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        assert connection.get_sources()[0].poll == poll
+
+
+def test_unknown_numbers_lose_no_report() -> None:
+    source = make_source(state=SourceState(9), mode=SourceMode(300))
+    with (
+        ScriptedDaemon(
+            tracking=make_tracking(leap_status=LeapStatus(77)), sources=[source]
+        ) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        assert connection.get_tracking().leap_status is LeapStatus(77)
+        (read,) = connection.get_sources()
+        assert (read.state, read.mode) == (SourceState(9), SourceMode(300))
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1", "2001:db8::7", "ID#0000000042", "?", ""]
+)
+def test_address_of_every_kind(address: str) -> None:
+    with (
+        ScriptedDaemon(
+            tracking=make_tracking(reference_ip=address),
+            sources=[make_source(address=address)],
+            source_stats=[make_source_stats(address=address)],
+        ) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        tracking = connection.get_tracking()
+        assert tracking.reference_ip == address
+        assert tracking.reference_id_name == (address or "127.0.0.1")
+        assert connection.get_sources()[0].address == address
+        assert connection.get_source_stats()[0].address == address
+
+
+def test_reference_clock_has_its_reference_id_as_address() -> None:
+    clock = make_source(address="PPS0", mode=SourceMode.REFCLOCK)
+    server = make_source(address="192.0.2.1")
+    with (
+        ScriptedDaemon(sources=[clock, server]) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        assert [one.address for one in connection.get_sources()] == [
+            "PPS0",
+            "192.0.2.1",
+        ]
+
+
+def test_an_age_of_never_stays_what_chronyd_says() -> None:
+    with (
+        ScriptedDaemon(sources=[make_source(last_sample_ago=0xFFFFFFFF)]) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        assert connection.get_sources()[0].last_sample_ago == 4294967295
+
+
+# The reference time stands at byte 28 of the record: high and low word of the
+# seconds, nanoseconds.
+REFERENCE_TIME = 28
+
+
+def reference_time(high: int, low: int, nanoseconds: int) -> faults.Fault:
+    words = b"".join(word.to_bytes(4, "big") for word in (high, low, nanoseconds))
+    return faults.overwritten(REFERENCE_TIME, words)
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "nanoseconds", "expected"),
+    [
+        (0, 1_700_000_000, 999_999_999, 1_700_000_000_999_999_999),
+        (1, 5, 1, ((1 << 32) + 5) * 10**9 + 1),
+        (0x7FFFFFFF, 1_700_000_000, 7, 1_700_000_000_000_000_007),
+        (0, 0, 0, 0),
+    ],
+)
+def test_reference_time(high: int, low: int, nanoseconds: int, expected: int) -> None:
+    fault = reference_time(high, low, nanoseconds)
+    with (
+        ScriptedDaemon(misbehave=fault) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        tracking = connection.get_tracking()
+        assert tracking.ref_time_ns == expected
+        assert tracking.ref_time == expected / 10**9
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "nanoseconds"), [(0, 1, 10**9), (0, 1, 2**32 - 1), (2**31, 0, 0)]
+)
+def test_reference_time_that_is_none(high: int, low: int, nanoseconds: int) -> None:
+    fault = reference_time(high, low, nanoseconds)
+    with (
+        ScriptedDaemon(misbehave=fault) as daemon,
+        ChronyConnection(daemon.address) as connection,
+        pytest.raises(ChronyDataError, match=r"reference time: .* is not a time"),
+    ):
+        connection.get_tracking()
+
+
+def test_timespec_where_time_is_wider_than_long() -> None:
+    """On this system both structs have 16 bytes, so the real function can be read."""
+    lib = _library.load()
+    with (
+        ScriptedDaemon(
+            tracking=make_tracking(ref_time_ns=1_700_000_000_123_456_789)
+        ) as d,
+        ChronyConnection(d.address) as connection,
+    ):
+        expected = connection.get_tracking().ref_time_ns
+        assert connection._session is not None
+        read = _decode._timespec_reader(lib, 4, 8)
+        time = read(connection._session._handle, 4)
+        assert ffi.typeof(time).cname == "struct timespec_time64"
+        assert _decode._nanoseconds(time) == expected == 1_700_000_000_123_456_789
+    assert _decode._timespec_reader(lib, 8, 8) == lib.chrony_get_field_timespec
+    assert _decode._timespec_reader(lib, 4, 4) == lib.chrony_get_field_timespec
+
+
+@pytest.mark.parametrize(
+    ("record", "changes", "message"),
+    [
+        ("tracking", {"stratum": 17}, "stratum: 17 is more than 16"),
+        ("tracking", {"skew": -1.0}, "skew: -1.0 is negative"),
+        ("tracking", {"root_delay": -1.0}, "root delay: -1.0 is negative"),
+        ("sources", {"reachability": 256}, "reachability: 256 is more than 255"),
+        ("sources", {"latest_meas_err": -0.5}, "last sample error: -0.5 is negative"),
+        ("source_stats", {"std_dev": -0.5}, "standard deviation: -0.5 is negative"),
+    ],
+)
+def test_value_outside_its_range(
+    record: str, changes: dict[str, Any], message: str
+) -> None:
+    make: Any = {
+        "tracking": make_tracking,
+        "sources": lambda **values: [make_source(**values)],
+        "source_stats": lambda **values: [make_source_stats(**values)],
+    }[record]
+    daemon = ScriptedDaemon(**{record: make(**changes)})
+    with daemon, ChronyConnection(daemon.address) as connection:
+        with pytest.raises(ChronyDataError, match="makes no sense") as caught:
+            getattr(connection, f"get_{record}")()
+        assert message in str(caught.value)
+        assert daemon.address in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Mistyped:
+    """A float attribute for an integer field: libchrony would read it as 0.0."""
+
+    stratum: float = field(metadata=models._from("stratum"))
+
+
+@dataclass(frozen=True)
+class Misnamed:
+    stratum: int = field(metadata=models._from("layer"))
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (Mistyped, "'stratum' has type 1, which does not make a float"),
+        (Misnamed, "no field 'layer' in it, only reference ID, address, stratum"),
+    ],
+)
+def test_field_of_another_type_or_none(
+    record: type, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.REPORTS, record, models.Report("tracking", ()))
+    with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
+        with pytest.raises(ChronyDataError) as caught:
+            connection._turn(lambda session: _drive(Session.record(session, record)))
+        assert message in str(caught.value)
+
+
+def test_rtc_data() -> None:
+    rtc = make_rtc_data(ref_time=1.5, samples=7, offset=0.25, freq_offset=-1.5)
+    with (
+        ScriptedDaemon(rtc_data=rtc) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        assert connection.get_rtc_data() == rtc
+        daemon.rtc_data = None
+        assert connection.get_rtc_data() is None
+        daemon.misbehave = faults.status(6)
+        assert connection.get_rtc_data() is None
+        daemon.misbehave = faults.status(99)
+        with pytest.raises(ChronyDataError, match="rtcdata"):
+            connection.get_rtc_data()
+
+
+def test_records_are_like_those_made_by_hand() -> None:
+    tracking = make_tracking(
+        offset=0.25,
+        ref_time=1.5,
+        last_offset=-0.5,
+        rms_offset=0.5,
+        frequency=1.5,
+        residual_freq=0.0,
+        skew=0.125,
+        root_delay=0.5,
+        root_dispersion=0.25,
+    )
+    with (
+        ScriptedDaemon(tracking=tracking) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        read = connection.get_tracking()
+    assert read == tracking
+    assert hash(read) == hash(tracking)
+    assert repr(read) == repr(tracking)

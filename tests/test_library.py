@@ -1,0 +1,153 @@
+"""The binding: generated, verified, opened at import, and cheap to import."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pychrony
+from pychrony import _cdef, _library
+
+LIBRARY = pychrony.library_path()
+
+
+def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in an interpreter of its own; an empty variable is unset."""
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={name: value for name, value in environment.items() if value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_generated_module_is_current() -> None:
+    committed = Path(_cdef.__file__).with_name("_libchrony.py").read_text()
+    assert committed == _cdef.generate(), "run nox -s generate"
+
+
+def test_every_declared_function_is_there() -> None:
+    functions = [name for name in dir(_library.load()) if name.startswith("chrony_")]
+    assert functions == sorted(re.findall(r"(chrony_\w+)\(", _cdef.CDEF))
+
+
+def test_import_loads_nothing_that_costs() -> None:
+    result = python(
+        "import dataclasses, enum, sys; before = set(sys.modules); import pychrony\n"
+        "import json; print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    loaded = json.loads(result.stdout)
+    expensive = {
+        *("asyncio", "ctypes", "cffi", "pycparser", "importlib.metadata"),
+        *("socket", "typing", "platform", "sysconfig", "pychrony._address"),
+    }
+    assert "_cffi_backend" in loaded
+    assert not expensive.intersection(loaded)
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    assert pychrony.__version__ == version("pychrony")
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = pychrony.nonsense
+
+
+def test_all_is_all_there() -> None:
+    assert all(hasattr(pychrony, name) for name in pychrony.__all__)
+
+
+USE = """
+import pychrony
+print(pychrony.get_tracking)
+try:
+    pychrony.get_tracking({address!r})
+except pychrony.ChronyLibraryError as error:
+    assert error.error_code is None and error.__cause__ is not None
+    print(error)
+    raise SystemExit(9)
+"""
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1", "/nowhere/chronyd.sock"])
+def test_without_libchrony_the_first_use_says_how_to_get_it(
+    address: str | None, tmp_path: Path
+) -> None:
+    missing = str(tmp_path / "libchrony.so.0")
+    result = python(USE.format(address=address), PYCHRONY_LIBCHRONY=missing)
+    assert result.returncode == 9, result.stderr
+    function, message = result.stdout.splitlines()
+    assert function.startswith("<function get_tracking")
+    assert missing in message
+    assert "cannot open shared object file" in message
+    assert "correct or unset PYCHRONY_LIBCHRONY" in message
+
+
+def test_without_the_variable_the_soname_is_tried() -> None:
+    code = (
+        "import pychrony._library as l; print(l.name, l.SONAME, l.load, l.how_to_get())"
+    )
+    result = python(code, PYCHRONY_LIBCHRONY="")
+    assert result.stdout.startswith("libchrony.so.0 libchrony.so.0"), result.stderr
+    assert "libchrony" in result.stdout.split(">", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        ({"ID": "fedora"}, "dnf install libchrony"),
+        ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, "dnf install epel-release"),
+        ({"ID": "debian"}, "pip install --no-deps --target DIR pychrony==2.0.3"),
+        ({}, "pip install --no-deps --target DIR pychrony==2.0.3"),
+    ],
+)
+def test_advice_fits_the_distribution(
+    release: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
+    assert _library.how_to_get().startswith(expected) or (
+        expected in _library.how_to_get()
+    )
+
+
+def test_advice_without_os_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> dict[str, str]:
+        raise OSError
+
+    monkeypatch.setattr(platform, "freedesktop_os_release", missing)
+    assert "from source" in _library.how_to_get()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b"chrony_get_field_index\0", b"chrony_get_field_outdex"[:22] + b"\0", "index"),
+        (b"Not authorized\0", b"Not a problem!\0", "CHRONY_UNAUTHORIZED means"),
+        (b"Disabled\0", b"Ignored!\0", "CHRONY_DISABLED means"),
+    ],
+)
+def test_another_abi_is_refused(
+    old: bytes, new: bytes, reason: str, tmp_path: Path
+) -> None:
+    original = Path(LIBRARY).read_bytes()
+    assert old in original
+    assert len(old) == len(new)
+    copy = tmp_path / "libchrony.so.0"
+    copy.write_bytes(original.replace(old, new))
+    result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=str(copy))
+    assert result.returncode == 9, result.stderr
+    assert reason in result.stdout
+
+
+def test_library_path_is_that_of_the_loaded_file() -> None:
+    assert Path(LIBRARY).is_file()
+    assert "libchrony" in LIBRARY
