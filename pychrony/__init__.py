@@ -60,6 +60,8 @@ __all__ = [
     "library_path",
 ]
 
+__version__: str
+
 
 def get_tracking(
     address: str | os.PathLike[str] | None = None,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections import namedtuple
+from dataclasses import dataclass
 from threading import Thread
 
 from .exceptions import ChronyAddressError, ChronyConnectionError, ChronyTimeoutError
@@ -30,7 +30,8 @@ LOCAL = ("/run/chrony/chronyd.sock", f"127.0.0.1:{PORT}", f"[::1]:{PORT}")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
-class Target(namedtuple("Target", ["text", "family", "host", "port"])):
+@dataclass(frozen=True)
+class Target:
     """One place where a chronyd may be.
 
     Attributes:
@@ -40,7 +41,10 @@ class Target(namedtuple("Target", ["text", "family", "host", "port"])):
         port: UDP port; ``None`` for a Unix path.
     """
 
-    __slots__ = ()
+    text: str
+    family: int
+    host: str
+    port: int | None
 
     def __str__(self) -> str:
         return self.text if self.host in self.text else f"{self.text} ({self.host})"
@@ -48,7 +52,7 @@ class Target(namedtuple("Target", ["text", "family", "host", "port"])):
     @property
     def is_name(self) -> bool:
         """Whether it has to be resolved first."""
-        return bool(self.family == socket.AF_UNSPEC)
+        return self.family == socket.AF_UNSPEC
 
     @property
     def transport(self) -> Transport:
@@ -79,7 +83,7 @@ def parse(address: str | os.PathLike[str]) -> Target:
         ChronyAddressError: it is not an address of a chronyd.
     """
     text = os.fspath(address)
-    if not isinstance(text, str):
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"an address is a str, not {type(text).__name__}: {text!r}")
     if not text or "\0" in text:
         raise _nonsense(text, "it is empty or has a NUL character")

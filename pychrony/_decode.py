@@ -8,7 +8,6 @@ here runs under the lock of ``_library.py``.
 from __future__ import annotations
 
 import sys
-from collections import namedtuple
 from dataclasses import fields
 from enum import Enum
 
@@ -22,12 +21,11 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-# fields: (attribute, index, read, convert or None); derived: (attribute, function)
-_Plan = namedtuple("_Plan", ["fields", "derived"])
-
 # A layout is told by the report, its number of fields, and the type of its
-# first field (an address or a reference ID in "sources").
-_plans: dict[tuple[type, int, int], _Plan] = {}
+# first field (an address or a reference ID in "sources"). Its plan: attribute,
+# index, how to read and how to convert it for each field; attribute and
+# function for each derived attribute.
+_plans: dict[tuple[type, int, int], tuple[list[Any], list[Any]]] = {}
 
 
 def decode(lib: Any, session: Any, record: type[T]) -> T:
@@ -45,14 +43,16 @@ def decode(lib: Any, session: Any, record: type[T]) -> T:
     plan = _plans.get(layout)
     if plan is None:
         plan = _plans[layout] = _plan(lib, session, record)
+    steps, derived = plan
     values: dict[str, Any] = {}
+    index = 0
     try:
-        for attribute, index, read, convert in plan.fields:
+        for attribute, index, read, convert in steps:
             value = read(session, index)
             values[attribute] = value if convert is None else convert(value)
     except ValueError as reason:
         raise ValueError(f"{_field_name(lib, session, index)}: {reason}") from None
-    for attribute, function in plan.derived:
+    for attribute, function in derived:
         values[attribute] = function(values)
     # The generated __init__ of a frozen dataclass would cost more than all of
     # libchrony's own work for the record.
@@ -66,13 +66,13 @@ def _field_name(lib: Any, session: Any, index: int) -> str:
     return name.decode()
 
 
-def _plan(lib: Any, session: Any, record: type) -> _Plan:
+def _plan(lib: Any, session: Any, record: Any) -> tuple[list[Any], list[Any]]:
     indexes = {
         _field_name(lib, session, index): index
         for index in range(lib.chrony_get_record_number_fields(session))
     }
-    steps: list[tuple[Any, ...]] = []
-    derived: list[tuple[Any, ...]] = []
+    steps: list[Any] = []
+    derived: list[Any] = []
     for field in fields(record):
         if "derived" in field.metadata:
             derived.append((field.name, field.metadata["derived"]))
@@ -86,7 +86,7 @@ def _plan(lib: Any, session: Any, record: type) -> _Plan:
             )
         read, convert = _reader(lib, session, index, field.type)
         steps.append((field.name, index, read, _at_most(most) if most else convert))
-    return _Plan(steps, derived)
+    return steps, derived
 
 
 def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
@@ -157,13 +157,11 @@ def _string_reader(lib: Any) -> Callable[[Any, int], str]:
     get, string = lib.chrony_get_field_string, ffi.string
 
     def read(session: Any, index: int) -> str:
-        # Nested maps keep the interpreter out between the two calls: a signal
-        # handler that reads a clock there would change libchrony's buffer.
-        try:
-            (text,) = map(string, map(get, (session,), (index,)))
-        except RuntimeError:  # NULL: the address is unspecified
-            return ""
-        return str(text, "ascii", "replace")
+        # The interpreter must not run between the two calls: a signal handler
+        # that reads a clock there would change libchrony's static buffer. NULL
+        # is an unspecified address.
+        texts = map(string, filter(None, map(get, (session,), (index,))))
+        return str(next(texts, b""), "ascii", "replace")
 
     return read
 

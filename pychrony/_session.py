@@ -17,10 +17,9 @@ import weakref
 from select import POLLIN, POLLOUT
 from time import monotonic
 
-from . import _library
 from ._decode import decode
 from ._libchrony import ffi
-from ._library import lock
+from ._library import load, lock
 from .exceptions import (
     ChronyConnectionError,
     ChronyDataError,
@@ -80,7 +79,7 @@ class Session:
         self.target = target
         self.timeout = timeout
         self.retries = retries
-        self._lib = _library.load()
+        self._lib = load()
         if target.transport is Transport.UNIX_SOCKET:
             self._fd = self._open_unix()
         else:
@@ -148,7 +147,7 @@ class Session:
 
     def record(self, record: type[T]) -> Conversation[T]:
         """Read a report that is one record."""
-        report = REPORTS[record].name
+        report, _ = REPORTS[record]
         return (yield from self._record(record, report, 0))
 
     def record_or_none(self, record: type[T]) -> Conversation[T | None]:

@@ -93,12 +93,12 @@ class ChronyConnection:
     @property
     def address(self) -> str | None:
         """The address in use, as it was given or found; ``None`` if not connected."""
-        return self._connected and self._connected.text
+        return self._connected.text if self._connected else None
 
     @property
     def transport(self) -> Transport | None:
         """The transport in use; ``None`` if not connected."""
-        return self._connected and self._connected.transport
+        return self._connected.transport if self._connected else None
 
     @property
     def closed(self) -> bool:

@@ -10,7 +10,6 @@ frequencies in parts per million (ppm), unless a name says otherwise.
 """
 
 # The annotations are read at run time, so they must not become strings.
-from collections import namedtuple
 from dataclasses import dataclass, field
 from enum import Enum
 from math import isfinite
@@ -60,6 +59,10 @@ class _OpenEnum(Enum):
         member._value_ = value
         known: dict[int, _OpenEnum] = cls._value2member_map_  # type: ignore[assignment]
         return known.setdefault(value, member)
+
+    def __reduce_ex__(self, _: object) -> "tuple[Any, ...]":
+        # Some versions of Python (3.11.0 to 3.11.3) pickle by name.
+        return type(self), (self.value,)
 
 
 class LeapStatus(_OpenEnum):
@@ -132,8 +135,9 @@ def _derived(function: "Callable[[dict[str, Any]], Any]") -> "Mapping[str, Any]"
 def refid_name(reference_id: int) -> str:
     """Return a reference ID as text: ``GPS`` if it is ASCII, else as ``192.0.2.1``."""
     raw = reference_id.to_bytes(4, "big")
-    if all(byte == 0 or 32 <= byte < 127 for byte in raw):
-        return raw.rstrip(b"\0").decode("ascii")
+    text = raw.rstrip(b"\0").decode("latin-1")
+    if text.isascii() and text.isprintable():
+        return text
     return ".".join(map(str, raw))
 
 
@@ -354,13 +358,11 @@ class RTCData:
         return self.samples > 0
 
 
-# name: libchrony's name of the report.
-# key: the attributes that tell one record of a list from another.
-Report = namedtuple("Report", ["name", "key"])
-
-REPORTS: "dict[type[Any], Report]" = {
-    TrackingStatus: Report("tracking", ()),
-    Source: Report("sources", ("mode", "address")),
-    SourceStats: Report("sourcestats", ("reference_id", "address")),
-    RTCData: Report("rtcdata", ()),
+# libchrony's name of each report, and the attributes that tell one record of a
+# list from another.
+REPORTS: "dict[type[Any], tuple[str, tuple[str, ...]]]" = {
+    TrackingStatus: ("tracking", ()),
+    Source: ("sources", ("mode", "address")),
+    SourceStats: ("sourcestats", ("reference_id", "address")),
+    RTCData: ("rtcdata", ()),
 }

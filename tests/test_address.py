@@ -17,7 +17,7 @@ from pychrony import (
     Transport,
     get_tracking,
 )
-from pychrony._address import parse
+from pychrony._address import Target, parse
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
 UNIX, V4, V6, NAME = (
@@ -50,7 +50,7 @@ UNIX, V4, V6, NAME = (
 )
 def test_address(address: str | Path, family: int, host: str, port: int | None) -> None:
     target = parse(address)
-    assert tuple(target) == (str(address), family, host, port)
+    assert target == Target(str(address), family, host, port)
     assert target.is_name == (family == NAME)
     assert (target.transport is Transport.UNIX_SOCKET) == (family == UNIX)
 

@@ -125,6 +125,7 @@ def agree(
 
     What changed is a number that grows or falls with time: ours is between.
     """
+    before = after = ours = []
     for _ in range(50):
         before = rows(daemon, report, names)
         ours = read()
@@ -303,6 +304,7 @@ def test_text_is_that_of_chronyc(
     def chronyc() -> str:
         return re.sub(" +\n", "\n", daemon.chronyc(*report.split())).rstrip()
 
+    before = ours = ""
     with ChronyConnection(daemon.address) as connection:
         for _ in range(500):  # until nothing changes between two looks
             before = chronyc()

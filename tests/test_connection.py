@@ -197,14 +197,14 @@ def test_bad_answers(
         assert connection.get_tracking().stratum == 9
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
+@pytest.mark.parametrize("retries", [0, 1, 2])
 def test_resends(retries: int) -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         with pytest.raises(ChronyTimeoutError, match=f"{retries + 1} request"):
             get_tracking(daemon.address, timeout=0.01, retries=retries)
         assert len(daemon.requests) == retries + 1
         daemon.misbehave = faults.first(retries, faults.silent)
-        assert get_tracking(daemon.address, timeout=0.05, retries=retries).stratum == 2
+        assert get_tracking(daemon.address, timeout=0.3, retries=retries).stratum == 2
 
 
 def test_every_request_of_a_list_has_its_own_resends() -> None:
@@ -508,6 +508,7 @@ def resident() -> int:
 
 def test_ten_thousand_connections_leave_nothing(address: str) -> None:
     with ScriptedDaemon(address=address) as daemon:
+        memory = descriptors = 0
         for number in range(10_000):
             if number == 1000:
                 gc.collect()
@@ -631,8 +632,9 @@ def test_signal_handlers_may_read_another_clock_but_not_this_one() -> None:
                 assert connection.get_tracking().reference_ip == "192.0.2.1"
             except ChronyUsageError as error:
                 refused.append(error)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
 
-        with on_alarm(handler, 0.001, 0.001):
+        with on_alarm(handler, 0.001):
             while len(refused) < 100:
                 assert connection.get_tracking().reference_ip == "192.0.2.1"
     assert "signal handler" in str(refused[0])

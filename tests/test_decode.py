@@ -202,7 +202,7 @@ class Misnamed:
 def test_field_of_another_type_or_none(
     record: type, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models.REPORTS, record, models.Report("tracking", ()))
+    monkeypatch.setitem(models.REPORTS, record, ("tracking", ()))
     with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
         with pytest.raises(ChronyDataError) as caught:
             connection._turn(lambda session: _drive(Session.record(session, record)))
