@@ -55,17 +55,6 @@ _NOT_AUTHORIZED = (
 _AGAIN = (errno.EAGAIN, errno.EINTR)
 
 
-class _UnknownStatusError(ChronyDataError):
-    """chronyd answered with a status that libchrony has no case for.
-
-    To a request for a record it says that there is none with that index.
-    """
-
-
-class _DisabledError(ChronyDataError):
-    """chronyd does not do what the report is about."""
-
-
 class Session:
     """A libchrony session, its socket, and its patience.
 
@@ -154,7 +143,9 @@ class Session:
         """Read a report that is one record, or none where it is disabled."""
         try:
             return (yield from self.record(record))
-        except _DisabledError:
+        except ChronyDataError as error:
+            if error.error_code != self._lib.CHRONY_DISABLED:
+                raise
             self._reset()
             return None
 
@@ -163,12 +154,14 @@ class Session:
         report, key = REPORTS[record]
         before: list[Any] | None = None
         for _ in range(LIST_READS):
+            keys = found = None
             try:
                 found = yield from self._list(record, report)
-            except _UnknownStatusError:
+            except ChronyDataError as error:
+                # To a request for a record: there is none with that index.
+                if error.error_code != self._lib.CHRONY_UNEXPECTED_STATUS:
+                    raise
                 self._reset()
-                found = None
-            keys = None
             if found is not None:
                 keys = [tuple(getattr(one, name) for name in key) for one in found]
                 # Two reference clocks may share an ID for good; then the list
@@ -281,9 +274,9 @@ class Session:
             return _unreachable(self.target, reason, code)
         kind, text = {
             lib.CHRONY_UNAUTHORIZED: (ChronyPermissionError, _NOT_AUTHORIZED),
-            lib.CHRONY_DISABLED: (_DisabledError, "chronyd says that it is disabled"),
+            lib.CHRONY_DISABLED: (ChronyDataError, "chronyd says that it is disabled"),
             lib.CHRONY_UNEXPECTED_STATUS: (
-                _UnknownStatusError,
+                ChronyDataError,
                 "chronyd refuses it with a status that libchrony does not know",
             ),
             lib.CHRONY_OLD_SERVER: (ChronyDataError, "this chronyd is too old for it"),
