@@ -10,26 +10,28 @@ from __future__ import annotations
 import sys
 from dataclasses import fields
 from enum import Enum
+from types import UnionType
 
 from ._libchrony import ffi
-from .models import refid_name
+from .models import FieldContent, FieldType, Value, refid_name
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any, TypeAlias, TypeVar
 
     T = TypeVar("T")
+    _Plan: TypeAlias = tuple[list[Any], list[Any], dict[str, None]]
 
 # A layout is told by the report, its number of fields, and the type of its
 # first field (an address or a reference ID in "sources"). Its plan: attribute,
 # index, how to read and how to convert it for each field; attribute and
-# function for each derived attribute.
-_plans: dict[tuple[type, int, int], tuple[list[Any], list[Any]]] = {}
+# function for each derived attribute; the attributes that it does not have.
+_plans: dict[tuple[type, int, int], _Plan] = {}
 
 
-def decode(lib: Any, session: Any, record: type[T]) -> T:
-    """Return the record that ``session`` has just received.
+def decode(record: type[T], lib: Any, session: Any, **given: Any) -> T:
+    """Return the record that ``session`` has just received, with ``given`` in it.
 
     Raises:
         ValueError: a field is missing, has another type, or a value outside
@@ -43,8 +45,8 @@ def decode(lib: Any, session: Any, record: type[T]) -> T:
     plan = _plans.get(layout)
     if plan is None:
         plan = _plans[layout] = _plan(lib, session, record)
-    steps, derived = plan
-    values: dict[str, Any] = {}
+    steps, derived, absent = plan
+    values: dict[str, Any] = {**given, **absent}
     index = 0
     try:
         for attribute, index, read, convert in steps:
@@ -61,32 +63,104 @@ def decode(lib: Any, session: Any, record: type[T]) -> T:
     return instance
 
 
+# ntp_flags in libchrony's reports.h has these two the wrong way round.
+_FLAG_NAMES = {("ntpdata", "flags"): {0x4: "testB", 0x2: "testC"}}
+
+
+def decode_generic(
+    report: str, lib: Any, session: Any, address: str | None = None
+) -> dict[str, Value]:
+    """Return the record that ``session`` has just received, field by field.
+
+    Raises:
+        ValueError: a field has a value outside its range.
+    """
+    record: dict[str, Value] = {}
+    if address is not None:
+        kind, content = FieldType.STRING, FieldContent.ADDRESS
+        record["address"] = Value(address, kind, content, ())
+    for index in range(lib.chrony_get_record_number_fields(session)):
+        name = _field_name(lib, session, index)
+        kind = FieldType(lib.chrony_get_field_type(session, index))
+        content = FieldContent(lib.chrony_get_field_content(session, index))
+        if content is FieldContent.NONE and name.startswith("reserved"):
+            continue
+        wanted = _GENERIC.get(kind)
+        value = None
+        if wanted is not None:
+            read, convert = _reader(lib, session, index, wanted)
+            value = read(session, index)
+            value = value if convert is None else convert(value)
+        names = _constant_names(lib, session, index, content, value)
+        override = _FLAG_NAMES.get((report, name), {})
+        names = {bit: override.get(bit, constant) for bit, constant in names.items()}
+        record[name] = Value(value, kind, content, tuple(names.values()))
+    return record
+
+
+# What each type of libchrony is in Python; a time is in nanoseconds.
+_GENERIC = {
+    FieldType.UINTEGER: int,
+    FieldType.INTEGER: int,
+    FieldType.FLOAT: float,
+    FieldType.TIMESPEC: int,
+    FieldType.STRING: str,
+}
+
+
+def _constant_names(
+    lib: Any, session: Any, index: int, content: FieldContent, value: Any
+) -> dict[int, str]:
+    """Return the names that libchrony has for an enum or the flags that are set."""
+    if content is FieldContent.ENUM:
+        constants = [value]
+    elif content is FieldContent.FLAGS:
+        constants = [1 << bit for bit in range(64) if value >> bit & 1]
+    else:
+        constants = []
+    names: dict[int, str] = {}
+    for constant in constants:
+        name = lib.chrony_get_field_constant_name(session, index, constant)
+        if name:
+            names[constant] = ffi.string(name).decode()
+    return names
+
+
 def _field_name(lib: Any, session: Any, index: int) -> str:
     name: bytes = ffi.string(lib.chrony_get_field_name(session, index))
     return name.decode()
 
 
-def _plan(lib: Any, session: Any, record: Any) -> tuple[list[Any], list[Any]]:
+def _plan(lib: Any, session: Any, record: Any) -> _Plan:
     indexes = {
         _field_name(lib, session, index): index
         for index in range(lib.chrony_get_record_number_fields(session))
     }
     steps: list[Any] = []
     derived: list[Any] = []
+    absent: dict[str, None] = {}
     for field in fields(record):
+        if "given" in field.metadata:
+            continue
         if "derived" in field.metadata:
             derived.append((field.name, field.metadata["derived"]))
             continue
         names, most = field.metadata["names"], field.metadata["most"]
         index = next((indexes[name] for name in names if name in indexes), None)
+        wanted: Any = field.type
+        if isinstance(wanted, UnionType):  # an older chronyd does not send it
+            wanted, _ = wanted.__args__
+            if index is None:
+                absent[field.name] = None
+                continue
         if index is None:
             raise ValueError(
                 f"this libchrony has no field {' or '.join(map(repr, names))} in it, "
                 f"only {', '.join(indexes)}"
             )
-        read, convert = _reader(lib, session, index, field.type)
+        read, convert = _reader(lib, session, index, wanted)
         steps.append((field.name, index, read, _at_most(most) if most else convert))
-    return steps, derived
+    return steps, derived, absent
 
 
 def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
@@ -103,6 +177,7 @@ def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
     )
     readers = {
         (lib.CHRONY_TYPE_UINTEGER, int): (lib.chrony_get_field_uinteger, None),
+        (lib.CHRONY_TYPE_UINTEGER, bool): (lib.chrony_get_field_uinteger, bool),
         (lib.CHRONY_TYPE_UINTEGER, str): (lib.chrony_get_field_uinteger, refid_name),
         (lib.CHRONY_TYPE_INTEGER, int): (lib.chrony_get_field_integer, _sign_extended),
         (lib.CHRONY_TYPE_FLOAT, float): (

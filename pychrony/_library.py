@@ -112,6 +112,19 @@ def load() -> Any:
     return _lib
 
 
+def reports() -> list[str]:
+    """Return the names of the reports that this libchrony knows.
+
+    Raises:
+        ChronyLibraryError: there is no usable one.
+    """
+    lib = load()
+    return [
+        ffi.string(lib.chrony_get_report_name(index)).decode()
+        for index in range(lib.chrony_get_number_supported_reports())
+    ]
+
+
 def library_path() -> str:
     """Return the file that libchrony was loaded from.
 

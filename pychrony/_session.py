@@ -14,12 +14,13 @@ import errno
 import os
 import warnings
 import weakref
+from functools import partial
 from select import POLLIN, POLLOUT
 from time import monotonic
 
-from ._decode import decode
+from ._decode import decode, decode_generic
 from ._libchrony import ffi
-from ._library import load, lock
+from ._library import load, lock, reports
 from .exceptions import (
     ChronyConnectionError,
     ChronyDataError,
@@ -27,14 +28,15 @@ from .exceptions import (
     ChronyPermissionError,
     ChronyTimeoutError,
 )
-from .models import REPORTS, Transport
+from .models import BY_ADDRESS, REPORTS, SourceStats, Transport
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from typing import Any, TypeAlias, TypeVar
 
     from ._address import Target
+    from .models import Value
 
     T = TypeVar("T")
     Conversation: TypeAlias = Generator[tuple[int, int, float], bool, T]
@@ -137,7 +139,7 @@ class Session:
     def record(self, record: type[T]) -> Conversation[T]:
         """Read a report that is one record."""
         report, _ = REPORTS[record]
-        return (yield from self._record(record, report, 0))
+        return (yield from self._record(report, 0, partial(decode, record)))
 
     def record_or_none(self, record: type[T]) -> Conversation[T | None]:
         """Read a report that is one record, or none where it is disabled."""
@@ -152,29 +154,80 @@ class Session:
     def records(self, record: type[T]) -> Conversation[list[T]]:
         """Read a report that is a list with one record for each source."""
         report, key = REPORTS[record]
+
+        def read(index: int) -> Conversation[tuple[Any, T]]:
+            one = yield from self._record(report, index, partial(decode, record))
+            return tuple(getattr(one, name) for name in key), one
+
+        return (yield from self._list(report, read))
+
+    def records_by_address(self, record: type[T]) -> Conversation[list[T]]:
+        """Read a report that is a list with one record for each NTP source."""
+        report, _ = REPORTS[record]
+
+        def read(index: int) -> Conversation[tuple[Any, T | None]]:
+            return self._by_address(report, index, partial(decode, record))
+
+        return (yield from self._list(report, read))
+
+    def generic(self, report: str) -> Conversation[list[dict[str, Value]]]:
+        """Read any report that libchrony knows, by its introspection alone."""
+        decoder = partial(decode_generic, report)
+
+        def read(index: int) -> Conversation[tuple[Any, dict[str, Value] | None]]:
+            if report in BY_ADDRESS:
+                return (yield from self._by_address(report, index, decoder))
+            one = yield from self._record(report, index, decoder)
+            key = [
+                one[name].value for name in ("reference ID", "address") if name in one
+            ]
+            return tuple(key) or index, one
+
+        if report not in reports():
+            raise ChronyDataError(
+                f"this libchrony has no report {report!r}, only {', '.join(reports())}"
+            )
+        try:
+            return (yield from self._list(report, read))
+        except ChronyDataError as error:
+            if error.error_code != self._lib.CHRONY_DISABLED:
+                raise
+            self._reset()
+            return []
+
+    def _list(
+        self, report: str, read: Callable[[int], Conversation[tuple[Any, T | None]]]
+    ) -> Conversation[list[T]]:
+        """Read a list that is that of one moment.
+
+        ``read`` returns what tells a record from the others, and the record,
+        or None where the source has none.
+        """
         before: list[Any] | None = None
         for _ in range(LIST_READS):
             keys = found = None
             try:
-                found = yield from self._list(record, report)
+                found = yield from self._list_once(report, read)
             except ChronyDataError as error:
                 # To a request for a record: there is none with that index.
                 if error.error_code != self._lib.CHRONY_UNEXPECTED_STATUS:
                     raise
                 self._reset()
             if found is not None:
-                keys = [tuple(getattr(one, name) for name in key) for one in found]
+                keys = [key for key, _ in found]
                 # Two reference clocks may share an ID for good; then the list
                 # is the same the second time.
                 if len(set(keys)) == len(keys) or keys == before:
-                    return found
+                    return [one for _, one in found if one is not None]
             before = keys
         raise ChronyDataError(
             f"{self.target}: {report}: the list of sources changed during each of "
             f"{LIST_READS} reads. Try again when fewer are added and deleted"
         )
 
-    def _list(self, record: type[T], report: str) -> Conversation[list[T] | None]:
+    def _list_once(
+        self, report: str, read: Callable[[int], Conversation[tuple[Any, T | None]]]
+    ) -> Conversation[list[tuple[Any, T | None]] | None]:
         """Read a list once; return None if it changed in a way that matters.
 
         chronyd has no snapshots: it closes the gap when it removes a source and
@@ -184,9 +237,9 @@ class Session:
         belongs to that moment, too.
         """
         count = yield from self._count(report)
-        found: list[T] = []
+        found: list[tuple[Any, T | None]] = []
         for index in reversed(range(count)):
-            found.append((yield from self._record(record, report, index)))
+            found.append((yield from read(index)))
             if len(found) == 1 and (yield from self._count(report)) != count:
                 return None
         return found[::-1]
@@ -204,30 +257,65 @@ class Session:
             )
         return count
 
-    def _record(self, record: type[T], report: str, index: int) -> Conversation[T]:
+    def _by_address(
+        self, report: str, index: int, decoder: Callable[..., T]
+    ) -> Conversation[tuple[Any, T | None]]:
+        """Read a record that chronyd gives by address, and tell the address.
+
+        libchrony takes the address from the last response if that was the
+        ``sourcestats`` of the same index. It would fetch it again itself for a
+        resend, perhaps that of another source by then, so both requests are
+        made again.
+        """
+        for wait in self._waits():
+            decode_stats = partial(decode, SourceStats)
+            stats = yield from self._record("sourcestats", index, decode_stats)
+            key = stats.reference_id, stats.address
+            if not stats.address:  # a reference clock
+                return key, None
+            one = partial(decoder, address=stats.address)
+            try:
+                return key, (yield from self._record(report, index, one, [wait]))
+            except ChronyTimeoutError as error:
+                timeout = error
+        raise timeout
+
+    def _record(
+        self,
+        report: str,
+        index: int,
+        decoder: Callable[[Any, Any], T],
+        waits: list[float] | None = None,
+    ) -> Conversation[T]:
         lib = self._lib
-        yield from self._exchange(report, lib.chrony_request_record, index)
+        yield from self._exchange(report, lib.chrony_request_record, index, waits=waits)
         try:
             with lock:
-                return decode(lib, self._handle, record)
+                return decoder(lib, self._handle)
         except ValueError as reason:
             raise ChronyDataError(
                 f"{self.target}: {report}: the reply makes no sense: {reason}"
             ) from None
 
+    def _waits(self) -> list[float]:
+        return [self.timeout * 2.0**number for number in range(self.retries + 1)]
+
     def _exchange(
-        self, report: str, request: Any, *arguments: int
+        self,
+        report: str,
+        request: Any,
+        *arguments: int,
+        waits: list[float] | None = None,
     ) -> Conversation[None]:
         """Send a request until libchrony has taken the response to it."""
         self._ignored = 0
-        wait = self.timeout
-        for _ in range(self.retries + 1):
+        waits = waits or self._waits()
+        for wait in waits:
             deadline = monotonic() + wait
             sent = yield from self._send(report, request, arguments, deadline)
             if sent and (yield from self._receive(report, deadline)):
                 return
-            wait *= 2
-        raise self._timeout(report)
+        raise self._timeout(report, waits)
 
     def _send(
         self, report: str, request: Any, arguments: Iterable[int], deadline: float
@@ -291,11 +379,10 @@ class Session:
         )
         return kind(f"{self.target}: {report}: {text}", code)
 
-    def _timeout(self, report: str) -> ChronyTimeoutError:
-        requests, whole = self.retries + 1, patience(self.timeout, self.retries)
+    def _timeout(self, report: str, waits: list[float]) -> ChronyTimeoutError:
         text = (
-            f"{self.target}: {report}: no answer to {requests} "
-            f"request{'s'[: requests > 1]} in {whole:g} s. "
+            f"{self.target}: {report}: no answer to {len(waits)} "
+            f"request{'s'[: len(waits) > 1]} in {sum(waits):g} s. "
         )
         if self._ignored:
             text += (

@@ -9,7 +9,18 @@ from time import monotonic
 
 from ._session import Session, connect, patience
 from .exceptions import ChronyUsageError
-from .models import RTCData, Source, SourceStats, TrackingStatus
+from .models import (
+    Activity,
+    AuthData,
+    NTPData,
+    RTCData,
+    SelectData,
+    ServerStats,
+    Smoothing,
+    Source,
+    SourceStats,
+    TrackingStatus,
+)
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -19,7 +30,7 @@ if TYPE_CHECKING:
 
     from ._address import Target
     from ._session import Conversation
-    from .models import Transport
+    from .models import Transport, Value
 
     R = TypeVar("R")
     T = TypeVar("T")
@@ -174,6 +185,71 @@ class ChronyConnection:
         are added and deleted meanwhile. Raises what :meth:`get_tracking` does.
         """
         return self._turn(lambda session: _drive(session.records(SourceStats)))
+
+    def get_select_data(self) -> list[SelectData]:
+        """Read what became of the sources in the selection (report ``selectdata``).
+
+        chronyd gives it over its Unix socket only, unless its directive
+        ``opencommands`` (from 4.7 on) opens it. The list is that of one moment.
+        Raises what :meth:`get_tracking` does.
+        """
+        return self._turn(lambda session: _drive(session.records(SelectData)))
+
+    def get_activity(self) -> Activity:
+        """Read how many sources are in which state (report ``activity``).
+
+        Raises what :meth:`get_tracking` does.
+        """
+        return self._turn(lambda session: _drive(session.record(Activity)))
+
+    def get_auth_data(self) -> list[AuthData]:
+        """Read the authentication of each NTP source (report ``authdata``).
+
+        chronyd gives it over its Unix socket only, unless its directive
+        ``opencommands`` (from 4.7 on) opens it. Reference clocks have none.
+        Raises what :meth:`get_tracking` does.
+        """
+        return self._turn(lambda session: _drive(session.records_by_address(AuthData)))
+
+    def get_ntp_data(self) -> list[NTPData]:
+        """Read the last valid packet of each NTP source (report ``ntpdata``).
+
+        chronyd gives it over its Unix socket only, unless its directive
+        ``opencommands`` (from 4.7 on) opens it. Reference clocks have none.
+        Raises what :meth:`get_tracking` does.
+        """
+        return self._turn(lambda session: _drive(session.records_by_address(NTPData)))
+
+    def get_server_stats(self) -> ServerStats:
+        """Read what chronyd did as a server (report ``serverstats``).
+
+        chronyd gives it over its Unix socket only, unless its directive
+        ``opencommands`` (from 4.7 on) opens it. Raises what
+        :meth:`get_tracking` does.
+        """
+        return self._turn(lambda session: _drive(session.record(ServerStats)))
+
+    def get_smoothing(self) -> Smoothing | None:
+        """Read the smoothing of the served time (report ``smoothing``).
+
+        ``None`` where it is not enabled (directive ``smoothtime``). Raises what
+        :meth:`get_tracking` does.
+        """
+        return self._turn(lambda session: _drive(session.record_or_none(Smoothing)))
+
+    def get_report(self, name: str) -> list[dict[str, Value]]:
+        """Read any report that libchrony knows, as libchrony describes it.
+
+        So a report or field of a newer libchrony can be read at once. Each
+        record maps libchrony's field names, in its order and without the
+        reserved ones, to a :class:`Value`. A report that is disabled has no
+        record; the records of ``authdata`` and ``ntpdata`` begin with the
+        ``address`` of their source. :func:`pychrony.reports` lists the names.
+
+        Raises what :meth:`get_tracking` does, and ChronyDataError where
+        libchrony has no such report.
+        """
+        return self._turn(lambda session: _drive(session.generic(name)))
 
     def get_rtc_data(self) -> RTCData | None:
         """Read the state of the real-time clock (report ``rtcdata``).

@@ -10,8 +10,8 @@ frequencies in parts per million (ppm), unless a name says otherwise.
 """
 
 # The annotations are read at run time, so they must not become strings.
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field, fields
+from enum import Enum, IntFlag
 from math import isfinite
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
@@ -20,14 +20,31 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "Activity",
+    "AuthData",
+    "AuthMode",
+    "FieldContent",
+    "FieldType",
+    "KeyType",
     "LeapStatus",
+    "NTPData",
+    "NTPFlag",
+    "NTPMode",
     "RTCData",
+    "SelectData",
+    "SelectOption",
+    "SelectState",
+    "ServerStats",
+    "Smoothing",
+    "SmoothingFlag",
     "Source",
     "SourceMode",
     "SourceState",
     "SourceStats",
+    "Timestamping",
     "TrackingStatus",
     "Transport",
+    "Value",
 ]
 
 
@@ -119,6 +136,191 @@ class SourceMode(_OpenEnum):
     REFCLOCK = 2
 
 
+class SelectState(_OpenEnum):
+    """What became of a source in the last selection (chronyc: ``selectdata``).
+
+    The value is the code of chronyc's letter. The first nine cannot be
+    selected, the next four could be but are not used, the last two are used;
+    libchrony has no name for ``L``, ``r`` and ``?``.
+
+    Attributes:
+        IGNORED: ``N``, has the option noselect.
+        NOT_SYNCHRONIZED: ``s``, is not synchronised.
+        MISSING_SAMPLES: ``M``, has not enough measurements.
+        UNACCEPTABLE_DISTANCE: ``d``, root distance above ``maxdistance``.
+        JITTERY: ``~``, jitter above ``maxjitter``.
+        WAITING_FOR_OTHERS: ``w``, waits for others to leave state ``M``.
+        STALE: ``S``, has older measurements than others.
+        ORPHAN: ``O``, stratum not below the orphan stratum (``local``).
+        NOT_TRUSTED: ``T``, does not agree with sources that have ``trust``.
+        FALSETICKER: ``x``, does not agree with the majority.
+        MISSING_SELECTABLE_SOURCES: ``W``, waits for others to be selectable.
+        NOT_PREFERRED: ``P``, another one has the option ``prefer``.
+        WAITING_FOR_UPDATE: ``U``, waits for a new measurement.
+        LARGE_DISTANCE: ``D``, root distance too large to be combined.
+        OUTLIER: ``L``, differs too much from the best to be combined.
+        UNREACHABLE: ``r``, not reachable.
+        UNKNOWN: ``?``, not yet through any selection.
+        COMBINED: ``+``, combined with the best source.
+        BEST: ``*``, the source that the clock follows.
+    """
+
+    IGNORED = ord("N")
+    NOT_SYNCHRONIZED = ord("s")
+    MISSING_SAMPLES = ord("M")
+    UNACCEPTABLE_DISTANCE = ord("d")
+    JITTERY = ord("~")
+    WAITING_FOR_OTHERS = ord("w")
+    STALE = ord("S")
+    ORPHAN = ord("O")
+    NOT_TRUSTED = ord("T")
+    FALSETICKER = ord("x")
+    MISSING_SELECTABLE_SOURCES = ord("W")
+    NOT_PREFERRED = ord("P")
+    WAITING_FOR_UPDATE = ord("U")
+    LARGE_DISTANCE = ord("D")
+    OUTLIER = ord("L")
+    UNREACHABLE = ord("r")
+    UNKNOWN = ord("?")
+    COMBINED = ord("+")
+    BEST = ord("*")
+
+
+class SelectOption(IntFlag):
+    """Options of a source in the selection (chrony.conf, ``server``).
+
+    Attributes:
+        NOSELECT: never select it.
+        PREFER: prefer it to those without.
+        TRUST: it is always right, those that differ are falsetickers.
+        REQUIRE: select nothing unless it is selectable.
+    """
+
+    NOSELECT = 0x1
+    PREFER = 0x2
+    TRUST = 0x4
+    REQUIRE = 0x8
+
+
+class AuthMode(_OpenEnum):
+    """How NTP packets of a source are authenticated.
+
+    Attributes:
+        NONE: not at all.
+        SYMMETRIC_KEY: with a key that both sides have.
+        NTS: with Network Time Security.
+    """
+
+    NONE = 0
+    SYMMETRIC_KEY = 1
+    NTS = 2
+
+
+class KeyType(_OpenEnum):
+    """The algorithm of a key (chronyc: ``authdata``, column Type).
+
+    With a symmetric key its hash function or cipher, with NTS the AEAD
+    algorithm. NONE where there is no key.
+    """
+
+    NONE = 0
+    MD5 = 1
+    SHA1 = 2
+    SHA256 = 3
+    SHA384 = 4
+    SHA512 = 5
+    SHA3_224 = 6
+    SHA3_256 = 7
+    SHA3_384 = 8
+    SHA3_512 = 9
+    TIGER = 10
+    WHIRLPOOL = 11
+    AES128 = 13
+    AES256 = 14
+    AEAD_AES_SIV_CMAC_256 = 15
+    AEAD_AES_128_GCM_SIV = 30
+
+
+class NTPMode(_OpenEnum):
+    """The mode in an NTP packet (RFC 5905).
+
+    Attributes:
+        NONE: no packet yet.
+        ACTIVE_SYMMETRIC: from a peer.
+        PASSIVE_SYMMETRIC: from a peer that did not know us.
+        SERVER: from a server.
+    """
+
+    NONE = 0
+    ACTIVE_SYMMETRIC = 1
+    PASSIVE_SYMMETRIC = 2
+    SERVER = 4
+
+
+class Timestamping(_OpenEnum):
+    """Who took a timestamp; the value is the code of chronyd's letter.
+
+    Attributes:
+        NONE: nobody, there is no packet yet.
+        DAEMON: chronyd, the least exact.
+        KERNEL: the kernel.
+        HARDWARE: the network card, the most exact.
+    """
+
+    NONE = 0
+    DAEMON = ord("D")
+    KERNEL = ord("K")
+    HARDWARE = ord("H")
+
+
+class NTPFlag(IntFlag):
+    """What is true of the last packet of a source (chronyc: ``ntpdata``).
+
+    A test that is set was **passed**. TEST1 to TEST7 are those of RFC 5905.
+    libchrony 0.1 and 0.2 swap the names of TESTB and TESTC; here they are
+    chronyd's.
+
+    Attributes:
+        TEST1: not a duplicate.
+        TEST2: an answer to our last request.
+        TEST3: its timestamps are set.
+        TEST5: authentication is right.
+        TEST6: the source is synchronised.
+        TEST7: root delay, root dispersion and stratum are in range.
+        TESTA: peer delay is in range.
+        TESTB: the ratio of its delay to the smallest is in range.
+        TESTC: its delay is not far from the others, in standard deviations.
+        TESTD: no synchronisation loop.
+        INTERLEAVED: the packet was in interleaved mode.
+        AUTHENTICATED: the packet was authenticated.
+    """
+
+    TEST1 = 0x200
+    TEST2 = 0x100
+    TEST3 = 0x80
+    TEST5 = 0x40
+    TEST6 = 0x20
+    TEST7 = 0x10
+    TESTA = 0x8
+    TESTB = 0x4
+    TESTC = 0x2
+    TESTD = 0x1
+    INTERLEAVED = 0x4000
+    AUTHENTICATED = 0x8000
+
+
+class SmoothingFlag(IntFlag):
+    """State of the time smoothing of the NTP server.
+
+    Attributes:
+        ACTIVE: the served time is being smoothed.
+        LEAPONLY: only leap seconds are smoothed.
+    """
+
+    ACTIVE = 0x1
+    LEAPONLY = 0x2
+
+
 def _from(*names: str, most: "int | None" = None) -> "Mapping[str, Any]":
     """Read the field from the first of libchrony's fields ``names`` that is there.
 
@@ -130,6 +332,10 @@ def _from(*names: str, most: "int | None" = None) -> "Mapping[str, Any]":
 def _derived(function: "Callable[[dict[str, Any]], Any]") -> "Mapping[str, Any]":
     """Compute the field from the attributes of the record read so far."""
     return {"derived": function}
+
+
+# The caller of decode() knows the value; the record does not have it.
+_GIVEN: "Mapping[str, Any]" = {"given": True}
 
 
 def refid_name(reference_id: int) -> str:
@@ -149,15 +355,38 @@ _LOCAL_REFERENCE_ID = 0x7F7F0101
 _FROM_REF_TIME = -1
 
 
-def _complete_ref_time_ns(record: "TrackingStatus | RTCData") -> None:
+def _complete_ref_time_ns(record: "TrackingStatus | NTPData | RTCData") -> None:
     if record.ref_time_ns == _FROM_REF_TIME and isfinite(record.ref_time):
         seconds, fraction = divmod(record.ref_time, 1)
         exact = int(seconds) * 10**9 + round(fraction * 10**9)
         object.__setattr__(record, "ref_time_ns", exact)
 
 
-@dataclass(frozen=True)
-class TrackingStatus:
+class _Record:
+    """What a dataclass would generate for each record, once for all of them.
+
+    Compiling it ten times takes longer than all the rest of the import.
+    """
+
+    def __repr__(self) -> str:
+        items = ", ".join(f"{name}={value!r}" for name, value in _items(self))
+        return f"{type(self).__qualname__}({items})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return _items(self) == _items(other)
+
+    def __hash__(self) -> int:
+        return hash(_items(self))
+
+
+def _items(record: "Any") -> "tuple[tuple[str, Any], ...]":
+    return tuple((one.name, getattr(record, one.name)) for one in fields(record))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TrackingStatus(_Record):
     """The clock as chronyd sees it (report ``tracking``).
 
     Attributes:
@@ -240,8 +469,8 @@ class TrackingStatus:
         return abs(self.offset) + self.root_dispersion + self.root_delay / 2
 
 
-@dataclass(frozen=True)
-class Source:
+@dataclass(frozen=True, repr=False, eq=False)
+class Source(_Record):
     """One time source and its latest sample (report ``sources``).
 
     Attributes:
@@ -293,8 +522,8 @@ class Source:
         )
 
 
-@dataclass(frozen=True)
-class SourceStats:
+@dataclass(frozen=True, repr=False, eq=False)
+class SourceStats(_Record):
     """What the past samples of one source say (report ``sourcestats``).
 
     Attributes:
@@ -328,8 +557,8 @@ class SourceStats:
         return self.samples >= minimum
 
 
-@dataclass(frozen=True)
-class RTCData:
+@dataclass(frozen=True, repr=False, eq=False)
+class RTCData(_Record):
     """The real-time clock of the machine (report ``rtcdata``).
 
     Attributes:
@@ -358,11 +587,312 @@ class RTCData:
         return self.samples > 0
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class SelectData(_Record):
+    """One source in the last selection (report ``selectdata``).
+
+    Attributes:
+        reference_id: reference ID of the source, 32 bits.
+        address: IP address; empty for a reference clock; ``ID#`` and a number
+            while its name is not resolved.
+        state: what became of it.
+        authentication: whether its packets are authenticated.
+        leap_status: what it says about the end of the day.
+        configured_options: options of its configuration.
+        effective_options: options in effect (``authselectmode`` changes them).
+        last_sample_ago: age of its last sample at the selection [s]; 4294967295
+            when there was none.
+        score: score against the best source; reselection at 10.
+        low_limit: lower end of the interval that should hold the offset [s].
+        high_limit: upper end of that interval [s].
+    """
+
+    reference_id: int = field(metadata=_from("reference ID"))
+    address: str = field(metadata=_from("address"))
+    state: SelectState = field(metadata=_from("state"))
+    authentication: bool = field(metadata=_from("authentication"))
+    leap_status: LeapStatus = field(metadata=_from("leap status"))
+    configured_options: SelectOption = field(metadata=_from("configured options"))
+    effective_options: SelectOption = field(metadata=_from("effective options"))
+    last_sample_ago: int = field(metadata=_from("last sample ago"))
+    score: float = field(metadata=_from("score"))
+    low_limit: float = field(metadata=_from("low limit"))
+    high_limit: float = field(metadata=_from("high limit"))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Activity(_Record):
+    """How many NTP sources are in which state (report ``activity``).
+
+    Attributes:
+        online: measured as usual.
+        offline: not measured, assumed to be unreachable.
+        burst_online: in a burst, online again after it.
+        burst_offline: in a burst, offline again after it.
+        unresolved: their name has no address yet.
+    """
+
+    online: int = field(metadata=_from("online sources"))
+    offline: int = field(metadata=_from("offline sources"))
+    burst_online: int = field(metadata=_from("burst online-return sources"))
+    burst_offline: int = field(metadata=_from("burst offline-return sources"))
+    unresolved: int = field(metadata=_from("unresolved sources"))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AuthData(_Record):
+    """Authentication of one NTP source (report ``authdata``).
+
+    Attributes:
+        address: IP address of the source, as in ``sourcestats``; ``ID#`` and a
+            number while its name is not resolved.
+        mode: how its packets are authenticated.
+        key_type: algorithm of the key.
+        key_id: number of the key; with NTS the number of key establishments.
+        key_length: length of the key [bit].
+        ke_attempts: key establishments tried since the last that worked; more
+            than 1 means trouble.
+        last_ke_ago: age of the last key establishment [s]; 4294967295 when
+            there was none.
+        cookies: NTS cookies at hand, 8 when all is well.
+        cookie_length: length of the last cookie [byte].
+        nak: whether an NTS NAK came since the last request.
+    """
+
+    address: str = field(metadata=_GIVEN)
+    mode: AuthMode = field(metadata=_from("mode"))
+    key_type: KeyType = field(metadata=_from("key type"))
+    key_id: int = field(metadata=_from("key ID"))
+    key_length: int = field(metadata=_from("key length"))
+    ke_attempts: int = field(metadata=_from("key establishment attempts"))
+    last_ke_ago: int = field(metadata=_from("last key establishment ago"))
+    cookies: int = field(metadata=_from("cookies"))
+    cookie_length: int = field(metadata=_from("cookie length"))
+    nak: bool = field(metadata=_from("NAK"))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class NTPData(_Record):
+    """The last valid packet of one NTP source (report ``ntpdata``).
+
+    The four counters of kernel and hardware timestamps are ``None`` where
+    chronyd is older than 4.4 or so and does not send them.
+
+    Attributes:
+        address: IP address of the source, as in ``sourcestats``; ``ID#`` and a
+            number while its name is not resolved.
+        remote_address: address that the request was sent to.
+        local_address: address that the response came to; empty when unknown.
+        remote_port: UDP port that the request was sent to.
+        leap_status: what the source says about the end of the day.
+        version: NTP version of the packet.
+        mode: NTP mode of the packet.
+        stratum: stratum of the source; 0 when there was no packet.
+        poll: polling interval in the packet [log2 s].
+        precision: precision of the source's clock [log2 s].
+        root_delay: root delay of the source [s], not negative.
+        root_dispersion: root dispersion of the source [s], not negative.
+        reference_id: reference ID of the source, 32 bits.
+        ref_time: reference time of the source [s since 1970, UTC].
+        offset: measured offset [s]; positive: our clock is behind.
+        peer_delay: measured delay [s], not negative.
+        peer_dispersion: dispersion of the measurement [s], not negative.
+        response_time: time that the source took to answer [s], not negative.
+        jitter_asymmetry: estimated asymmetry of the network jitter, -0.5 to
+            0.5; negative: the way to the source varies more.
+        flags: tests passed, and properties of the packet.
+        tx_timestamping: who took our transmit timestamp.
+        rx_timestamping: who took our receive timestamp.
+        total_tx: packets sent.
+        total_rx: packets received.
+        total_valid_rx: of those, packets that passed the first two groups of
+            tests.
+        total_good_rx: of those, measurements that were accepted.
+        kernel_tx: transmit timestamps from the kernel, or ``None``.
+        kernel_rx: receive timestamps from the kernel, or ``None``.
+        hardware_tx: transmit timestamps from the network card, or ``None``.
+        hardware_rx: receive timestamps from the network card, or ``None``.
+        ref_time_ns: ``ref_time`` in exact nanoseconds.
+    """
+
+    address: str = field(metadata=_GIVEN)
+    remote_address: str = field(metadata=_from("remote address"))
+    local_address: str = field(metadata=_from("local address"))
+    remote_port: int = field(metadata=_from("remote port"))
+    leap_status: LeapStatus = field(metadata=_from("leap status"))
+    version: int = field(metadata=_from("version"))
+    mode: NTPMode = field(metadata=_from("mode"))
+    stratum: int = field(metadata=_from("stratum"))
+    poll: int = field(metadata=_from("poll"))
+    precision: int = field(metadata=_from("precision"))
+    root_delay: float = field(metadata=_from("root delay"))
+    root_dispersion: float = field(metadata=_from("root dispersion"))
+    reference_id: int = field(metadata=_from("reference ID"))
+    ref_time: float = field(metadata=_derived(lambda r: r["ref_time_ns"] / 10**9))
+    offset: float = field(metadata=_from("offset"))
+    peer_delay: float = field(metadata=_from("peer delay"))
+    peer_dispersion: float = field(metadata=_from("peer dispersion"))
+    response_time: float = field(metadata=_from("response time"))
+    jitter_asymmetry: float = field(metadata=_from("jitter asymmetry"))
+    flags: NTPFlag = field(metadata=_from("flags"))
+    tx_timestamping: Timestamping = field(metadata=_from("transmit timestamping"))
+    rx_timestamping: Timestamping = field(metadata=_from("receive timestamping"))
+    total_tx: int = field(metadata=_from("transmitted messages"))
+    total_rx: int = field(metadata=_from("received messages"))
+    total_valid_rx: int = field(metadata=_from("received valid messages"))
+    total_good_rx: int = field(metadata=_from("received good messages"))
+    kernel_tx: int | None = field(metadata=_from("kernel transmit timestamps"))
+    kernel_rx: int | None = field(metadata=_from("kernel receive timestamps"))
+    hardware_tx: int | None = field(metadata=_from("hardware transmit timestamps"))
+    hardware_rx: int | None = field(metadata=_from("hardware receive timestamps"))
+    ref_time_ns: int = field(default=_FROM_REF_TIME, metadata=_from("reference time"))
+
+    def __post_init__(self) -> None:
+        _complete_ref_time_ns(self)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ServerStats(_Record):
+    """What chronyd did as a server (report ``serverstats``).
+
+    The counters start at 0 with chronyd; in chronyd before 4.5 or so they wrap
+    at 2**32. Those that an older chronyd does not send are ``None``.
+
+    Attributes:
+        ntp_received: NTP requests received.
+        ntp_dropped: NTP requests dropped (``ratelimit``).
+        command_received: command requests received.
+        command_dropped: command requests dropped (``cmdratelimit``).
+        log_dropped: client log records dropped (``clientloglimit``).
+        nts_ke_accepted: NTS-KE connections accepted.
+        nts_ke_dropped: NTS-KE connections dropped (``ntsratelimit``).
+        ntp_authenticated: authenticated NTP requests received.
+        ntp_interleaved: NTP requests received in interleaved mode.
+        timestamps_held: pairs of timestamps held for interleaved mode.
+        timestamp_span: time that those cover [s].
+        daemon_rx: responses with a receive timestamp of chronyd.
+        daemon_tx: responses with a transmit timestamp of chronyd.
+        kernel_rx: responses with a receive timestamp of the kernel.
+        kernel_tx: responses with a transmit timestamp of the kernel.
+        hardware_rx: responses with a receive timestamp of the network card.
+        hardware_tx: responses with a transmit timestamp of the network card.
+    """
+
+    ntp_received: int = field(metadata=_from("received NTP requests"))
+    ntp_dropped: int = field(metadata=_from("dropped NTP requests"))
+    command_received: int = field(metadata=_from("received command requests"))
+    command_dropped: int = field(metadata=_from("dropped command requests"))
+    log_dropped: int = field(metadata=_from("dropped client log records"))
+    nts_ke_accepted: int | None = field(metadata=_from("accepted NTS-KE connections"))
+    nts_ke_dropped: int | None = field(metadata=_from("dropped NTS-KE connections"))
+    ntp_authenticated: int | None = field(
+        metadata=_from("received authenticated NTP requests")
+    )
+    ntp_interleaved: int | None = field(
+        metadata=_from("received interleaved NTP requests")
+    )
+    timestamps_held: int | None = field(metadata=_from("held NTP timestamps"))
+    timestamp_span: int | None = field(metadata=_from("NTP timestamp span"))
+    daemon_rx: int | None = field(metadata=_from("served daemon RX timestamps"))
+    daemon_tx: int | None = field(metadata=_from("served daemon TX timestamps"))
+    kernel_rx: int | None = field(metadata=_from("served kernel RX timestamps"))
+    kernel_tx: int | None = field(metadata=_from("served kernel TX timestamps"))
+    hardware_rx: int | None = field(metadata=_from("served hardware RX timestamps"))
+    hardware_tx: int | None = field(metadata=_from("served hardware TX timestamps"))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Smoothing(_Record):
+    """Time smoothing of the NTP server (report ``smoothing``).
+
+    Attributes:
+        flags: whether it is active, and only for leap seconds.
+        offset: offset of the served time from the clock [s].
+        freq_offset: frequency offset of the served time [ppm].
+        wander: change of that frequency offset [ppm/s].
+        last_update_ago: time since the smoothing was updated [s].
+        remaining_time: time until the served time is the clock's again [s].
+    """
+
+    flags: SmoothingFlag = field(metadata=_from("flags"))
+    offset: float = field(metadata=_from("offset"))
+    freq_offset: float = field(metadata=_from("frequency offset"))
+    wander: float = field(metadata=_from("wander"))
+    last_update_ago: float = field(metadata=_from("last update ago"))
+    remaining_time: float = field(metadata=_from("remaining time"))
+
+
+class FieldType(_OpenEnum):
+    """libchrony's type of a field (``chrony_field_type``)."""
+
+    NONE = 0
+    UINTEGER = 1
+    INTEGER = 2
+    FLOAT = 3
+    TIMESPEC = 4
+    STRING = 5
+
+
+class FieldContent(_OpenEnum):
+    """What a field is about, and in which unit (``chrony_field_content``)."""
+
+    NONE = 0
+    COUNT = 1
+    TIME = 2
+    INTERVAL_LOG2_SECONDS = 3
+    INTERVAL_SECONDS = 4
+    OFFSET_SECONDS = 5
+    MEASURE_SECONDS = 6
+    OFFSET_PPM = 7
+    MEASURE_PPM = 8
+    OFFSET_PPM_PER_SECOND = 9
+    RATIO = 10
+    REFERENCE_ID = 11
+    ENUM = 12
+    BITS = 13
+    FLAGS = 14
+    ADDRESS = 15
+    PORT = 16
+    INDEX = 17
+    LENGTH_BITS = 18
+    LENGTH_BYTES = 19
+    BOOLEAN = 20
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Value(_Record):
+    """One field of a record as libchrony describes it (``get_report``).
+
+    Attributes:
+        value: an int, float or str, as ``type`` says; a TIMESPEC is an int in
+            nanoseconds since 1970 (UTC); an unspecified address is an empty
+            str; ``None`` if pychrony does not know the type.
+        type: libchrony's type.
+        content: what it is about; the unit is in its name.
+        names: libchrony's name of the value of an ENUM, or of each flag that is
+            set in FLAGS, lowest first; empty where it has none.
+    """
+
+    value: int | float | str | None
+    type: FieldType
+    content: FieldContent
+    names: tuple[str, ...]
+
+
+# Reports with a record for each NTP source, which chronyd gives by address.
+BY_ADDRESS = frozenset({"authdata", "ntpdata"})
+
 # libchrony's name of each report, and the attributes that tell one record of a
 # list from another.
 REPORTS: "dict[type[Any], tuple[str, tuple[str, ...]]]" = {
     TrackingStatus: ("tracking", ()),
     Source: ("sources", ("mode", "address")),
     SourceStats: ("sourcestats", ("reference_id", "address")),
+    SelectData: ("selectdata", ("reference_id", "address")),
+    Activity: ("activity", ()),
+    AuthData: ("authdata", ()),
+    NTPData: ("ntpdata", ()),
+    ServerStats: ("serverstats", ()),
     RTCData: ("rtcdata", ()),
+    Smoothing: ("smoothing", ()),
 }
