@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import shutil
@@ -102,7 +103,7 @@ class Chronyd:
     def chronyc(self, *args: str) -> str:
         """What chronyc prints for these arguments, asked over the Unix socket."""
         result = subprocess.run(
-            [self._parts.chronyc, "-h", self.socket, "-n", *args],
+            [*chronyc_command(self._parts), "-h", self.socket, *args],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -177,6 +178,26 @@ class Chronyd:
             pass
         finally:
             self.kill()
+
+
+@functools.cache
+def chronyc_command(parts: Parts) -> tuple[str, ...]:
+    """How to run chronyc, without looking up any name.
+
+    From 4.8 or so on, root's chronyc becomes a user that only an installation
+    of chrony creates, unless told otherwise.
+    """
+    command = (parts.chronyc, "-n")
+    usage = subprocess.run(
+        [parts.chronyc, "--help"],
+        env={"LD_LIBRARY_PATH": parts.library_path},
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    if os.geteuid() == 0 and "-u USER" in usage:
+        command += ("-u", "root")
+    return command
 
 
 def _is_local(host: str) -> bool:

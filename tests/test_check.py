@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chronyd import Chronyd
+from chronyd import Chronyd, chronyc_command
 from provision import Parts
 
 import pychrony
@@ -301,7 +301,7 @@ def test_report_is_that_of_chronyc(parts: Parts) -> None:
         host, _, port = daemon.address.partition(":")
 
         def chronyc(*report: str) -> str:
-            command = [parts.chronyc, "-n", "-h", host, "-p", port, *report]
+            command = [*chronyc_command(parts), "-h", host, "-p", port, *report]
             paths = {"LD_LIBRARY_PATH": parts.library_path}
             output = subprocess.check_output(command, env=paths, text=True)
             return without_trailing_blanks(output)
