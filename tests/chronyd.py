@@ -187,7 +187,6 @@ def chronyc_command(parts: Parts) -> tuple[str, ...]:
     From 4.8 or so on, root's chronyc becomes a user that only an installation
     of chrony creates, unless told otherwise.
     """
-    command = (parts.chronyc, "-n")
     usage = subprocess.run(
         [parts.chronyc, "--help"],
         env={"LD_LIBRARY_PATH": parts.library_path},
@@ -195,9 +194,8 @@ def chronyc_command(parts: Parts) -> tuple[str, ...]:
         text=True,
         check=False,
     ).stdout
-    if os.geteuid() == 0 and "-u USER" in usage:
-        command += ("-u", "root")
-    return command
+    as_root = os.geteuid() == 0 and "-u USER" in usage
+    return (parts.chronyc, "-n", *(("-u", "root") if as_root else ()))
 
 
 def _is_local(host: str) -> bool:
