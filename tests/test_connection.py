@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -571,6 +572,55 @@ def test_exit_with_an_open_connection(address: str) -> None:
         )
         assert result.stdout == "2\n"
         assert f"unclosed connection to chronyd at {daemon.address}" in result.stderr
+
+
+DEATHS = {
+    # Python runs the finalizers.
+    "end of the program": ("pass", True),
+    "sys.exit": ("sys.exit(0)", True),
+    "uncaught exception": ("raise RuntimeError", True),
+    "daemon thread reading": (
+        "threading.Thread(target=read_on, daemon=True).start(); time.sleep(0.05)",
+        True,
+    ),
+    "SIGINT": ("os.kill(os.getpid(), signal.SIGINT)", True),
+    # Python gets no chance to run anything.
+    "os._exit": ("os._exit(0)", False),
+    "exec": ("os.execv('/bin/true', ['true'])", False),
+    "SIGTERM, default action": ("os.kill(os.getpid(), signal.SIGTERM)", False),
+    "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", False),
+}
+
+DIE = """
+import os, signal, sys, threading, time
+import pychrony
+connection = pychrony.ChronyConnection(sys.argv[1])
+connection.get_tracking()
+
+def read_on():
+    while True:
+        connection.get_tracking()
+
+"""
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_what_a_dead_process_leaves_behind(death: str) -> None:
+    """Only a process that Python cannot clean up leaves libchrony's directory."""
+    action, clean = DEATHS[death]
+    directory = Path(f"/tmp/d{os.getpid()}")
+    directory.mkdir(mode=0o700)
+    try:
+        with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
+            command = [sys.executable, "-c", DIE + action, daemon.address]
+            subprocess.run(command, check=False, capture_output=True)
+            left = [path for path in directory.iterdir() if path.is_dir()]
+            assert len(left) == (0 if clean else 1)
+            assert all(path.name.startswith("libchrony.") for path in left)
+            # What is left bothers nobody.
+            assert get_tracking(daemon.address).stratum == 2
+    finally:
+        shutil.rmtree(directory)
 
 
 # --- signals, threads, forks ----------------------------------------------------
