@@ -68,7 +68,7 @@ _FLAG_NAMES = {("ntpdata", "flags"): {0x4: "testB", 0x2: "testC"}}
 
 
 def decode_generic(
-    report: str, lib: Any, session: Any, address: str | None = None
+    report: str, lib: Any, session: Any, *, address: str | None = None
 ) -> dict[str, Value]:
     """Return the record that ``session`` has just received, field by field.
 

@@ -27,6 +27,7 @@ from .exceptions import (
     ChronyError,
     ChronyPermissionError,
     ChronyTimeoutError,
+    ChronyUsageError,
 )
 from .models import BY_ADDRESS, REPORTS, SourceStats, Transport
 
@@ -75,11 +76,12 @@ class Session:
             self._fd = self._open_unix()
         else:
             self._fd = self._open_udp()
-        self._holder = ffi.new("chrony_session **")
-        # Runs at garbage collection and at exit of the interpreter, where it
-        # must not take the lock: the thread may be holding it.
+        # The chrony_session, or none when it was destroyed.
+        self._handle: list[Any] = []
+        # Runs at garbage collection, and at exit of the interpreter, when
+        # daemon threads may still be reading.
         self._finalizer = weakref.finalize(
-            self, _forsake, self._lib, self._holder, self._fd, os.getpid(), str(target)
+            self, _forsake, self._lib, self._handle, self._fd, os.getpid(), str(target)
         )
         try:
             self._init()
@@ -108,10 +110,11 @@ class Session:
             raise _unreachable(self.target, reason, -1) from reason
 
     def _init(self) -> None:
-        code = self._lib.chrony_init_session(self._holder, self._fd)
+        holder = ffi.new("chrony_session **")
+        code = self._lib.chrony_init_session(holder, self._fd)
         if code != self._lib.CHRONY_OK:
             raise self._error(code, "a session")
-        self._handle = self._holder[0]
+        self._handle.append(holder[0])
 
     def _reset(self) -> None:
         """Begin a fresh libchrony session on the same socket.
@@ -119,15 +122,22 @@ class Session:
         After any error the old one may hold a pending request or a report to
         follow, and would return wrong results (client.c).
         """
-        _deinit(self._lib, self._holder)
+        _deinit(self._lib, self._handle)
         self._init()
+
+    def _call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function of libchrony on the session."""
+        with lock:
+            if not self._handle:
+                raise ChronyUsageError(f"{self.target}: the interpreter is exiting")
+            return function(self._handle[0], *arguments)
 
     def close(self) -> None:
         """Close the session and its socket. Does nothing the second time."""
         release = self._finalizer.detach()
         if release:
-            _, _, (lib, holder, fd, pid, _), _ = release
-            _release(lib, holder, fd, pid)
+            _, _, (lib, handle, fd, pid, _), _ = release
+            _release(lib, handle, fd, pid)
 
     def probe(self) -> Conversation[None]:
         """Return when a chronyd has answered, whatever the answer."""
@@ -139,7 +149,7 @@ class Session:
     def record(self, record: type[T]) -> Conversation[T]:
         """Read a report that is one record."""
         report, _ = REPORTS[record]
-        return (yield from self._record(report, 0, partial(decode, record)))
+        return (yield from self._record(report, 0, partial(decode, record, self._lib)))
 
     def record_or_none(self, record: type[T]) -> Conversation[T | None]:
         """Read a report that is one record, or none where it is disabled."""
@@ -156,7 +166,9 @@ class Session:
         report, key = REPORTS[record]
 
         def read(index: int) -> Conversation[tuple[Any, T]]:
-            one = yield from self._record(report, index, partial(decode, record))
+            one = yield from self._record(
+                report, index, partial(decode, record, self._lib)
+            )
             return tuple(getattr(one, name) for name in key), one
 
         return (yield from self._list(report, read))
@@ -166,13 +178,13 @@ class Session:
         report, _ = REPORTS[record]
 
         def read(index: int) -> Conversation[tuple[Any, T | None]]:
-            return self._by_address(report, index, partial(decode, record))
+            return self._by_address(report, index, partial(decode, record, self._lib))
 
         return (yield from self._list(report, read))
 
     def generic(self, report: str) -> Conversation[list[dict[str, Value]]]:
         """Read any report that libchrony knows, by its introspection alone."""
-        decoder = partial(decode_generic, report)
+        decoder = partial(decode_generic, report, self._lib)
 
         def read(index: int) -> Conversation[tuple[Any, dict[str, Value] | None]]:
             if report in BY_ADDRESS:
@@ -248,7 +260,7 @@ class Session:
         lib = self._lib
         yield from self._exchange(report, lib.chrony_request_report_number_records)
         # A uint32 of the network in an int: the largest are negative.
-        count: int = lib.chrony_get_report_number_records(self._handle)
+        count: int = self._call(lib.chrony_get_report_number_records)
         if not 0 <= count <= MOST_RECORDS:
             raise ChronyDataError(
                 f"{self.target}: {report}: chronyd claims to have "
@@ -268,7 +280,7 @@ class Session:
         made again.
         """
         for wait in self._waits():
-            decode_stats = partial(decode, SourceStats)
+            decode_stats = partial(decode, SourceStats, self._lib)
             stats = yield from self._record("sourcestats", index, decode_stats)
             key = stats.reference_id, stats.address
             if not stats.address:  # a reference clock
@@ -284,14 +296,13 @@ class Session:
         self,
         report: str,
         index: int,
-        decoder: Callable[[Any, Any], T],
+        decoder: Callable[[Any], T],
         waits: list[float] | None = None,
     ) -> Conversation[T]:
         lib = self._lib
         yield from self._exchange(report, lib.chrony_request_record, index, waits=waits)
         try:
-            with lock:
-                return decoder(lib, self._handle)
+            return self._call(decoder)
         except ValueError as reason:
             raise ChronyDataError(
                 f"{self.target}: {report}: the reply makes no sense: {reason}"
@@ -322,8 +333,7 @@ class Session:
     ) -> Conversation[bool]:
         lib, name = self._lib, report.encode()
         while True:
-            with lock:
-                code = request(self._handle, name, *arguments)
+            code = self._call(request, name, *arguments)
             if code == lib.CHRONY_OK:
                 return True
             if code != lib.CHRONY_SEND_FAILED or ffi.errno not in _AGAIN:
@@ -333,16 +343,15 @@ class Session:
                 return False
 
     def _receive(self, report: str, deadline: float) -> Conversation[bool]:
-        lib, handle = self._lib, self._handle
+        lib = self._lib
         late = False
-        while lib.chrony_needs_response(handle):
+        while self._call(lib.chrony_needs_response):
             # The first wait is granted even if this process was held up past
             # the deadline: the response may be there. A flood of datagrams
             # that libchrony ignores ends at the deadline all the same.
             if late or not (yield self._fd, POLLIN, deadline):
                 return False
-            with lock:
-                code = lib.chrony_process_response(handle)
+            code = self._call(lib.chrony_process_response)
             if code == lib.CHRONY_OK:
                 self._ignored += 1
             elif code != lib.CHRONY_RECV_FAILED or ffi.errno not in _AGAIN:
@@ -429,14 +438,14 @@ def _unreachable(target: Target, reason: OSError, code: int) -> ChronyError:
     return error
 
 
-def _deinit(lib: Any, holder: Any) -> None:
-    handle, holder[0] = holder[0], ffi.NULL
-    if handle:
-        lib.chrony_deinit_session(handle)
+def _deinit(lib: Any, handle: list[Any]) -> None:
+    with lock:
+        if handle:
+            lib.chrony_deinit_session(handle.pop())
 
 
-def _release(lib: Any, holder: Any, fd: int, pid: int) -> None:
-    _deinit(lib, holder)
+def _release(lib: Any, handle: list[Any], fd: int, pid: int) -> None:
+    _deinit(lib, handle)
     if os.getpid() == pid:
         lib.chrony_close_socket(fd)
     else:
@@ -445,8 +454,8 @@ def _release(lib: Any, holder: Any, fd: int, pid: int) -> None:
         os.close(fd)
 
 
-def _forsake(lib: Any, holder: Any, fd: int, pid: int, target: str) -> None:
-    _release(lib, holder, fd, pid)
+def _forsake(lib: Any, handle: list[Any], fd: int, pid: int, target: str) -> None:
+    _release(lib, handle, fd, pid)
     if os.getpid() == pid:
         warnings.warn(
             f"unclosed connection to chronyd at {target}", ResourceWarning, stacklevel=2

@@ -623,6 +623,30 @@ def test_what_a_dead_process_leaves_behind(death: str) -> None:
         shutil.rmtree(directory)
 
 
+EXIT_WITH_THREADS = """
+import sys, threading, time
+import pychrony
+
+def read():
+    with pychrony.ChronyConnection(sys.argv[1]) as connection:
+        while True:
+            connection.get_tracking()
+
+for _ in range(16):
+    threading.Thread(target=read, daemon=True).start()
+time.sleep(0.05)
+"""
+
+
+def test_exit_while_daemon_threads_read() -> None:
+    """Their sessions are destroyed under their hands."""
+    with ScriptedDaemon() as daemon:
+        command = [sys.executable, "-c", EXIT_WITH_THREADS, daemon.address]
+        for _ in range(10):
+            result = subprocess.run(command, check=False, capture_output=True)
+            assert result.returncode == 0, result.stderr.decode()
+
+
 # --- signals, threads, forks ----------------------------------------------------
 
 
