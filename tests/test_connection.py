@@ -632,7 +632,7 @@ def read():
         while True:
             connection.get_tracking()
 
-for _ in range(16):
+for _ in range(6):
     threading.Thread(target=read, daemon=True).start()
 time.sleep(0.05)
 """
@@ -642,7 +642,7 @@ def test_exit_while_daemon_threads_read() -> None:
     """Their sessions are destroyed under their hands."""
     with ScriptedDaemon() as daemon:
         command = [sys.executable, "-c", EXIT_WITH_THREADS, daemon.address]
-        for _ in range(10):
+        for _ in range(30):
             result = subprocess.run(command, check=False, capture_output=True)
             assert result.returncode == 0, result.stderr.decode()
 
