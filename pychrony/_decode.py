@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
-from enum import Enum
+from enum import Enum, Flag
 from types import UnionType
 
 from ._libchrony import ffi
@@ -202,7 +202,14 @@ def _member_of(enum: type[Enum]) -> Callable[[int], Enum]:
     known = enum._value2member_map_  # a call of the enum costs five times as much
 
     def member(value: int) -> Enum:
-        return known.get(value) or enum(value)
+        found = known.get(value)
+        if found is None:
+            found = enum(value)
+            # enum keeps every combination of flags that it ever made; those of
+            # 32 bits, which the network chooses, would fill the memory.
+            if issubclass(enum, Flag) and len(known) > 4096:
+                del known[value]
+        return found
 
     return member
 

@@ -55,6 +55,10 @@ _NOT_AUTHORIZED = (
     "can open it to UDP"
 )
 
+# libchrony may keep the pointer to a name (follow_report in client.c), so they
+# live for ever.
+_NAMES: dict[str, bytes] = {}
+
 _AGAIN = (errno.EAGAIN, errno.EINTR)
 
 
@@ -331,7 +335,7 @@ class Session:
     def _send(
         self, report: str, request: Any, arguments: Iterable[int], deadline: float
     ) -> Conversation[bool]:
-        lib, name = self._lib, report.encode()
+        lib, name = self._lib, _NAMES.setdefault(report, report.encode())
         while True:
             code = self._call(request, name, *arguments)
             if code == lib.CHRONY_OK:
@@ -340,6 +344,11 @@ class Session:
                 raise self._error(code, report)
             # chronyd does not keep up with the queue of its Unix socket.
             if not (yield self._fd, POLLOUT, deadline) or monotonic() >= deadline:
+                return False
+            # A send that failed made libchrony forget the address: it would ask
+            # for that of the index by itself (follow_report in client.c), which
+            # may be another source by now.
+            if report in BY_ADDRESS:
                 return False
 
     def _receive(self, report: str, deadline: float) -> Conversation[bool]:

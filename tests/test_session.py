@@ -1,0 +1,59 @@
+"""The conversations, driven by hand: what a driver cannot bring about at will."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+
+import pytest
+from test_connection import short_directory
+
+from pychrony import AuthData, SmoothingFlag, _address, _decode
+from pychrony._session import Session
+from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, make_source
+
+
+def test_full_queue_between_an_address_and_its_record() -> None:
+    """A send that fails makes libchrony forget the address, and ask anew."""
+    script = ScriptedDaemon(open_commands=ALL_COMMANDS)
+    other = make_source(address="192.0.2.99")
+    with (
+        short_directory() as directory,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client,
+    ):
+        path = f"{directory}/chronyd.sock"
+        daemon.bind(path)
+        daemon.setblocking(False)
+        client.setblocking(False)
+        session = Session(_address.parse(path), timeout=5.0, retries=1)
+        conversation = session.records_by_address(AuthData)
+        try:
+            with pytest.raises(StopIteration) as end:
+                next(conversation)
+                while True:
+                    with suppress(BlockingIOError):
+                        while True:
+                            request, peer = daemon.recvfrom(1000)
+                            for reply in script._answer(request):
+                                assert isinstance(reply, bytes)
+                                daemon.sendto(reply, peer)
+                    asked_for_address = script.requests[-1][0] == "SOURCESTATS"
+                    if asked_for_address and script.sources != (other,):
+                        script.sources = [other]
+                        with suppress(BlockingIOError):
+                            while True:
+                                client.sendto(b"", path)
+                    conversation.send(True)
+        finally:
+            session.close()
+            os.unlink(path)
+    assert [one.address for one in end.value.value] == ["192.0.2.99"]
+
+
+def test_flags_of_the_network_do_not_fill_the_memory() -> None:
+    member = _decode._member_of(SmoothingFlag)
+    for value in range(0, 80_000, 4):
+        assert member(value).value == value
+    assert len(SmoothingFlag._value2member_map_) <= 4097
