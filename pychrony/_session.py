@@ -283,18 +283,20 @@ class Session:
         resend, perhaps that of another source by then, so both requests are
         made again.
         """
-        for wait in self._waits():
-            decode_stats = partial(decode, SourceStats, self._lib)
+        decode_stats = partial(decode, SourceStats, self._lib)
+        waits = self._waits()
+        while True:
             stats = yield from self._record("sourcestats", index, decode_stats)
             key = stats.reference_id, stats.address
             if not stats.address:  # a reference clock
                 return key, None
             one = partial(decoder, address=stats.address)
             try:
-                return key, (yield from self._record(report, index, one, [wait]))
-            except ChronyTimeoutError as error:
-                timeout = error
-        raise timeout
+                return key, (yield from self._record(report, index, one, waits[:1]))
+            except ChronyTimeoutError:
+                del waits[0]
+                if not waits:
+                    raise
 
     def _record(
         self,

@@ -35,7 +35,20 @@ if TYPE_CHECKING:
     R = TypeVar("R")
     T = TypeVar("T")
 
-__all__ = ["ChronyConnection"]
+__all__ = [
+    "ChronyConnection",
+    "get_activity",
+    "get_auth_data",
+    "get_ntp_data",
+    "get_report",
+    "get_rtc_data",
+    "get_select_data",
+    "get_server_stats",
+    "get_smoothing",
+    "get_source_stats",
+    "get_sources",
+    "get_tracking",
+]
 
 _A_DAY = 86_400
 
@@ -331,3 +344,125 @@ def _wait(fd: int, events: int, deadline: float) -> bool:
     waiting = poll()
     waiting.register(fd, events)
     return bool(waiting.poll(max(0.0, deadline - monotonic()) * 1000))
+
+
+def get_tracking(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> TrackingStatus:
+    """Read the state of the clock, see :meth:`ChronyConnection.get_tracking`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_tracking()
+
+
+def get_sources(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> list[Source]:
+    """Read the sources, see :meth:`ChronyConnection.get_sources`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_sources()
+
+
+def get_source_stats(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> list[SourceStats]:
+    """Read their statistics, see :meth:`ChronyConnection.get_source_stats`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_source_stats()
+
+
+def get_rtc_data(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> RTCData | None:
+    """Read the real-time clock, see :meth:`ChronyConnection.get_rtc_data`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_rtc_data()
+
+
+def get_select_data(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> list[SelectData]:
+    """Read the selection, see :meth:`ChronyConnection.get_select_data`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_select_data()
+
+
+def get_activity(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> Activity:
+    """Read the states of the sources, see :meth:`ChronyConnection.get_activity`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_activity()
+
+
+def get_auth_data(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> list[AuthData]:
+    """Read the authentication, see :meth:`ChronyConnection.get_auth_data`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_auth_data()
+
+
+def get_ntp_data(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> list[NTPData]:
+    """Read the last packets, see :meth:`ChronyConnection.get_ntp_data`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_ntp_data()
+
+
+def get_server_stats(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> ServerStats:
+    """Read what chronyd served, see :meth:`ChronyConnection.get_server_stats`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_server_stats()
+
+
+def get_smoothing(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> Smoothing | None:
+    """Read the time smoothing, see :meth:`ChronyConnection.get_smoothing`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_smoothing()
+
+
+def get_report(
+    name: str,
+    address: str | os.PathLike[str] | None = None,
+    *,
+    timeout: float = 1.0,
+    retries: int = 2,
+) -> list[dict[str, Value]]:
+    """Read any report, see :meth:`ChronyConnection.get_report`."""
+    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+        return connection.get_report(name)

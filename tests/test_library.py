@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 import pychrony
+import pychrony.connection
+import pychrony.exceptions
+import pychrony.models
 from pychrony import _cdef, _library
 
 LIBRARY = pychrony.library_path()
@@ -42,13 +45,13 @@ def test_every_declared_function_is_there() -> None:
 
 def test_import_loads_nothing_that_costs() -> None:
     result = python(
-        "import dataclasses, enum, sys; before = set(sys.modules); import pychrony\n"
+        "import sys; before = set(sys.modules); import pychrony\n"
         "import json; print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     loaded = json.loads(result.stdout)
     expensive = {
         *("asyncio", "ctypes", "cffi", "pycparser", "importlib.metadata"),
-        *("socket", "typing", "platform", "sysconfig", "pychrony._address"),
+        *("socket", "typing", "platform", "sysconfig", "dataclasses", "enum"),
     }
     assert "_cffi_backend" in loaded
     assert not expensive.intersection(loaded)
@@ -63,7 +66,14 @@ def test_version_is_that_of_the_distribution() -> None:
 
 
 def test_all_is_all_there() -> None:
-    assert all(hasattr(pychrony, name) for name in pychrony.__all__)
+    for name in pychrony.__all__:
+        assert name == "__version__" or getattr(pychrony, name).__module__.startswith(
+            "pychrony."
+        )
+    assert dir(pychrony) == sorted(pychrony.__all__)
+    homes = (pychrony.connection, pychrony.exceptions, pychrony.models)
+    public = {"__version__", "library_path", "reports"}
+    assert public.union(*(home.__all__ for home in homes)) == set(pychrony.__all__)
 
 
 USE = """

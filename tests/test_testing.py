@@ -21,28 +21,56 @@ from typing import Any
 import pytest
 
 from pychrony import (
+    Activity,
+    AuthData,
+    AuthMode,
     ChronyConnection,
     ChronyConnectionError,
     ChronyDataError,
     ChronyPermissionError,
     ChronyTimeoutError,
+    KeyType,
     LeapStatus,
+    NTPData,
+    NTPFlag,
+    NTPMode,
     RTCData,
+    SelectData,
+    SelectOption,
+    SelectState,
+    ServerStats,
+    Smoothing,
+    SmoothingFlag,
     Source,
     SourceMode,
     SourceState,
     SourceStats,
+    Timestamping,
     TrackingStatus,
 )
 from pychrony.testing import (
+    ACTIVITY_DEFAULTS,
+    ALL_COMMANDS,
+    AUTHDATA_DEFAULTS,
+    DEFAULT_OPEN_COMMANDS,
+    NTPDATA_DEFAULTS,
     RTCDATA_DEFAULTS,
+    SELECTDATA_DEFAULTS,
+    SERVERSTATS_DEFAULTS,
+    SMOOTHING_DEFAULTS,
     SOURCE_DEFAULTS,
     SOURCESTATS_DEFAULTS,
     TRACKING_DEFAULTS,
     Request,
     ScriptedDaemon,
     faults,
+    make_activity,
+    make_auth_data,
+    make_ntp_data,
     make_rtc_data,
+    make_select_data,
+    make_server_stats,
+    make_smoothing,
     make_source,
     make_source_stats,
     make_tracking,
@@ -105,6 +133,79 @@ RTC_DATA = RTCData(
     freq_offset=4.5,
     ref_time_ns=1705320001987654321,
 )
+SELECT_DATA = SelectData(
+    reference_id=0xC0000207,
+    address="192.0.2.7",
+    state=SelectState.OUTLIER,
+    authentication=False,
+    leap_status=LeapStatus.INSERT,
+    configured_options=SelectOption.NOSELECT | SelectOption.TRUST,
+    effective_options=SelectOption(0xFFFF),
+    last_sample_ago=0xFFFFFFFE,
+    score=5.1,
+    low_limit=-5.2e-3,
+    high_limit=5.3e-3,
+)
+ACTIVITY = Activity(
+    online=61, offline=62, burst_online=63, burst_offline=64, unresolved=0xFFFFFFFF
+)
+AUTH_DATA = AuthData(
+    address="192.0.2.7",
+    mode=AuthMode.SYMMETRIC_KEY,
+    key_type=KeyType.AES256,
+    key_id=0xFFFFFFFE,
+    key_length=71,
+    ke_attempts=72,
+    last_ke_ago=0xFFFFFFFF,
+    cookies=73,
+    cookie_length=74,
+    nak=True,
+)
+NTP_DATA = NTPData(
+    address="192.0.2.7",
+    remote_address="192.0.2.8",
+    local_address="2001:db8::9",
+    remote_port=0xFFFE,
+    leap_status=LeapStatus.DELETE,
+    version=3,
+    mode=NTPMode.PASSIVE_SYMMETRIC,
+    stratum=15,
+    poll=-6,
+    precision=-128,
+    root_delay=8.1e-3,
+    root_dispersion=8.2e-3,
+    reference_id=0xC0000201,
+    ref_time=1705320002.1357924,
+    offset=-8.3e-6,
+    peer_delay=8.4e-4,
+    peer_dispersion=8.5e-5,
+    response_time=8.6e-6,
+    jitter_asymmetry=-0.5,
+    flags=NTPFlag.TESTB | NTPFlag.INTERLEAVED,
+    tx_timestamping=Timestamping.HARDWARE,
+    rx_timestamping=Timestamping.DAEMON,
+    total_tx=801,
+    total_rx=802,
+    total_valid_rx=803,
+    total_good_rx=804,
+    kernel_tx=805,
+    kernel_rx=806,
+    hardware_tx=807,
+    hardware_rx=808,
+    ref_time_ns=1705320002135792468,
+)
+SERVER_STATS = make_server_stats(
+    **dict(zip(SERVERSTATS_DEFAULTS, range(901, 917), strict=False)),
+    hardware_tx=0xFFFFFFFF_FFFFFFFE,
+)
+SMOOTHING = Smoothing(
+    flags=SmoothingFlag.ACTIVE | SmoothingFlag.LEAPONLY,
+    offset=-1.1e-3,
+    freq_offset=-1.2,
+    wander=1.3e-2,
+    last_update_ago=1.4,
+    remaining_time=1500.5,
+)
 
 
 @pytest.fixture
@@ -146,9 +247,11 @@ def request(
     reserved: int = 0,
     attempt: int = 0,
     index: int = 0,
+    argument: bytes = b"",
 ) -> bytes:
-    head = (version, kind, 0, reserved, code, attempt, 0x01020304, index)
-    return struct.pack("!4B2HI8xI", *head).ljust(size, b"\0")[:size]
+    head = (version, kind, 0, reserved, code, attempt, 0x01020304)
+    argument = argument or struct.pack("!I", index)
+    return (struct.pack("!4B2HI8x", *head) + argument).ljust(size, b"\0")[:size]
 
 
 def udp_client(daemon: ScriptedDaemon) -> socket.socket:
@@ -197,6 +300,12 @@ def assert_same(got: Any, given: Any) -> None:
         (make_source, SOURCE_DEFAULTS, Source),
         (make_source_stats, SOURCESTATS_DEFAULTS, SourceStats),
         (make_rtc_data, RTCDATA_DEFAULTS, RTCData),
+        (make_select_data, SELECTDATA_DEFAULTS, SelectData),
+        (make_activity, ACTIVITY_DEFAULTS, Activity),
+        (make_auth_data, AUTHDATA_DEFAULTS, AuthData),
+        (make_ntp_data, NTPDATA_DEFAULTS, NTPData),
+        (make_server_stats, SERVERSTATS_DEFAULTS, ServerStats),
+        (make_smoothing, SMOOTHING_DEFAULTS, Smoothing),
     ],
 )
 def test_factory(make: Any, defaults: dict[str, Any], record: Any) -> None:
@@ -208,7 +317,7 @@ def test_factory(make: Any, defaults: dict[str, Any], record: Any) -> None:
     for name in defaults:
         assert getattr(make(**{name: 1}), name) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
-        made.offset = 0.0
+        setattr(made, next(iter(defaults)), 0)
     with pytest.raises(TypeError):
         make(nonsense=1)
 
@@ -223,7 +332,7 @@ def test_factories_make_what_2_0_3_made() -> None:
     assert make_rtc_data().is_calibrated()
 
 
-@pytest.mark.parametrize("make", [make_tracking, make_rtc_data])
+@pytest.mark.parametrize("make", [make_tracking, make_rtc_data, make_ntp_data])
 def test_ref_time_follows_from_nanoseconds_and_back(make: Any) -> None:
     assert make(ref_time_ns=1705320000123456789).ref_time == 1705320000.1234567
     assert make(ref_time=2.5).ref_time_ns == 2_500_000_000
@@ -239,45 +348,239 @@ def test_importing_it_does_not_import_pytest() -> None:
 # What is sent
 
 
+def read_all(connection: ChronyConnection) -> dict[str, Any]:
+    return {
+        "tracking": connection.get_tracking(),
+        "sources": connection.get_sources(),
+        "source_stats": connection.get_source_stats(),
+        "select_data": connection.get_select_data(),
+        "activity": connection.get_activity(),
+        "auth_data": connection.get_auth_data(),
+        "ntp_data": connection.get_ntp_data(),
+        "server_stats": connection.get_server_stats(),
+        "rtc_data": connection.get_rtc_data(),
+        "smoothing": connection.get_smoothing(),
+    }
+
+
 def test_every_field_arrives(address: str) -> None:
+    records: dict[str, Any] = {
+        "tracking": TRACKING,
+        "sources": [SOURCE, make_source()],
+        "source_stats": [SOURCE_STATS, make_source_stats()],
+        "select_data": [SELECT_DATA, make_select_data()],
+        "activity": ACTIVITY,
+        "auth_data": [AUTH_DATA, make_auth_data()],
+        "ntp_data": [NTP_DATA, make_ntp_data()],
+        "server_stats": SERVER_STATS,
+        "rtc_data": RTC_DATA,
+        "smoothing": SMOOTHING,
+    }
     with (
         ScriptedDaemon(
-            tracking=TRACKING,
-            sources=[SOURCE, make_source()],
-            source_stats=[SOURCE_STATS, make_source_stats()],
-            rtc_data=RTC_DATA,
-            address=address,
+            **records, address=address, open_commands=ALL_COMMANDS
         ) as daemon,
         connect(daemon) as connection,
     ):
-        assert_same(connection.get_tracking(), TRACKING)
-        sources = connection.get_sources()
-        assert_same(sources[0], SOURCE)
-        assert_same(sources[1], make_source())
-        stats = connection.get_source_stats()
-        assert_same(stats[0], SOURCE_STATS)
-        assert_same(stats[1], make_source_stats())
-        rtc_data = connection.get_rtc_data()
-        assert_same(rtc_data, RTC_DATA)
+        for name, got in read_all(connection).items():
+            given = records[name]
+            if isinstance(given, list):
+                for one, wanted in zip(got, given, strict=True):
+                    assert_same(one, wanted)
+            else:
+                assert_same(got, given)
+        sources = [0, 1]
+        addresses = ["192.0.2.7", "192.168.1.100"]
         assert sorted(set(daemon.requests), key=str) == [
+            ("ACTIVITY", None),
+            *(("AUTH_DATA", one) for one in addresses),
+            *(("NTP_DATA", one) for one in addresses),
             ("N_SOURCES", None),
             ("RTCREPORT", None),
-            ("SOURCESTATS", 0),
-            ("SOURCESTATS", 1),
-            ("SOURCE_DATA", 0),
-            ("SOURCE_DATA", 1),
+            *(("SELECT_DATA", one) for one in sources),
+            ("SERVER_STATS", None),
+            ("SMOOTHING", None),
+            *(("SOURCESTATS", one) for one in sources),
+            *(("SOURCE_DATA", one) for one in sources),
             ("TRACKING", None),
         ]
 
 
-def test_defaults_are_one_source_and_no_rtc() -> None:
-    with ScriptedDaemon() as daemon, connect(daemon) as connection:
-        assert_same(connection.get_tracking(), make_tracking())
-        (source,) = connection.get_sources()
-        assert_same(source, make_source())
-        (stats,) = connection.get_source_stats()
-        assert_same(stats, make_source_stats())
-        assert connection.get_rtc_data() is None
+def test_defaults_are_one_source_and_neither_rtc_nor_smoothing() -> None:
+    with (
+        ScriptedDaemon(open_commands=ALL_COMMANDS) as daemon,
+        connect(daemon) as connection,
+    ):
+        got = read_all(connection)
+    assert (got.pop("rtc_data"), got.pop("smoothing")) == (None, None)
+    for wanted in [
+        make_tracking(),
+        make_source(),
+        make_source_stats(),
+        make_select_data(),
+        make_activity(),
+        make_auth_data(),
+        make_ntp_data(),
+        make_server_stats(),
+    ]:
+        value = got.pop(next(iter(got)))
+        assert_same(value[0] if isinstance(value, list) else value, wanted)
+    assert not got
+
+
+def test_defaults_follow_the_sources() -> None:
+    sources = [
+        make_source(state=SourceState.UNSELECTED),
+        make_source(address="GPS", mode=SourceMode.REFCLOCK),
+        make_source(address="2001:db8::7", state=SourceState(77)),
+        make_source(
+            address="ID#0000000003",
+            state=SourceState.NONSELECTABLE,
+            last_sample_ago=0xFFFFFFFF,
+        ),
+    ]
+    addresses = ["192.168.1.100", "", "2001:db8::7", "ID#0000000003"]
+    ids = [0xC0A80164, 0x47505300, 0x20010DB8, 0]
+    with (
+        ScriptedDaemon(sources=sources, open_commands=ALL_COMMANDS) as daemon,
+        connect(daemon) as connection,
+    ):
+        stats = connection.get_source_stats()
+        selected = connection.get_select_data()
+        named = [
+            [one.address for one in connection.get_auth_data()],
+            [one.address for one in connection.get_ntp_data()],
+            [one.remote_address for one in connection.get_ntp_data()],
+        ]
+        assert connection.get_activity() == make_activity(online=2, unresolved=1)
+    assert named == [[one for one in addresses if one]] * 3
+    for records in (stats, selected):
+        assert [one.address for one in records] == addresses
+        assert [one.reference_id for one in records] == ids
+    assert [one.state for one in selected] == [
+        SelectState.COMBINED,
+        SelectState.BEST,
+        SelectState.UNKNOWN,
+        SelectState.NOT_SYNCHRONIZED,
+    ]
+    assert [one.authentication for one in selected] == [True, False, True, True]
+    assert [one.last_sample_ago for one in selected] == [32, 32, 32, 0xFFFFFFFF]
+
+
+def test_each_state_of_a_source_has_one_in_the_selection() -> None:
+    daemon = ScriptedDaemon(sources=[make_source(state=one) for one in SourceState])
+    states = [one.state for one in daemon.select_data]
+    assert len(set(states)) == len(SourceState)
+    assert SelectState.UNKNOWN not in states
+
+
+@pytest.mark.parametrize(
+    ("given", "addresses"),
+    [
+        ({"auth_data": [make_auth_data(address="192.0.2.1")]}, ["192.0.2.1"]),
+        ({"ntp_data": [make_ntp_data(address="::1")]}, ["::1"]),
+        (
+            {
+                "auth_data": iter(()),
+                "ntp_data": [make_ntp_data(address=one) for one in ("::2", "::1")],
+            },
+            ["::2", "::1"],
+        ),
+        (
+            {
+                "auth_data": [make_auth_data(address=one) for one in ("::1", "::2")],
+                "ntp_data": [make_ntp_data(address=one) for one in ("::2", "::3")],
+            },
+            ["::1", "::2", "::3"],
+        ),
+        ({"auth_data": []}, []),
+        ({"source_stats": [make_source_stats(address="::3")]}, ["192.168.1.100"]),
+    ],
+)
+def test_sources_follow_what_is_known_by_address(
+    given: dict[str, Any], addresses: list[str]
+) -> None:
+    daemon = ScriptedDaemon(**given)
+    assert [one.address for one in daemon.sources] == addresses
+
+
+def test_what_is_known_by_address_follows_the_statistics() -> None:
+    stats = [make_source_stats(address=one) for one in ("192.0.2.1", "")]
+    with (
+        ScriptedDaemon(source_stats=stats, open_commands=ALL_COMMANDS) as daemon,
+        connect(daemon) as connection,
+    ):
+        assert [one.address for one in connection.get_auth_data()] == ["192.0.2.1"]
+        assert [one.address for one in connection.get_ntp_data()] == ["192.0.2.1"]
+
+
+def without(*names: str) -> dict[str, None]:
+    return dict.fromkeys(names)
+
+
+STATS_4 = without(
+    *("daemon_rx", "daemon_tx", "kernel_rx", "kernel_tx", "hardware_rx", "hardware_tx")
+)
+STATS_3 = {
+    **STATS_4,
+    **without("ntp_interleaved", "timestamps_held", "timestamp_span"),
+}
+STATS_2 = {
+    **STATS_3,
+    **without("nts_ke_accepted", "nts_ke_dropped", "ntp_authenticated"),
+}
+NTP_DATA_2 = without("kernel_tx", "kernel_rx", "hardware_tx", "hardware_rx")
+
+
+@pytest.mark.parametrize(
+    ("missing", "reply", "size", "reserved"),
+    [
+        ({}, 25, 168, 32),
+        (STATS_4, 24, 44, 0),
+        (STATS_3, 22, 32, 0),
+        (STATS_2, 14, 20, 0),
+    ],
+)
+def test_server_stats_of_every_chronyd_arrive(
+    missing: dict[str, None], reply: int, size: int, reserved: int
+) -> None:
+    given = make_server_stats(**missing)
+    with (
+        ScriptedDaemon(server_stats=given, open_commands=["serverstats"]) as daemon,
+        connect(daemon) as connection,
+    ):
+        assert_same(connection.get_server_stats(), given)
+        (data,) = ask(daemon, request(54, 28 + size))
+        assert ask(daemon, request(54, 27 + size)) == [header(54, 1, 19)]
+    assert data[:28] == header(54, reply, 0)
+    assert len(data) == 28 + size
+    assert data.endswith(b"\xff" * reserved)
+
+
+@pytest.mark.parametrize(
+    ("missing", "reply", "size", "reserved"),
+    [({}, 26, 144, 16), (NTP_DATA_2, 16, 124, 12)],
+)
+def test_ntp_data_of_every_chronyd_arrive(
+    missing: dict[str, None], reply: int, size: int, reserved: int
+) -> None:
+    given = make_ntp_data(**missing)
+    argument = bytes((192, 168, 1, 100)) + bytes(12) + b"\0\1\0\0"
+    with (
+        ScriptedDaemon(
+            ntp_data=[given], open_commands=["ntpdata", "sourcestats"]
+        ) as daemon,
+        connect(daemon) as connection,
+    ):
+        (got,) = connection.get_ntp_data()
+        assert_same(got, given)
+        (data,) = ask(daemon, request(57, 28 + size, argument=argument))
+        assert ask(daemon, request(57, 27 + size, argument=argument)) == [
+            header(57, 1, 19)
+        ]
+    assert data[:28] == header(57, reply, 0)
+    assert len(data) == 28 + size
+    assert data.endswith(b"\xff" * reserved)
 
 
 ADDRESSES = [
@@ -518,6 +821,24 @@ def test_times_far_away_are_sent() -> None:
         ),
         ({"source_stats": [make_source_stats(span=2**32)]}, r"SourceStats\.span"),
         ({"rtc_data": make_rtc_data(samples=-1)}, r"RTCData\.samples: -1"),
+        ({"activity": make_activity(online=2**32)}, r"Activity\.online"),
+        ({"smoothing": make_smoothing(flags=-1)}, r"Smoothing\.flags"),
+        ({"server_stats": make_server_stats(kernel_tx=2**64)}, r"\.kernel_tx"),
+        (
+            {"server_stats": make_server_stats(**STATS_4, log_dropped=2**32)},
+            r"ServerStats\.log_dropped: .* 0 to 4294967295",
+        ),
+        (
+            {"server_stats": make_server_stats(ntp_received=None)},
+            "ServerStats: no chronyd leaves out just ntp_received",
+        ),
+        (
+            {"ntp_data": [make_ntp_data(**{**NTP_DATA_2, "kernel_rx": 5})]},
+            "NTPData: no chronyd leaves out just hardware_rx, hardware_tx, kernel_tx",
+        ),
+        ({"ntp_data": [make_ntp_data(poll=128)]}, r"NTPData\.poll: .* -128 to 127"),
+        ({"auth_data": [make_auth_data(nak=65536)]}, r"AuthData\.nak"),
+        ({"select_data": [make_select_data(state=256)]}, r"SelectData\.state"),
     ],
 )
 def test_what_cannot_be_said_is_refused(record: dict[str, Any], complaint: str) -> None:
@@ -559,6 +880,53 @@ def test_records_are_replaced_while_it_runs() -> None:
         daemon.rtc_data = None
         assert connection.get_rtc_data() is None
 
+        daemon.smoothing = make_smoothing(wander=0.5)
+        smoothing = connection.get_smoothing()
+        assert smoothing is not None and smoothing.wander == 0.5
+        daemon.smoothing = None
+        assert connection.get_smoothing() is None
+
+        daemon.activity = make_activity(offline=8)
+        assert connection.get_activity().offline == daemon.activity.offline == 8
+
+
+@pytest.mark.parametrize("lengths", [(3, 1, 2), (1, 3, 2), (1, 2, 3), (0, 0, 0)])
+def test_the_longest_list_is_counted(lengths: tuple[int, int, int]) -> None:
+    sources, stats, selected = lengths
+    with ScriptedDaemon(
+        sources=[make_source()] * sources,
+        source_stats=[make_source_stats()] * stats,
+        select_data=[make_select_data()] * selected,
+    ) as daemon:
+        (count,) = ask(daemon, request(14, 32))
+    assert count[28:] == struct.pack("!I", max(lengths))
+
+
+def test_none_puts_the_default_back() -> None:
+    daemon = ScriptedDaemon(
+        sources=[make_source(address="::1")],
+        source_stats=[],
+        auth_data=[],
+        server_stats=SERVER_STATS,
+        tracking=TRACKING,
+    )
+    daemon.source_stats = None
+    daemon.auth_data = None
+    assert [one.address for one in daemon.source_stats] == ["::1"]
+    assert [one.address for one in daemon.auth_data] == ["::1"]
+    daemon.sources = None
+    assert daemon.sources == (make_source(),)
+    assert daemon.source_stats == (make_source_stats(),)
+    daemon.server_stats = None
+    daemon.tracking = None
+    assert daemon.server_stats == make_server_stats()
+    assert daemon.tracking == make_tracking()
+
+
+def test_its_class_can_be_inspected() -> None:
+    assert ScriptedDaemon.tracking is vars(ScriptedDaemon)["tracking"]
+    assert "Attributes:" in str(ScriptedDaemon.__doc__)
+
 
 def test_a_hook_may_replace_records() -> None:
     def hook(request: Request, reply: bytes) -> list[bytes]:
@@ -596,6 +964,7 @@ def test_threads_may_replace_different_records() -> None:
         request(size=861),
         request(kind=2),
         request(reserved=1),
+        request()[:2] + b"\1" + request()[3:],
         request(version=4),
     ],
 )
@@ -617,11 +986,142 @@ def test_ignores_what_chronyd_ignores(ignored: bytes) -> None:
         (request(code=34, size=84, index=0xFFFFFFFF), header(34, 1, 4)),
         (request(code=35, size=64), header(35, 1, 13)),
         (request(code=14, size=32), header(14, 2, 0) + b"\0\0\0\1"),
+        (request(code=44, size=47), header(44, 1, 19)),
+        (request(code=51, size=51), header(51, 1, 19)),
+        (request(code=51, size=52), header(51, 1, 6)),
+        (request(code=54, size=195), header(54, 1, 19)),
+        (request(code=54, size=196), header(54, 1, 2)),
+        (request(code=57, size=171), header(57, 1, 19)),
+        (request(code=57, size=172), header(57, 1, 2)),
+        (request(code=67, size=51), header(67, 1, 19)),
+        (request(code=67, size=52), header(67, 1, 2)),
+        (request(code=69, size=75), header(69, 1, 19)),
+        (request(code=69, size=76), header(69, 1, 2)),
     ],
 )
 def test_refuses_what_chronyd_refuses(data: bytes, reply: bytes) -> None:
     with ScriptedDaemon() as daemon:
         assert ask(daemon, data) == [reply]
+
+
+REQUESTS = {
+    "N_SOURCES": 14,
+    "SOURCE_DATA": 15,
+    "TRACKING": 33,
+    "SOURCESTATS": 34,
+    "RTCREPORT": 35,
+    "ACTIVITY": 44,
+    "SMOOTHING": 51,
+    "SERVER_STATS": 54,
+    "NTP_DATA": 57,
+    "AUTH_DATA": 67,
+    "SELECT_DATA": 69,
+}
+OPENED = {
+    "activity": {"ACTIVITY"},
+    "authdata": {"N_SOURCES", "AUTH_DATA"},
+    "clients": set[str](),
+    "manual": set[str](),
+    "ntpdata": {"N_SOURCES", "NTP_DATA"},
+    "rtcdata": {"RTCREPORT"},
+    "selectdata": {"N_SOURCES", "SELECT_DATA"},
+    "serverstats": {"SERVER_STATS"},
+    "smoothing": {"SMOOTHING"},
+    "sourcename": set[str](),
+    "sources": {"N_SOURCES", "SOURCE_DATA"},
+    "sourcestats": {"N_SOURCES", "SOURCESTATS"},
+    "tracking": {"TRACKING"},
+}
+
+
+def readable(daemon: ScriptedDaemon) -> set[str]:
+    replies = ask(daemon, *(request(code, 196) for code in REQUESTS.values()))
+    refused = {reply[5] for reply in replies if reply[8:10] == b"\0\2"}
+    return {name for name, code in REQUESTS.items() if code not in refused}
+
+
+def test_each_open_command_opens_its_requests_over_udp() -> None:
+    with ScriptedDaemon() as daemon:
+        closed = {"AUTH_DATA", "NTP_DATA", "SELECT_DATA", "SERVER_STATS"}
+        assert readable(daemon) == set(REQUESTS) - closed
+        for command, opened in OPENED.items():
+            daemon.open_commands = [command]
+            assert readable(daemon) == opened
+        daemon.open_commands = iter(OPENED)
+        assert daemon.open_commands == ALL_COMMANDS
+        assert readable(daemon) == set(REQUESTS)
+        daemon.open_commands = ()
+        assert readable(daemon) == set()
+        daemon.open_commands = None
+        assert daemon.open_commands == DEFAULT_OPEN_COMMANDS
+
+
+def test_unknown_open_commands_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"knows no 'nonsense', 'trackin', only activ"):
+        ScriptedDaemon(open_commands=["trackin", "tracking", "nonsense"])
+    daemon = ScriptedDaemon(open_commands=["tracking"])
+    with pytest.raises(ValueError, match="knows no ' ',"):
+        daemon.open_commands = "sources tracking"
+    assert daemon.open_commands == {"tracking"}
+
+
+def test_a_unix_socket_answers_everything(directory: str) -> None:
+    with (
+        ScriptedDaemon(address=f"{directory}/chronyd.sock", open_commands=()) as daemon,
+        connect(daemon) as connection,
+    ):
+        assert None not in {**read_all(connection), "rtc_data": 0, "smoothing": 0}
+
+
+def test_a_closed_request_is_a_permission_error_and_seen() -> None:
+    with ScriptedDaemon() as daemon, connect(daemon) as connection:
+        with pytest.raises(ChronyPermissionError):
+            connection.get_select_data()
+        with pytest.raises(ChronyPermissionError):
+            connection.get_auth_data()
+        assert ("SELECT_DATA", 0) in daemon.requests
+        assert daemon.requests[-1] == ("AUTH_DATA", "192.168.1.100")
+
+
+def test_the_longest_reply_decides_what_is_demanded() -> None:
+    records = [make_ntp_data(), make_ntp_data(address="::1", **NTP_DATA_2)]
+    argument = bytes(15) + b"\1\0\2\0\0"
+    for ntp_data in (records, records[::-1]):
+        with ScriptedDaemon(ntp_data=ntp_data, open_commands=["ntpdata"]) as daemon:
+            assert ask(daemon, request(57, 171, argument=argument)) == [
+                header(57, 1, 19)
+            ]
+
+
+def test_an_unknown_address_is_no_source() -> None:
+    argument = bytes((192, 0, 2, 1)) + bytes(12) + b"\0\1\0\0"
+    with ScriptedDaemon(open_commands=ALL_COMMANDS) as daemon:
+        for code in (57, 67):
+            data = request(code, 196, argument=argument)
+            assert ask(daemon, data) == [header(code, 1, 4)]
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
+def test_every_kind_of_address_is_told_of_a_request(text: str) -> None:
+    seen: list[Request] = []
+
+    def hook(request: Request, reply: bytes) -> list[bytes]:
+        seen.append(request)
+        return [reply]
+
+    daemon = ScriptedDaemon(
+        auth_data=[make_auth_data(address=text)], open_commands=ALL_COMMANDS
+    )
+    record = daemon.source_stats[0]
+    with daemon:
+        (stats,) = ask(daemon, request(34, 84))
+        daemon.misbehave = hook
+        ask(daemon, request(67, 52, argument=stats[32:52]))
+    assert record.address == text
+    assert [(one.name, one.index, one.address) for one in seen] == [
+        ("AUTH_DATA", None, text),
+        ("9999", None, None),
+    ]
 
 
 def test_answers_requests_of_any_allowed_length_alike() -> None:
@@ -780,6 +1280,28 @@ def test_only() -> None:
             connection.get_sources()
         replies = ask(daemon, *(request(15, 76, index=n) for n in range(3)))
         assert [reply[9] for reply in replies] == [0, 2, 0]
+
+
+def test_only_one_address() -> None:
+    records = [make_auth_data(address=one) for one in ("::1", "::2")]
+    fault = faults.only("AUTH_DATA", faults.status(1), address="::2")
+    arguments = [bytes(15) + bytes((n, 0, 2, 0, 0)) for n in (1, 2)]
+    with ScriptedDaemon(
+        auth_data=records, misbehave=fault, open_commands=ALL_COMMANDS
+    ) as daemon:
+        replies = ask(
+            daemon,
+            *(
+                request(code, 172, argument=argument)
+                for code in (57, 67)
+                for argument in arguments
+            ),
+        )
+    assert [reply[9] for reply in replies] == [0, 0, 0, 1]
+    assert daemon.requests[:4] == [
+        *(("NTP_DATA", one) for one in ("::1", "::2")),
+        *(("AUTH_DATA", one) for one in ("::1", "::2")),
+    ]
 
 
 def test_chain_adds_delays_up() -> None:
@@ -990,20 +1512,28 @@ def test_a_server_has_many_sockets() -> None:
     assert all(listener.fileno() == -1 for listener in listeners)
 
 
+class Fickle(socket.socket):
+    """Ready to be read, and then not: the kernel found a checksum wrong."""
+
+    tried = False
+
+    def recvfrom(self, *args: Any) -> Any:
+        if not self.tried:
+            self.tried = True
+            raise BlockingIOError
+        return super().recvfrom(*args)
+
+
 def test_a_server_survives_being_woken_for_nothing() -> None:
-    server = Server("twice")
-    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server = Server("fickle")
+    listener = Fickle(socket.AF_INET, socket.SOCK_DGRAM)
     listener.bind(("127.0.0.1", 0))
-    address = listener.getsockname()
-    # Both are ready when it starts; whoever is second finds nothing.
-    for one in (listener, listener.dup()):
-        server.listen(one, repeating(1))
+    server.listen(listener, repeating(2))
+    server.start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(5)
-        client.sendto(b"first", address)
-        server.start()
-        assert client.recv(99) == b"first"
-        client.sendto(b"second", address)
-        assert client.recv(99) == b"second"
+        client.sendto(b"x", listener.getsockname())
+        assert client.recv(99) == b"xx"
     server.stop()
+    assert listener.tried
     assert server.error is None

@@ -16,32 +16,62 @@ that reads one::
         with ScriptedDaemon(misbehave=faults.silent) as daemon:
             assert my_check(daemon.address) == "no answer"
 
-Nothing here needs pytest.
+Nothing here needs pytest; with it, the fixtures of ``pychrony.testing.plugin`` are
+there. A recording that ``python -m pychrony.testing record`` made of a real chronyd
+is played by a ``RecordedDaemon``.
 """
 
 from . import faults
 from ._daemon import ScriptedDaemon
 from ._factories import (
+    ACTIVITY_DEFAULTS,
+    AUTHDATA_DEFAULTS,
+    NTPDATA_DEFAULTS,
     RTCDATA_DEFAULTS,
+    SELECTDATA_DEFAULTS,
+    SERVERSTATS_DEFAULTS,
+    SMOOTHING_DEFAULTS,
     SOURCE_DEFAULTS,
     SOURCESTATS_DEFAULTS,
     TRACKING_DEFAULTS,
+    make_activity,
+    make_auth_data,
+    make_ntp_data,
     make_rtc_data,
+    make_select_data,
+    make_server_stats,
+    make_smoothing,
     make_source,
     make_source_stats,
     make_tracking,
 )
-from ._wire import Request
+from ._recording import RecordedDaemon
+from ._wire import ALL_COMMANDS, DEFAULT_OPEN_COMMANDS, Request
 
 __all__ = [
+    "ACTIVITY_DEFAULTS",
+    "ALL_COMMANDS",
+    "AUTHDATA_DEFAULTS",
+    "DEFAULT_OPEN_COMMANDS",
+    "NTPDATA_DEFAULTS",
     "RTCDATA_DEFAULTS",
+    "SELECTDATA_DEFAULTS",
+    "SERVERSTATS_DEFAULTS",
+    "SMOOTHING_DEFAULTS",
     "SOURCESTATS_DEFAULTS",
     "SOURCE_DEFAULTS",
     "TRACKING_DEFAULTS",
+    "RecordedDaemon",
     "Request",
     "ScriptedDaemon",
     "faults",
+    "make_activity",
+    "make_auth_data",
+    "make_ntp_data",
     "make_rtc_data",
+    "make_select_data",
+    "make_server_stats",
+    "make_smoothing",
     "make_source",
     "make_source_stats",
     "make_tracking",

@@ -5,12 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from pychrony import (
+    Activity,
+    AuthData,
+    AuthMode,
+    KeyType,
     LeapStatus,
+    NTPData,
+    NTPFlag,
+    NTPMode,
     RTCData,
+    SelectData,
+    SelectOption,
+    SelectState,
+    ServerStats,
+    Smoothing,
+    SmoothingFlag,
     Source,
     SourceMode,
     SourceState,
     SourceStats,
+    Timestamping,
     TrackingStatus,
 )
 
@@ -71,6 +85,109 @@ RTCDATA_DEFAULTS: dict[str, Any] = {
     "freq_offset": -1.234,
 }
 """What ``make_rtc_data`` gives the attributes of ``RTCData``."""
+
+SELECTDATA_DEFAULTS: dict[str, Any] = {
+    "reference_id": 0xC0A80164,
+    "address": "192.168.1.100",
+    "state": SelectState.BEST,
+    "authentication": True,
+    "leap_status": LeapStatus.NORMAL,
+    "configured_options": SelectOption(0),
+    "effective_options": SelectOption(0),
+    "last_sample_ago": 32,
+    "score": 1.0,
+    "low_limit": -0.000900000,
+    "high_limit": 0.001100000,
+}
+"""What ``make_select_data`` gives the attributes of ``SelectData``."""
+
+ACTIVITY_DEFAULTS: dict[str, Any] = {
+    "online": 1,
+    "offline": 0,
+    "burst_online": 0,
+    "burst_offline": 0,
+    "unresolved": 0,
+}
+"""What ``make_activity`` gives the attributes of ``Activity``."""
+
+AUTHDATA_DEFAULTS: dict[str, Any] = {
+    "address": "192.168.1.100",
+    "mode": AuthMode.NTS,
+    "key_type": KeyType.AEAD_AES_SIV_CMAC_256,
+    "key_id": 1,
+    "key_length": 256,
+    "ke_attempts": 0,
+    "last_ke_ago": 3600,
+    "cookies": 8,
+    "cookie_length": 100,
+    "nak": False,
+}
+"""What ``make_auth_data`` gives the attributes of ``AuthData``."""
+
+NTPDATA_DEFAULTS: dict[str, Any] = {
+    "address": "192.168.1.100",
+    "remote_address": "192.168.1.100",
+    "local_address": "192.168.1.1",
+    "remote_port": 123,
+    "leap_status": LeapStatus.NORMAL,
+    "version": 4,
+    "mode": NTPMode.SERVER,
+    "stratum": 2,
+    "poll": 6,
+    "precision": -24,
+    "root_delay": 0.001234,
+    "root_dispersion": 0.002345,
+    "reference_id": 0xC0000201,
+    "ref_time": 1705319990.123456789,
+    "offset": 0.000123456,
+    "peer_delay": 0.000987654,
+    "peer_dispersion": 0.000000100,
+    "response_time": 0.000050000,
+    "jitter_asymmetry": 0.1,
+    "flags": NTPFlag(0x3FF) | NTPFlag.AUTHENTICATED,
+    "tx_timestamping": Timestamping.KERNEL,
+    "rx_timestamping": Timestamping.KERNEL,
+    "total_tx": 1000,
+    "total_rx": 990,
+    "total_valid_rx": 980,
+    "total_good_rx": 970,
+    "kernel_tx": 1000,
+    "kernel_rx": 990,
+    "hardware_tx": 0,
+    "hardware_rx": 0,
+}
+"""What ``make_ntp_data`` gives the attributes of ``NTPData``."""
+
+SERVERSTATS_DEFAULTS: dict[str, Any] = {
+    "ntp_received": 100000,
+    "ntp_dropped": 100,
+    "command_received": 2000,
+    "command_dropped": 2,
+    "log_dropped": 1,
+    "nts_ke_accepted": 300,
+    "nts_ke_dropped": 3,
+    "ntp_authenticated": 4000,
+    "ntp_interleaved": 5000,
+    "timestamps_held": 512,
+    "timestamp_span": 120,
+    "daemon_rx": 10,
+    "daemon_tx": 99000,
+    "kernel_rx": 99890,
+    "kernel_tx": 900,
+    "hardware_rx": 0,
+    "hardware_tx": 0,
+}
+"""What ``make_server_stats`` gives the attributes of ``ServerStats``."""
+
+SMOOTHING_DEFAULTS: dict[str, Any] = {
+    "flags": SmoothingFlag.ACTIVE,
+    "offset": 0.000123456,
+    "freq_offset": 0.012,
+    "wander": -0.001,
+    "last_update_ago": 12.5,
+    "remaining_time": 34.5,
+}
+"""What ``make_smoothing`` gives the attributes of ``Smoothing``."""
 
 
 def _consistent_time(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -148,3 +265,104 @@ def make_rtc_data(**overrides: Any) -> RTCData:
         >>> make_rtc_data(samples=0)  # not calibrated
     """
     return RTCData(**{**RTCDATA_DEFAULTS, **_consistent_time(overrides)})
+
+
+def make_select_data(**overrides: Any) -> SelectData:
+    """Make a ``SelectData``: the server 192.168.1.100 is the best source.
+
+    Args:
+        **overrides: Attributes that shall differ from ``SELECTDATA_DEFAULTS``,
+            in the units of ``SelectData`` (seconds).
+
+    Raises:
+        TypeError: ``SelectData`` has no such attribute.
+
+    Examples:
+        >>> make_select_data(state=SelectState.FALSETICKER, score=0.0)
+        >>> make_select_data(effective_options=SelectOption.NOSELECT)
+    """
+    return SelectData(**{**SELECTDATA_DEFAULTS, **overrides})
+
+
+def make_activity(**overrides: Any) -> Activity:
+    """Make an ``Activity``: one source, online.
+
+    Args:
+        **overrides: Attributes that shall differ from ``ACTIVITY_DEFAULTS``.
+
+    Raises:
+        TypeError: ``Activity`` has no such attribute.
+
+    Examples:
+        >>> make_activity(online=0, offline=4)
+    """
+    return Activity(**{**ACTIVITY_DEFAULTS, **overrides})
+
+
+def make_auth_data(**overrides: Any) -> AuthData:
+    """Make an ``AuthData``: 192.168.1.100 uses NTS, and all is well.
+
+    Args:
+        **overrides: Attributes that shall differ from ``AUTHDATA_DEFAULTS``, in
+            the units of ``AuthData`` (bits, bytes and seconds).
+
+    Raises:
+        TypeError: ``AuthData`` has no such attribute.
+
+    Examples:
+        >>> make_auth_data(ke_attempts=5, cookies=0, nak=True)
+        >>> make_auth_data(mode=AuthMode.SYMMETRIC_KEY, key_type=KeyType.AES128)
+    """
+    return AuthData(**{**AUTHDATA_DEFAULTS, **overrides})
+
+
+def make_ntp_data(**overrides: Any) -> NTPData:
+    """Make an ``NTPData``: a good answer of the server 192.168.1.100.
+
+    Args:
+        **overrides: Attributes that shall differ from ``NTPDATA_DEFAULTS``, in
+            the units of ``NTPData`` (seconds; ``poll`` and ``precision`` are
+            log2 of seconds). Of ``ref_time`` and ``ref_time_ns`` (nanoseconds),
+            one follows from the other. The last four counters are None from a
+            chronyd that does not send them.
+
+    Raises:
+        TypeError: ``NTPData`` has no such attribute.
+
+    Examples:
+        >>> make_ntp_data(flags=NTPFlag.TEST1, total_good_rx=0)
+    """
+    return NTPData(**{**NTPDATA_DEFAULTS, **_consistent_time(overrides)})
+
+
+def make_server_stats(**overrides: Any) -> ServerStats:
+    """Make a ``ServerStats``: a server that is asked a lot.
+
+    Args:
+        **overrides: Attributes that shall differ from ``SERVERSTATS_DEFAULTS``.
+            Those that ``ServerStats`` says may be None are so from a chronyd
+            that does not send them.
+
+    Raises:
+        TypeError: ``ServerStats`` has no such attribute.
+
+    Examples:
+        >>> make_server_stats(ntp_dropped=50000)
+    """
+    return ServerStats(**{**SERVERSTATS_DEFAULTS, **overrides})
+
+
+def make_smoothing(**overrides: Any) -> Smoothing:
+    """Make a ``Smoothing``: the served time is being smoothed.
+
+    Args:
+        **overrides: Attributes that shall differ from ``SMOOTHING_DEFAULTS``,
+            in the units of ``Smoothing`` (seconds and ppm).
+
+    Raises:
+        TypeError: ``Smoothing`` has no such attribute.
+
+    Examples:
+        >>> make_smoothing(flags=SmoothingFlag.ACTIVE | SmoothingFlag.LEAPONLY)
+    """
+    return Smoothing(**{**SMOOTHING_DEFAULTS, **overrides})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ LONGEST_REQUEST = 860
 """What chronyd accepts: it ignores a request that is longer."""
 
 SUCCESS = 0
+UNAUTHORIZED = 2
 INVALID = 3
 NO_SUCH_SOURCE = 4
+NOT_ENABLED = 6
 NO_RTC = 13
 BAD_VERSION = 18
 BAD_LENGTH = 19
@@ -106,9 +109,35 @@ def _encode_source_address(source: Source, name: str) -> bytes:
     return struct.pack("!16sHxx", text.encode("ascii"), 1)
 
 
+def _decode_address(data: bytes) -> str:
+    """Return an address as libchrony writes it."""
+    family = int.from_bytes(data[16:18], "big")
+    if family == 0:
+        return ""
+    if family == 1:
+        return socket.inet_ntop(socket.AF_INET, data[:4])
+    if family == 2:
+        return socket.inet_ntop(socket.AF_INET6, data[:16])
+    if family == 3:
+        return f"ID#{int.from_bytes(data[:4], 'big'):010}"
+    return "?"
+
+
+def _constant(data: bytes) -> tuple[Kind, str]:
+    """A field that comes from no attribute."""
+
+    def encode(record: object, name: str) -> bytes:
+        return data
+
+    return Kind(len(data), encode), ""
+
+
+i8 = _integer(1, signed=True)
 i16 = _integer(2, signed=True)
+u8 = _integer(1)
 u16 = _integer(2)
 u32 = _integer(4)
+u64 = _integer(8)
 float32 = Kind(4, _encode_float)
 timespec = Kind(12, _encode_timespec)
 address = Kind(20, _encode_address)
@@ -122,121 +151,395 @@ class Count(NamedTuple):
     sources: int
 
 
+Layout: TypeAlias = tuple[tuple[Kind, str], ...]
+"""A reply's fields: how they are sent, and the attributes they come from."""
+
+
+def _attributes(layout: Layout) -> set[str]:
+    return {name for _, name in layout if name}
+
+
+class Argument:
+    """What a request says besides its code: nothing."""
+
+    size = 0
+
+    def key(self, position: Any, record: Any) -> bytes:
+        """Return it for a record, given its position in the list."""
+        return b""
+
+    def read(self, data: bytes) -> dict[str, Any]:
+        """Return it as attributes of ``Request``."""
+        return {}
+
+
+class _Index(Argument):
+    size = u32.size
+
+    def key(self, position: Any, record: Any) -> bytes:
+        number: int = position
+        return number.to_bytes(self.size, "big")
+
+    def read(self, data: bytes) -> dict[str, Any]:
+        return {"index": int.from_bytes(data, "big")}
+
+
+class _Address(Argument):
+    size = address.size
+
+    def key(self, position: Any, record: Any) -> bytes:
+        return address.encode(record, "address")
+
+    def read(self, data: bytes) -> dict[str, Any]:
+        return {"address": _decode_address(data)}
+
+
+NOTHING = Argument()
+INDEX = _Index()
+ADDRESS = _Address()
+
+
 class Report(NamedTuple):
     """What is asked for with one request, and how it is answered."""
 
     request: str
     """The request's name in chrony's protocol."""
     code: int
-    reply: int
-    layout: tuple[tuple[Kind, str], ...]
-    """The reply's fields: how they are sent, and the attributes they come from."""
-    indexed: bool = False
-    """Whether the request's argument says which source is meant."""
+    layouts: dict[int, Layout]
+    """The layouts of the reply by its code, the newest first."""
+    commands: tuple[str, ...]
+    """chronyd's ``opencommands`` that open it to clients over UDP."""
+    argument: Argument = NOTHING
     absent: int = INVALID
     """The status where there is no such record."""
 
     @property
-    def record_size(self) -> int:
-        """How many bytes follow the header of the reply."""
-        return sum(kind.size for kind, _ in self.layout)
+    def newest(self) -> Layout:
+        return next(iter(self.layouts.values()))
 
     @property
-    def request_size(self) -> int:
-        """What chronyd demands: never less than it is going to send."""
-        argument = u32.size if self.indexed else 0
-        return max(REQUEST_HEADER + argument, REPLY_HEADER + self.record_size)
+    def record_size(self) -> int:
+        """How many bytes follow the header of the newest reply."""
+        return sum(kind.size for kind, _ in self.newest)
 
-    def encode(self, record: object) -> bytes:
-        """Encode a record.
+    def encode(self, record: object) -> tuple[int, bytes]:
+        """Encode a record in the layout that lacks what is None in it.
+
+        Return the reply's code and what follows its header.
 
         Raises:
             ValueError: An attribute has a value that the protocol cannot say.
         """
-        fields: list[bytes] = []
-        for kind, name in self.layout:
-            try:
-                fields.append(kind.encode(record, name))
-            except (ValueError, OverflowError) as error:
-                raise ValueError(f"{type(record).__name__}.{name}: {error}") from error
-        return b"".join(fields)
+        known = _attributes(self.newest)
+        missing = {name for name in known if getattr(record, name) is None}
+        for reply, layout in self.layouts.items():
+            if known - _attributes(layout) == missing:
+                return reply, b"".join(
+                    _encode_field(kind, record, name) for kind, name in layout
+                )
+        raise ValueError(
+            f"{type(record).__name__}: no chronyd leaves out just "
+            f"{', '.join(sorted(missing))}"
+        )
 
 
-N_SOURCES = Report("N_SOURCES", code=14, reply=2, layout=((u32, "sources"),))
+def _encode_field(kind: Kind, record: object, name: str) -> bytes:
+    try:
+        return kind.encode(record, name)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{type(record).__name__}.{name}: {error}") from error
+
+
+_LISTS = ("authdata", "ntpdata", "selectdata", "sources", "sourcestats")
+
+_NTP_DATA: Layout = (
+    (address, "remote_address"),
+    (address, "local_address"),
+    (u16, "remote_port"),
+    (u8, "leap_status"),
+    (u8, "version"),
+    (u8, "mode"),
+    (u8, "stratum"),
+    (i8, "poll"),
+    (i8, "precision"),
+    (float32, "root_delay"),
+    (float32, "root_dispersion"),
+    (u32, "reference_id"),
+    (timespec, "ref_time_ns"),
+    (float32, "offset"),
+    (float32, "peer_delay"),
+    (float32, "peer_dispersion"),
+    (float32, "response_time"),
+    (float32, "jitter_asymmetry"),
+    (u16, "flags"),
+    (u8, "tx_timestamping"),
+    (u8, "rx_timestamping"),
+    (u32, "total_tx"),
+    (u32, "total_rx"),
+    (u32, "total_valid_rx"),
+    (u32, "total_good_rx"),
+)
+_SERVER_STATS_2 = (
+    "ntp_received",
+    "nts_ke_accepted",
+    "command_received",
+    "ntp_dropped",
+    "nts_ke_dropped",
+    "command_dropped",
+    "log_dropped",
+    "ntp_authenticated",
+)
+_SERVER_STATS_3 = (
+    *_SERVER_STATS_2,
+    "ntp_interleaved",
+    "timestamps_held",
+    "timestamp_span",
+)
+_SERVER_STATS_4 = (
+    *_SERVER_STATS_3,
+    "daemon_rx",
+    "daemon_tx",
+    "kernel_rx",
+    "kernel_tx",
+    "hardware_rx",
+    "hardware_tx",
+)
+
+N_SOURCES = Report(
+    "N_SOURCES", code=14, layouts={2: ((u32, "sources"),)}, commands=_LISTS
+)
 SOURCE_DATA = Report(
     "SOURCE_DATA",
     code=15,
-    reply=3,
-    layout=(
-        (source_address, "address"),
-        (i16, "poll"),
-        (u16, "stratum"),
-        (u16, "state"),
-        (u16, "mode"),
-        (u16, "flags"),
-        (u16, "reachability"),
-        (u32, "last_sample_ago"),
-        (float32, "orig_latest_meas"),
-        (float32, "latest_meas"),
-        (float32, "latest_meas_err"),
-    ),
-    indexed=True,
+    layouts={
+        3: (
+            (source_address, "address"),
+            (i16, "poll"),
+            (u16, "stratum"),
+            (u16, "state"),
+            (u16, "mode"),
+            (u16, "flags"),
+            (u16, "reachability"),
+            (u32, "last_sample_ago"),
+            (float32, "orig_latest_meas"),
+            (float32, "latest_meas"),
+            (float32, "latest_meas_err"),
+        )
+    },
+    commands=("sources",),
+    argument=INDEX,
     absent=NO_SUCH_SOURCE,
 )
 TRACKING = Report(
     "TRACKING",
     code=33,
-    reply=5,
-    layout=(
-        (u32, "reference_id"),
-        (address, "reference_ip"),
-        (u16, "stratum"),
-        (u16, "leap_status"),
-        (timespec, "ref_time_ns"),
-        (float32, "offset"),
-        (float32, "last_offset"),
-        (float32, "rms_offset"),
-        (float32, "frequency"),
-        (float32, "residual_freq"),
-        (float32, "skew"),
-        (float32, "root_delay"),
-        (float32, "root_dispersion"),
-        (float32, "update_interval"),
-    ),
+    layouts={
+        5: (
+            (u32, "reference_id"),
+            (address, "reference_ip"),
+            (u16, "stratum"),
+            (u16, "leap_status"),
+            (timespec, "ref_time_ns"),
+            (float32, "offset"),
+            (float32, "last_offset"),
+            (float32, "rms_offset"),
+            (float32, "frequency"),
+            (float32, "residual_freq"),
+            (float32, "skew"),
+            (float32, "root_delay"),
+            (float32, "root_dispersion"),
+            (float32, "update_interval"),
+        )
+    },
+    commands=("tracking",),
 )
 SOURCESTATS = Report(
     "SOURCESTATS",
     code=34,
-    reply=6,
-    layout=(
-        (u32, "reference_id"),
-        (address, "address"),
-        (u32, "samples"),
-        (u32, "runs"),
-        (u32, "span"),
-        (float32, "std_dev"),
-        (float32, "resid_freq"),
-        (float32, "skew"),
-        (float32, "offset"),
-        (float32, "offset_err"),
-    ),
-    indexed=True,
+    layouts={
+        6: (
+            (u32, "reference_id"),
+            (address, "address"),
+            (u32, "samples"),
+            (u32, "runs"),
+            (u32, "span"),
+            (float32, "std_dev"),
+            (float32, "resid_freq"),
+            (float32, "skew"),
+            (float32, "offset"),
+            (float32, "offset_err"),
+        )
+    },
+    commands=("sourcestats",),
+    argument=INDEX,
     absent=NO_SUCH_SOURCE,
 )
+SOURCESTATS_ADDRESS = slice(REPLY_HEADER + 4, REPLY_HEADER + 24)
+"""Where a source's address is in the reply; AUTH_DATA and NTP_DATA ask with it."""
+
 RTCREPORT = Report(
     "RTCREPORT",
     code=35,
-    reply=7,
-    layout=(
-        (timespec, "ref_time_ns"),
-        (u16, "samples"),
-        (u16, "runs"),
-        (u32, "span"),
-        (float32, "offset"),
-        (float32, "freq_offset"),
-    ),
+    layouts={
+        7: (
+            (timespec, "ref_time_ns"),
+            (u16, "samples"),
+            (u16, "runs"),
+            (u32, "span"),
+            (float32, "offset"),
+            (float32, "freq_offset"),
+        )
+    },
+    commands=("rtcdata",),
     absent=NO_RTC,
 )
+ACTIVITY = Report(
+    "ACTIVITY",
+    code=44,
+    layouts={
+        12: (
+            (u32, "online"),
+            (u32, "offline"),
+            (u32, "burst_online"),
+            (u32, "burst_offline"),
+            (u32, "unresolved"),
+        )
+    },
+    commands=("activity",),
+)
+SMOOTHING = Report(
+    "SMOOTHING",
+    code=51,
+    layouts={
+        13: (
+            (u32, "flags"),
+            (float32, "offset"),
+            (float32, "freq_offset"),
+            (float32, "wander"),
+            (float32, "last_update_ago"),
+            (float32, "remaining_time"),
+        )
+    },
+    commands=("smoothing",),
+    absent=NOT_ENABLED,
+)
+SERVER_STATS = Report(
+    "SERVER_STATS",
+    code=54,
+    layouts={
+        25: (
+            *((u64, name) for name in _SERVER_STATS_4),
+            _constant(b"\xff" * 32),
+        ),
+        24: tuple((u32, name) for name in _SERVER_STATS_3),
+        22: tuple((u32, name) for name in _SERVER_STATS_2),
+        14: (
+            (u32, "ntp_received"),
+            (u32, "command_received"),
+            (u32, "ntp_dropped"),
+            (u32, "command_dropped"),
+            (u32, "log_dropped"),
+        ),
+    },
+    commands=("serverstats",),
+)
+NTP_DATA = Report(
+    "NTP_DATA",
+    code=57,
+    layouts={
+        26: (
+            *_NTP_DATA,
+            (u32, "kernel_tx"),
+            (u32, "kernel_rx"),
+            (u32, "hardware_tx"),
+            (u32, "hardware_rx"),
+            _constant(b"\xff" * 16),
+        ),
+        16: (*_NTP_DATA, _constant(b"\xff" * 12)),
+    },
+    commands=("ntpdata",),
+    argument=ADDRESS,
+    absent=NO_SUCH_SOURCE,
+)
+AUTH_DATA = Report(
+    "AUTH_DATA",
+    code=67,
+    layouts={
+        20: (
+            (u16, "mode"),
+            (u16, "key_type"),
+            (u32, "key_id"),
+            (u16, "key_length"),
+            (u16, "ke_attempts"),
+            (u32, "last_ke_ago"),
+            (u16, "cookies"),
+            (u16, "cookie_length"),
+            (u16, "nak"),
+            _constant(b"\0" * 2),
+        )
+    },
+    commands=("authdata",),
+    argument=ADDRESS,
+    absent=NO_SUCH_SOURCE,
+)
+SELECT_DATA = Report(
+    "SELECT_DATA",
+    code=69,
+    layouts={
+        23: (
+            (u32, "reference_id"),
+            (address, "address"),
+            (u8, "state"),
+            (u8, "authentication"),
+            (u8, "leap_status"),
+            _constant(b"\0"),
+            (u16, "configured_options"),
+            (u16, "effective_options"),
+            (u32, "last_sample_ago"),
+            (float32, "score"),
+            (float32, "low_limit"),
+            (float32, "high_limit"),
+        )
+    },
+    commands=("selectdata",),
+    argument=INDEX,
+    absent=NO_SUCH_SOURCE,
+)
+
+REPORTS = (
+    N_SOURCES,
+    SOURCE_DATA,
+    TRACKING,
+    SOURCESTATS,
+    RTCREPORT,
+    ACTIVITY,
+    SMOOTHING,
+    SERVER_STATS,
+    NTP_DATA,
+    AUTH_DATA,
+    SELECT_DATA,
+)
+
+DEFAULT_OPEN_COMMANDS = frozenset(
+    {"activity", "rtcdata", "smoothing", "sources", "sourcestats", "tracking"}
+)
+"""What chronyd answers over UDP unless ``opencommands`` says something else."""
+
+ALL_COMMANDS = frozenset(
+    {*DEFAULT_OPEN_COMMANDS, *_LISTS, "clients", "manual", "serverstats", "sourcename"}
+)
+"""All that ``opencommands`` can name."""
+
+
+_REQUEST_TYPE = 1
+_request_start = struct.Struct("!BBxxHHI")
+
+
+def request(report: Report, argument: bytes, sequence: int) -> bytes:
+    """Return a request as libchrony sends it, as long as the longest reply."""
+    start = _request_start.pack(VERSION, _REQUEST_TYPE, report.code, 0, sequence)
+    whole = start.ljust(REQUEST_HEADER, b"\0") + argument
+    return whole.ljust(REPLY_HEADER + report.record_size, b"\0")
 
 
 NULL_REPLY = 1
@@ -260,21 +563,37 @@ def refusal(code: int, status: int) -> tuple[bytes, bytes]:
     return around_sequence(code, NULL_REPLY, status)
 
 
+def status_of(reply: bytes) -> int:
+    return int.from_bytes(reply[8:10], "big")
+
+
+def is_reply(data: bytes, asked: bytes) -> bool:
+    """Whether a datagram is the reply to this request."""
+    start = bytes((VERSION, _REPLY_TYPE, 0, 0))
+    return len(data) >= REPLY_HEADER and (data[:4], data[4:6], data[16:20]) == (
+        start,
+        asked[4:6],
+        asked[8:12],
+    )
+
+
 @dataclass(frozen=True)
 class Request:
     """One request that reached the daemon.
 
     Attributes:
         name: What is asked for, as chrony's protocol calls it: "N_SOURCES",
-            "SOURCE_DATA", "TRACKING", "SOURCESTATS" or "RTCREPORT"; the code
-            in digits if it is none of these.
+            "SOURCE_DATA", "TRACKING", "SOURCESTATS", "RTCREPORT", "ACTIVITY",
+            "SMOOTHING", "SERVER_STATS", "NTP_DATA", "AUTH_DATA" or
+            "SELECT_DATA"; the code in digits if it is none of these.
         code: The request's code (0 to 65535).
         index: Which source is asked for (0 to 4294967295), None where the
-            request names none.
+            request has no number of one.
         attempt: How often the client says that it has sent this before
             (0 to 65535). libchrony always says 0.
         sequence: The number that the reply must repeat (0 to 4294967295).
         data: The whole datagram.
+        address: Which source is asked for in NTP_DATA and AUTH_DATA, else None.
     """
 
     name: str
@@ -283,24 +602,24 @@ class Request:
     attempt: int
     sequence: int
     data: bytes
+    address: str | None = None
 
 
-_request_start = struct.Struct("!B3sHHI8xI")
-_REQUEST_KIND = b"\1\0\0"
 _OLDEST_VERSION_TOLD = 5
 
 
-def parse_request(data: bytes) -> tuple[int, int, int, int, int] | None:
-    """Return version, code, attempt, sequence number and argument.
+def parse_request(data: bytes) -> tuple[int, int, int, int] | None:
+    """Return version, code, attempt and sequence number.
 
     None for what chronyd ignores; it tells the clients of old versions nothing.
     """
     if not REPLY_HEADER <= len(data) <= LONGEST_REQUEST:
         return None
-    version, kind, code, attempt, sequence, argument = _request_start.unpack_from(data)
-    if kind != _REQUEST_KIND or version < _OLDEST_VERSION_TOLD:
+    version, kind, code, attempt, sequence = _request_start.unpack_from(data)
+    reserved = any(data[2:4])
+    if kind != _REQUEST_TYPE or reserved or version < _OLDEST_VERSION_TOLD:
         return None
-    return version, code, attempt, sequence, argument
+    return version, code, attempt, sequence
 
 
 Datagram: TypeAlias = bytes | tuple[float, bytes]

@@ -150,17 +150,25 @@ def first(times: int, fault: Fault) -> Fault:
     return limited
 
 
-def only(name: str, fault: Fault, *, index: int | None = None) -> Fault:
+def only(
+    name: str, fault: Fault, *, index: int | None = None, address: str | None = None
+) -> Fault:
     """Apply ``fault`` to the requests of one name and to no others.
 
     Args:
         name: The ``Request.name``, for example "TRACKING".
         fault: What to do with them.
         index: Only those for the source with this number, from 0.
+        address: Only those for the source with this address (NTP_DATA and
+            AUTH_DATA).
     """
 
     def selective(request: Request, reply: bytes) -> Iterable[Datagram]:
-        if request.name == name and index in (None, request.index):
+        if (
+            request.name == name
+            and index in (None, request.index)
+            and address in (None, request.address)
+        ):
             return fault(request, reply)
         return (reply,)
 

@@ -1,0 +1,66 @@
+"""The command ``python -m pychrony.testing record``: see ``_recording``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from pychrony import ChronyError
+
+from ._recording import record
+from ._wire import REPORTS, UNAUTHORIZED, status_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pychrony.testing",
+        description="Record what a chronyd answers, for tests and bug reports.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="record")
+    recorder = commands.add_parser(
+        "record",
+        help="write a recording to standard output",
+        description="Ask a chronyd for everything that it tells, and write the "
+        "answers to standard output as JSON, for pychrony.testing.RecordedDaemon. "
+        "They hold the addresses and reference IDs of its sources and its own "
+        "address, but no key and no address of a client.",
+    )
+    recorder.add_argument(
+        "address",
+        nargs="?",
+        help="Unix socket, IP address or host name of the chronyd; by default the "
+        "one of this machine",
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        recording = record(arguments.address)
+        # Not sys.stdout itself, which would fail a second time at exit.
+        with open(sys.stdout.fileno(), "w", closefd=False) as output:
+            print(json.dumps(recording, indent=1), file=output)
+    except (ChronyError, OSError, ValueError) as error:
+        print(f"python -m pychrony.testing: {error}", file=sys.stderr)
+        return 1
+    statuses = {
+        entry["request"]: status_of(bytes.fromhex(entry["reply"]))
+        for entry in recording["replies"]
+    }
+    refused = [
+        report.commands[0]
+        for report in REPORTS
+        if statuses.get(report.code) == UNAUTHORIZED
+    ]
+    if refused:
+        print(
+            f"python -m pychrony.testing: not authorised to read {', '.join(refused)}. "
+            "Record over chronyd's Unix socket, as root or the user that chronyd runs "
+            "as, to have them, too",
+            file=sys.stderr,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Fixtures for pytest, which finds them by itself where pychrony is installed.
+
+``chrony_daemon`` is a running ``ScriptedDaemon``; the others are records::
+
+    def test_alarm(chrony_daemon):
+        chrony_daemon.tracking = make_tracking(offset=0.5)
+        assert my_check(chrony_daemon.address) == "alarm"
+
+    def test_text(chrony_source):
+        assert my_text(chrony_source) == "192.168.1.100 is selected"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from . import (
+    ScriptedDaemon,
+    make_activity,
+    make_auth_data,
+    make_ntp_data,
+    make_rtc_data,
+    make_select_data,
+    make_server_stats,
+    make_smoothing,
+    make_source,
+    make_source_stats,
+    make_tracking,
+)
+
+
+@pytest.fixture
+def chrony_daemon() -> Iterator[ScriptedDaemon]:
+    """A running ``ScriptedDaemon`` on a UDP port of 127.0.0.1, with all defaults."""
+    with ScriptedDaemon() as daemon:
+        yield daemon
+
+
+chrony_tracking = pytest.fixture(make_tracking)
+chrony_source = pytest.fixture(make_source)
+chrony_source_stats = pytest.fixture(make_source_stats)
+chrony_select_data = pytest.fixture(make_select_data)
+chrony_activity = pytest.fixture(make_activity)
+chrony_auth_data = pytest.fixture(make_auth_data)
+chrony_ntp_data = pytest.fixture(make_ntp_data)
+chrony_server_stats = pytest.fixture(make_server_stats)
+chrony_rtc_data = pytest.fixture(make_rtc_data)
+chrony_smoothing = pytest.fixture(make_smoothing)
+
+# Their names in pychrony 2.0. A fixture of the same name in a test's own file or
+# conftest.py goes before these.
+tracking_status = pytest.fixture(make_tracking)
+source = pytest.fixture(make_source)
+source_stats = pytest.fixture(make_source_stats)
+rtc_data = pytest.fixture(make_rtc_data)

@@ -1,0 +1,320 @@
+"""What hypothesis makes up, through the scripted daemon and the real libchrony."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import Field, fields
+from enum import Enum
+from functools import partial
+from itertools import cycle
+from typing import Any, NamedTuple
+
+import fuzz
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pychrony
+from pychrony import ChronyConnection, ChronyError, SourceMode
+from pychrony.models import refid_name
+from pychrony.testing import (
+    ALL_COMMANDS,
+    Request,
+    ScriptedDaemon,
+    _wire,
+    faults,
+    make_rtc_data,
+    make_smoothing,
+    make_tracking,
+)
+from pychrony.testing.faults import Fault
+
+# The same examples every time: a red run is a change, not luck.
+REPEATABLE = settings(deadline=None, derandomize=True, database=None, max_examples=60)
+
+IPV4 = st.binary(min_size=4, max_size=4).map(partial(socket.inet_ntop, socket.AF_INET))
+IPV6 = st.binary(min_size=16, max_size=16).map(
+    partial(socket.inet_ntop, socket.AF_INET6)
+)
+UNRESOLVED = st.integers(0, 0xFFFFFFFF).map("ID#{:010}".format)
+SOMEWHERE = st.one_of(IPV4, IPV6, UNRESOLVED)
+REFERENCE_CLOCK = st.integers(0, 0xFFFFFFFF).map(refid_name)
+
+
+class Report(NamedTuple):
+    record: type[Any]
+    wire: _wire.Report
+    read: Callable[[ChronyConnection], Any]
+    key: Callable[[Any], object] | None = None
+    """What tells one record of a list from another."""
+
+
+# By the attribute of ScriptedDaemon.
+REPORTS = {
+    "tracking": Report(
+        pychrony.TrackingStatus, _wire.TRACKING, ChronyConnection.get_tracking
+    ),
+    "sources": Report(
+        pychrony.Source,
+        _wire.SOURCE_DATA,
+        ChronyConnection.get_sources,
+        lambda one: (one.mode, one.address),
+    ),
+    "source_stats": Report(
+        pychrony.SourceStats,
+        _wire.SOURCESTATS,
+        ChronyConnection.get_source_stats,
+        lambda one: (one.reference_id, one.address),
+    ),
+    "select_data": Report(
+        pychrony.SelectData,
+        _wire.SELECT_DATA,
+        ChronyConnection.get_select_data,
+        lambda one: (one.reference_id, one.address),
+    ),
+    "activity": Report(
+        pychrony.Activity, _wire.ACTIVITY, ChronyConnection.get_activity
+    ),
+    "auth_data": Report(
+        pychrony.AuthData,
+        _wire.AUTH_DATA,
+        ChronyConnection.get_auth_data,
+        lambda one: one.address,
+    ),
+    "ntp_data": Report(
+        pychrony.NTPData,
+        _wire.NTP_DATA,
+        ChronyConnection.get_ntp_data,
+        lambda one: one.address,
+    ),
+    "server_stats": Report(
+        pychrony.ServerStats, _wire.SERVER_STATS, ChronyConnection.get_server_stats
+    ),
+    "rtc_data": Report(
+        pychrony.RTCData, _wire.RTCREPORT, ChronyConnection.get_rtc_data
+    ),
+    "smoothing": Report(
+        pychrony.Smoothing, _wire.SMOOTHING, ChronyConnection.get_smoothing
+    ),
+}
+
+
+# What is encoded is what is read.
+
+# The protocol's numbers: 25 bits of coefficient and 7 of exponent, both signed.
+FLOATS = st.builds(
+    lambda coefficient, exponent: coefficient * 2.0 ** (exponent - 25),
+    st.integers(-(2**24) + 1, 2**24 - 1),
+    st.integers(-64, 63),
+)
+VALUES: dict[_wire.Kind, st.SearchStrategy[Any]] = {
+    _wire.u8: st.integers(0, 0xFF),
+    _wire.u16: st.integers(0, 0xFFFF),
+    _wire.u32: st.integers(0, 0xFFFFFFFF),
+    _wire.u64: st.integers(0, 2**64 - 1),
+    _wire.i8: st.integers(-0x80, 0x7F),
+    _wire.i16: st.integers(-0x8000, 0x7FFF),
+    _wire.float32: FLOATS,
+    # From this high word on, it would be a time of a 32-bit sender.
+    _wire.timespec: st.integers(0, (0x7FFFFFFF << 32) * 10**9 - 1),
+    _wire.address: st.one_of(SOMEWHERE, st.sampled_from(["", "?"])),
+}
+# libchrony calls them measures: they have no sign.
+MEASURES = {
+    *("rms_offset", "skew", "root_delay", "root_dispersion", "latest_meas_err"),
+    *("std_dev", "offset_err", "peer_delay", "peer_dispersion", "response_time"),
+}
+
+
+def value(draw: st.DrawFn, field: Field[Any], kind: _wire.Kind | None) -> Any:
+    """Make the value of an attribute that is sent in some way, or not at all."""
+    if "given" in field.metadata or kind is _wire.source_address:
+        return draw(SOMEWHERE)
+    if kind is None:  # not in the layout of an older chronyd
+        return None
+    wanted: Any = field.type
+    if wanted is bool:
+        return draw(st.booleans())
+    drawn = draw(VALUES[kind])
+    if field.metadata["most"] is not None:
+        return drawn % (field.metadata["most"] + 1)
+    if field.name in MEASURES:
+        return abs(drawn)
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        return wanted(drawn)
+    return drawn
+
+
+@st.composite
+def records(draw: st.DrawFn, report: Report) -> Any:
+    """Make a record that some chronyd can send."""
+    layout = draw(st.sampled_from(list(report.wire.layouts.values())))
+    kinds = {name: kind for kind, name in layout}
+    values: dict[str, Any] = {}
+    derived = {}
+    for field in fields(report.record):
+        if "derived" in field.metadata:
+            derived[field.name] = field.metadata["derived"]
+        else:
+            values[field.name] = value(draw, field, kinds.get(field.name))
+    if values.get("mode") is SourceMode.REFCLOCK:
+        values["address"] = draw(REFERENCE_CLOCK)
+    for name, function in derived.items():
+        values[name] = function(values)
+    return report.record(**values)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_what_is_sent_is_what_is_read(name: str) -> None:
+    report = REPORTS[name]
+    answers = records(report)
+    if report.key is not None:
+        answers = st.lists(answers, max_size=4, unique_by=report.key)
+    with (
+        ScriptedDaemon(open_commands=ALL_COMMANDS) as daemon,
+        ChronyConnection(daemon.address, timeout=5.0) as connection,
+    ):
+        if name in ("source_stats", "select_data"):
+            daemon.sources = ()  # else there are as many as of these
+
+        @REPEATABLE
+        @given(answers)
+        def check(sent: Any) -> None:
+            setattr(daemon, name, sent)
+            assert report.read(connection) == sent
+
+        check()
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_number_loses_half_of_its_24th_bit_at_most(sign: int) -> None:
+    with (
+        ScriptedDaemon() as daemon,
+        ChronyConnection(daemon.address, timeout=5.0) as connection,
+    ):
+
+        @REPEATABLE
+        @given(st.floats(0, 2.0**37))
+        def check(sent: float) -> None:
+            daemon.tracking = make_tracking(offset=sign * sent)
+            read = connection.get_tracking().offset
+            assert abs(read - sign * sent) <= max(sent * 2.0**-24, 2.0**-90)
+
+        check()
+
+
+# What is not right is an error, and only that.
+
+
+def record(layout: int, data: bytes) -> Fault:
+    """Send a reply that is right up to its header, with ``data`` in the record."""
+
+    def fault(request: Request, reply: bytes) -> Iterable[bytes]:
+        layouts = fuzz.LAYOUTS[request.code]
+        code, size = layouts[layout % len(layouts)]
+        sequence = request.sequence.to_bytes(4, "big")
+        header = fuzz.HEADER.pack(6, 2, request.code, code, 0, sequence)
+        return [header + data[:size].ljust(size, b"\0")]
+
+    return fault
+
+
+def header(place: int, data: bytes) -> Fault:
+    """Put ``data`` into the header."""
+
+    def fault(request: Request, reply: bytes) -> Iterable[bytes]:
+        return [reply[:place] + data + reply[place + len(data) :]]
+
+    return fault
+
+
+def noise(data: bytes) -> Fault:
+    """Send ``data``."""
+
+    def fault(request: Request, reply: bytes) -> Iterable[bytes]:
+        return [data]
+
+    return fault
+
+
+DATA = st.sampled_from(fuzz.PATCHES) | st.binary(min_size=1, max_size=24)
+WRONG_CONTENT = st.one_of(
+    st.builds(faults.overwritten, st.integers(0, 170), DATA),
+    st.builds(record, st.integers(0, 3), st.lists(DATA).map(b"".join)),
+    st.builds(faults.count, st.integers(0, 8) | st.integers(0, 0xFFFFFFFF)),
+)
+WRONG_FORM = st.one_of(
+    st.sampled_from(
+        [faults.silent, faults.garbage, faults.duplicated, faults.wrong_sequence]
+    ),
+    st.builds(header, st.integers(0, 27), st.binary(min_size=1, max_size=2)),
+    st.builds(faults.truncated, st.integers(0, 200)),
+    st.builds(faults.status, st.integers(0, 20) | st.integers(0, 0xFFFF)),
+    st.builds(faults.version, st.integers(0, 0xFF)),
+    st.builds(noise, st.binary(max_size=1500)),
+)
+LIES: st.SearchStrategy[Fault] = st.integers(0, 3).flatmap(
+    lambda dice: WRONG_CONTENT if dice else WRONG_FORM
+)
+
+refused = faults.status(2)
+
+
+def dishonest(lies: Iterable[Fault]) -> Fault:
+    """Tell one lie after the other, and refuse what libchrony ignores of them.
+
+    So nothing has to wait; where libchrony takes the lie, it meets the refusal
+    when it waits for the next reply, and must ignore it.
+    """
+    each = cycle(lies)
+
+    def fault(request: Request, reply: bytes) -> Iterable[faults.Datagram]:
+        told = [tame(request, one) for one in next(each)(request, reply)]
+        return [*told, *refused(request, reply)]
+
+    return fault
+
+
+def tame(request: Request, datagram: Any) -> bytes:
+    """Make a list short that pychrony would read in earnest, but not in a moment."""
+    told: bytes = datagram
+    if request.name == "N_SOURCES" and 8 < int.from_bytes(told[28:32], "big") <= 65536:
+        return told[:28] + bytes([0, 0, 0, 3]) + told[32:]
+    return told
+
+
+READERS: dict[str, Callable[[ChronyConnection], Any]] = {
+    **{name: report.read for name, report in REPORTS.items()},
+    **{
+        f"report {name}": partial(ChronyConnection.get_report, name=name)
+        for name in pychrony.reports()
+    },
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_any_reply_gives_a_record_or_an_error(name: str) -> None:
+    read = READERS[name]
+    with ScriptedDaemon(
+        open_commands=ALL_COMMANDS,
+        rtc_data=make_rtc_data(),
+        smoothing=make_smoothing(),
+    ) as daemon:
+        with ChronyConnection(daemon.address, timeout=5.0, retries=0) as connection:
+            right = read(connection)
+
+            @REPEATABLE
+            @given(st.lists(LIES, min_size=1, max_size=4))
+            def check(lies: list[Fault]) -> None:
+                daemon.misbehave = dishonest(lies)
+                try:
+                    repr(read(connection))
+                except pychrony.ChronyTimeoutError:
+                    raise  # there was a refusal to read
+                except ChronyError:
+                    assert "(not open)" in repr(connection)
+                daemon.misbehave = None
+                assert read(connection) == right
+
+            check()
