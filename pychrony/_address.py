@@ -85,15 +85,15 @@ def parse(address: str | os.PathLike[str]) -> Target:
     text = os.fspath(address)
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"an address is a str, not {type(text).__name__}: {text!r}")
-    if not text or "\0" in text:
-        raise _nonsense(text, "it is empty or has a NUL character")
+    if not text or not _is_text(text):
+        raise _nonsense(text, "it is empty, or has a NUL or a lone surrogate")
     if text[0] == "/":
         return Target(text, socket.AF_UNIX, text, None)
 
     host, port = _split(text)
     if ":" in host:
         bare, percent, scope = host.partition("%")
-        if not _is_ip(socket.AF_INET6, bare) or bool(percent) != bool(scope):
+        if not _is_ip(socket.AF_INET6, bare) or bool(percent) != (0 < len(scope) < 16):
             raise _nonsense(text, f"{host!r} is not an IPv6 address")
         return Target(text, socket.AF_INET6, host, port)
     if _is_ip(socket.AF_INET, host):
@@ -102,7 +102,10 @@ def parse(address: str | os.PathLike[str]) -> Target:
     if labels[-1].isdecimal():
         raise _nonsense(text, f"{host!r} is not an IPv4 address")
     if len(host) > 253 or not all(map(_LABEL.fullmatch, labels)):
-        raise _nonsense(text, f"{host!r} is neither an IP address nor a host name")
+        reason = f"{host!r} is neither an IP address nor a host name"
+        if "/" in host:
+            reason += ", and a path begins with /"
+        raise _nonsense(text, reason)
     return Target(text, socket.AF_UNSPEC, host, port)
 
 
@@ -119,9 +122,16 @@ def _split(text: str) -> tuple[str, int]:
         host, port = text, None
     if port is None:
         return host, PORT
-    if not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65535):
+    if not (re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
         raise _nonsense(text, f"{port!r} is not a port, 1 to 65535")
     return host, int(port)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_ip(family: int, host: str) -> bool:
@@ -159,7 +169,12 @@ def resolve(target: Target, timeout: float) -> list[Target]:
     # getaddrinfo cannot be given a deadline, only left behind: the thread ends
     # when the system's resolver gives up.
     thread = Thread(target=look_up, name=f"resolve {target.host}", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as reason:
+        raise ChronyConnectionError(
+            f"{target}: the name cannot be resolved: {reason}. Give an IP address"
+        ) from reason
     thread.join(timeout)
     if not found:
         raise ChronyTimeoutError(

@@ -1,8 +1,7 @@
 """Turns the record that a session has received into its dataclass.
 
 How to read a layout of a report is worked out once, from libchrony's
-introspection and the table in ``models.py``, and kept as a plan. Everything
-here runs under the lock of ``_library.py``.
+introspection and the table in ``models.py``, and kept as a plan.
 """
 
 from __future__ import annotations
@@ -10,9 +9,12 @@ from __future__ import annotations
 import sys
 from dataclasses import fields
 from enum import Enum, Flag
+from functools import partial
+from itertools import chain
 from types import UnionType
 
 from ._libchrony import ffi
+from ._library import locked
 from .models import FieldContent, FieldType, Value, refid_name
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
@@ -82,7 +84,7 @@ def decode_generic(
     for index in range(lib.chrony_get_record_number_fields(session)):
         name = _field_name(lib, session, index)
         kind = FieldType(lib.chrony_get_field_type(session, index))
-        content = FieldContent(lib.chrony_get_field_content(session, index))
+        content = FieldContent(_content(lib, session, index))
         if content is FieldContent.NONE and name.startswith("reserved"):
             continue
         wanted = _GENERIC.get(kind)
@@ -112,7 +114,9 @@ def _constant_names(
     lib: Any, session: Any, index: int, content: FieldContent, value: Any
 ) -> dict[int, str]:
     """Return the names that libchrony has for an enum or the flags that are set."""
-    if content is FieldContent.ENUM:
+    if not isinstance(value, int):
+        constants = []
+    elif content is FieldContent.ENUM:
         constants = [value]
     elif content is FieldContent.FLAGS:
         constants = [1 << bit for bit in range(64) if value >> bit & 1]
@@ -124,6 +128,12 @@ def _constant_names(
         if name:
             names[constant] = ffi.string(name).decode()
     return names
+
+
+def _content(lib: Any, session: Any, index: int) -> int:
+    # For an address it formats the text, to see whether there is one.
+    content: int = locked(partial(lib.chrony_get_field_content, session, index))
+    return content
 
 
 def _field_name(lib: Any, session: Any, index: int) -> str:
@@ -170,7 +180,7 @@ def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
     kind = lib.chrony_get_field_type(session, index)
     if kind == lib.CHRONY_TYPE_UINTEGER and issubclass(wanted, Enum):
         return lib.chrony_get_field_uinteger, _member_of(wanted)
-    content = lib.chrony_get_field_content(session, index)
+    content = _content(lib, session, index)
     measure = content in (
         lib.CHRONY_CONTENT_MEASURE_SECONDS,
         lib.CHRONY_CONTENT_MEASURE_PPM,
@@ -208,7 +218,7 @@ def _member_of(enum: type[Enum]) -> Callable[[int], Enum]:
             # enum keeps every combination of flags that it ever made; those of
             # 32 bits, which the network chooses, would fill the memory.
             if issubclass(enum, Flag) and len(known) > 4096:
-                del known[value]
+                known.pop(value, None)
         return found
 
     return member
@@ -239,11 +249,10 @@ def _string_reader(lib: Any) -> Callable[[Any, int], str]:
     get, string = lib.chrony_get_field_string, ffi.string
 
     def read(session: Any, index: int) -> str:
-        # The interpreter must not run between the two calls: a signal handler
-        # that reads a clock there would change libchrony's static buffer. NULL
-        # is an unspecified address.
+        # The text must be copied before anybody else calls libchrony, so it is
+        # all one function of C. NULL is an unspecified address.
         texts = map(string, filter(None, map(get, (session,), (index,))))
-        return str(next(texts, b""), "ascii", "replace")
+        return str(locked(partial(next, chain(texts, (b"",)))), "ascii", "replace")
 
     return read
 

@@ -14,15 +14,18 @@ from .exceptions import ChronyLibraryError
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 SONAME = "libchrony.so.0"
 VARIABLE = "PYCHRONY_LIBCHRONY"
 
 # libchrony formats every address into one static buffer of the process
 # (get_field_string in message.c), and cffi lets other threads run during a
-# call. So one lock is held around every step of every session, never around a
-# wait. It is reentrant because a signal handler may read a clock too.
+# call. So one lock is held around every call that may touch it, never around a
+# wait.
 lock = RLock()
 
 # A thread that does not exist in a forked child must not hold the lock there.
@@ -31,6 +34,20 @@ os.register_at_fork(
     after_in_parent=lock.release,
     after_in_child=lock.release,
 )
+
+_NEVER = object()
+
+
+def locked(function: Callable[[], T]) -> T:
+    """Return what ``function`` does, called under the lock; it must not raise.
+
+    With a function of C this is one step for the interpreter. A bytecode under
+    the lock could run a signal handler, or a finalizer, that waits for a thread
+    that waits for the lock, or that reads a clock and changes the buffer.
+    """
+    steps = iter(lock.acquire, False), iter(function, _NEVER), iter(lock.release, 0)
+    return next(zip(*steps, strict=False))[1]
+
 
 # ABI mode has no compiler to hold the declared chrony_err against the real
 # one, but libchrony's own error texts can: a word from each error that is
@@ -54,7 +71,7 @@ _GET_IT = {
 _BORROW_IT = (
     "it has no package here: borrow the library inside an older pychrony with "
     "'pip install --no-deps --target DIR pychrony==2.0.3' and set "
-    f"{VARIABLE} to DIR/pychrony.libs/libchrony-*.so*, or build it from source"
+    f"{VARIABLE} to $(echo DIR/pychrony.libs/libchrony-*.so*), or build it from source"
 )
 
 
@@ -85,9 +102,12 @@ def _open() -> tuple[Any, str, Exception | None]:
     """Return the library, or None with what was tried and the reason."""
     name = os.environ.get(VARIABLE) or SONAME
     try:
+        if "/" in name and not os.path.isfile(name):
+            # To open a FIFO would wait for its other end.
+            raise FileNotFoundError("cannot open shared object file: no such file")
         lib = ffi.dlopen(name)
         _verify(lib)
-    except (OSError, ffi.error) as reason:
+    except (OSError, ValueError, ffi.error) as reason:
         return None, name, reason
     return lib, name, None
 
@@ -102,7 +122,7 @@ def load() -> Any:
         ChronyLibraryError: there is no usable one.
     """
     if _lib is None:
-        if os.environ.get(VARIABLE):
+        if name != SONAME:
             advice = f"correct or unset {VARIABLE}, which names it"
         else:
             advice = how_to_get()
@@ -126,14 +146,19 @@ def reports() -> list[str]:
 
 
 def library_path() -> str:
-    """Return the file that libchrony was loaded from.
+    """Return the file that libchrony was loaded from, its name if unknown.
 
     Raises:
         ChronyLibraryError: there is no usable one.
     """
+    from contextlib import suppress
+
     load()
     if "/" not in name:
-        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        with (
+            suppress(OSError),
+            open("/proc/self/maps", encoding="utf-8", errors="replace") as maps,
+        ):
             for line in maps:
                 file = line.rstrip("\n").partition("/")[2]
                 if file.rpartition("/")[2].startswith("libchrony"):

@@ -14,22 +14,22 @@ import errno
 import os
 import warnings
 import weakref
+from collections import deque
 from functools import partial
 from select import POLLIN, POLLOUT
 from time import monotonic
 
 from ._decode import decode, decode_generic
 from ._libchrony import ffi
-from ._library import load, lock, reports
+from ._library import load, locked, reports
 from .exceptions import (
     ChronyConnectionError,
     ChronyDataError,
     ChronyError,
     ChronyPermissionError,
     ChronyTimeoutError,
-    ChronyUsageError,
 )
-from .models import BY_ADDRESS, REPORTS, SourceStats, Transport
+from .models import BY_ADDRESS, REPORTS, SourceMode, SourceStats, Transport
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ LIST_READS = 10
 
 _NOT_AUTHORIZED = (
     "chronyd says 'Not authorized'. Read it over chronyd's Unix socket, as root or "
-    "the user that chronyd runs as; from chronyd 4.7 on, its directive opencommands "
-    "can open it to UDP"
+    "the user that chronyd runs as. From chronyd 4.7 on, its directive opencommands "
+    "can open it to UDP: it replaces the list of what is open, and authdata and "
+    "ntpdata need sourcestats in it, too"
 )
 
 # libchrony may keep the pointer to a name (follow_report in client.c), so they
@@ -76,49 +77,53 @@ class Session:
         self.timeout = timeout
         self.retries = retries
         self._lib = load()
-        if target.transport is Transport.UNIX_SOCKET:
-            self._fd = self._open_unix()
-        else:
-            self._fd = self._open_udp()
-        # The chrony_session, or none when it was destroyed.
-        self._handle: list[Any] = []
-        # Runs at garbage collection, and at exit of the interpreter, when
-        # daemon threads may still be reading.
+        self.pid = os.getpid()
+        self._holder = ffi.new("chrony_session **")
+        self._fds: list[int] = []
+        self._held = self._holder, self._fds, self.pid
+        # It exists before what it releases: a signal handler may raise an
+        # exception at any bytecode.
         self._finalizer = weakref.finalize(
-            self, _forsake, self._lib, self._handle, self._fd, os.getpid(), str(target)
+            self, _forsake, self._lib, self._held, weakref.ref(self), str(target)
         )
         try:
+            if target.transport is Transport.UNIX_SOCKET:
+                self._open_unix()
+            else:
+                self._open_udp()
+            self._fd = self._fds[0]
             self._init()
         except BaseException:
             self.close()
             raise
 
-    def _open_unix(self) -> int:
-        fd: int = self._lib.chrony_open_socket(os.fsencode(self.target.host))
+    def _open_unix(self) -> None:
+        # Opened and kept in one function of C: nothing comes in between.
+        path = os.fsencode(self.target.host)
+        self._fds.extend(map(self._lib.chrony_open_socket, (path,)))
+        fd = self._fds[0]
         if fd < 0:
-            reason = OSError(ffi.errno, os.strerror(ffi.errno))
-            raise _unreachable(self.target, reason, fd)
+            self._fds.clear()
+            raise _unreachable(self.target, _os_error(), fd)
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
-        return fd
 
-    def _open_udp(self) -> int:
+    def _open_udp(self) -> None:
         import socket
 
         try:
             with socket.socket(self.target.family, socket.SOCK_DGRAM) as udp:
                 udp.setblocking(False)
                 udp.connect(self.target.socket_address())
-                return udp.detach()
+                self._fds.extend(map(socket.SocketType.detach, (udp,)))
         except OSError as reason:
             raise _unreachable(self.target, reason, -1) from reason
 
     def _init(self) -> None:
-        holder = ffi.new("chrony_session **")
-        code = self._lib.chrony_init_session(holder, self._fd)
+        code = self._lib.chrony_init_session(self._holder, self._fd)
         if code != self._lib.CHRONY_OK:
             raise self._error(code, "a session")
-        self._handle.append(holder[0])
+        self._handle = self._holder[0]
 
     def _reset(self) -> None:
         """Begin a fresh libchrony session on the same socket.
@@ -126,22 +131,14 @@ class Session:
         After any error the old one may hold a pending request or a report to
         follow, and would return wrong results (client.c).
         """
-        _deinit(self._lib, self._handle)
+        _deinit(self._lib, self._holder)
         self._init()
-
-    def _call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function of libchrony on the session."""
-        with lock:
-            if not self._handle:
-                raise ChronyUsageError(f"{self.target}: the interpreter is exiting")
-            return function(self._handle[0], *arguments)
 
     def close(self) -> None:
         """Close the session and its socket. Does nothing the second time."""
-        release = self._finalizer.detach()
-        if release:
-            _, _, (lib, handle, fd, pid, _), _ = release
-            _release(lib, handle, fd, pid)
+        if self._finalizer.alive:
+            _release(self._lib, self._held)
+            self._finalizer.detach()
 
     def probe(self) -> Conversation[None]:
         """Return when a chronyd has answered, whatever the answer."""
@@ -152,7 +149,7 @@ class Session:
 
     def record(self, record: type[T]) -> Conversation[T]:
         """Read a report that is one record."""
-        report, _ = REPORTS[record]
+        report = REPORTS[record]
         return (yield from self._record(report, 0, partial(decode, record, self._lib)))
 
     def record_or_none(self, record: type[T]) -> Conversation[T | None]:
@@ -167,19 +164,21 @@ class Session:
 
     def records(self, record: type[T]) -> Conversation[list[T]]:
         """Read a report that is a list with one record for each source."""
-        report, key = REPORTS[record]
+        report = REPORTS[record]
 
         def read(index: int) -> Conversation[tuple[Any, T]]:
-            one = yield from self._record(
+            one: Any = yield from self._record(
                 report, index, partial(decode, record, self._lib)
             )
-            return tuple(getattr(one, name) for name in key), one
+            clock = getattr(one, "mode", None) is SourceMode.REFCLOCK
+            reference_id = getattr(one, "reference_id", one.address)
+            return _identity("" if clock else one.address, reference_id), one
 
         return (yield from self._list(report, read))
 
     def records_by_address(self, record: type[T]) -> Conversation[list[T]]:
         """Read a report that is a list with one record for each NTP source."""
-        report, _ = REPORTS[record]
+        report = REPORTS[record]
 
         def read(index: int) -> Conversation[tuple[Any, T | None]]:
             return self._by_address(report, index, partial(decode, record, self._lib))
@@ -194,10 +193,13 @@ class Session:
             if report in BY_ADDRESS:
                 return (yield from self._by_address(report, index, decoder))
             one = yield from self._record(report, index, decoder)
-            key = [
-                one[name].value for name in ("reference ID", "address") if name in one
-            ]
-            return tuple(key) or index, one
+            if "address" not in one and "reference ID" not in one:
+                return (False, index), one
+            address, reference_id = (
+                one[name].value if name in one else ""
+                for name in ("address", "reference ID")
+            )
+            return _identity(address, reference_id), one
 
         if report not in reports():
             raise ChronyDataError(
@@ -216,33 +218,41 @@ class Session:
     ) -> Conversation[list[T]]:
         """Read a list that is that of one moment.
 
-        ``read`` returns what tells a record from the others, and the record,
-        or None where the source has none.
+        ``read`` returns the identity of a source, and its record or None.
         """
         before: list[Any] | None = None
+        refusal: ChronyDataError | None = None
         for _ in range(LIST_READS):
             keys = found = None
+            count = yield from self._count(report)
             try:
-                found = yield from self._list_once(report, read)
+                found = yield from self._list_once(report, read, count)
             except ChronyDataError as error:
                 # To a request for a record: there is none with that index.
                 if error.error_code != self._lib.CHRONY_UNEXPECTED_STATUS:
                     raise
+                refusal = error
                 self._reset()
             if found is not None:
                 keys = [key for key, _ in found]
+                sources = [key for key in keys if not key[0]]
                 # Two reference clocks may share an ID for good; then the list
                 # is the same the second time.
-                if len(set(keys)) == len(keys) or keys == before:
+                if len(set(sources)) == len(sources) and (
+                    len(set(keys)) == len(keys) or keys == before
+                ):
                     return [one for _, one in found if one is not None]
             before = keys
         raise ChronyDataError(
             f"{self.target}: {report}: the list of sources changed during each of "
             f"{LIST_READS} reads. Try again when fewer are added and deleted"
-        )
+        ) from refusal
 
     def _list_once(
-        self, report: str, read: Callable[[int], Conversation[tuple[Any, T | None]]]
+        self,
+        report: str,
+        read: Callable[[int], Conversation[tuple[Any, T | None]]],
+        count: int,
     ) -> Conversation[list[tuple[Any, T | None]] | None]:
         """Read a list once; return None if it changed in a way that matters.
 
@@ -252,7 +262,6 @@ class Session:
         is that of the moment when its last record was read, if the count
         belongs to that moment, too.
         """
-        count = yield from self._count(report)
         found: list[tuple[Any, T | None]] = []
         for index in reversed(range(count)):
             found.append((yield from read(index)))
@@ -264,7 +273,7 @@ class Session:
         lib = self._lib
         yield from self._exchange(report, lib.chrony_request_report_number_records)
         # A uint32 of the network in an int: the largest are negative.
-        count: int = self._call(lib.chrony_get_report_number_records)
+        count: int = lib.chrony_get_report_number_records(self._handle)
         if not 0 <= count <= MOST_RECORDS:
             raise ChronyDataError(
                 f"{self.target}: {report}: chronyd claims to have "
@@ -287,7 +296,7 @@ class Session:
         waits = self._waits()
         while True:
             stats = yield from self._record("sourcestats", index, decode_stats)
-            key = stats.reference_id, stats.address
+            key = _identity(stats.address, stats.reference_id)
             if not stats.address:  # a reference clock
                 return key, None
             one = partial(decoder, address=stats.address)
@@ -296,7 +305,7 @@ class Session:
             except ChronyTimeoutError:
                 del waits[0]
                 if not waits:
-                    raise
+                    raise self._timeout(report, self._waits()) from None
 
     def _record(
         self,
@@ -308,7 +317,7 @@ class Session:
         lib = self._lib
         yield from self._exchange(report, lib.chrony_request_record, index, waits=waits)
         try:
-            return self._call(decoder)
+            return decoder(self._handle)
         except ValueError as reason:
             raise ChronyDataError(
                 f"{self.target}: {report}: the reply makes no sense: {reason}"
@@ -338,8 +347,9 @@ class Session:
         self, report: str, request: Any, arguments: Iterable[int], deadline: float
     ) -> Conversation[bool]:
         lib, name = self._lib, _NAMES.setdefault(report, report.encode())
+        send = partial(request, self._handle, name, *arguments)
         while True:
-            code = self._call(request, name, *arguments)
+            code = locked(send)
             if code == lib.CHRONY_OK:
                 return True
             if code != lib.CHRONY_SEND_FAILED or ffi.errno not in _AGAIN:
@@ -355,14 +365,15 @@ class Session:
 
     def _receive(self, report: str, deadline: float) -> Conversation[bool]:
         lib = self._lib
+        receive = partial(lib.chrony_process_response, self._handle)
         late = False
-        while self._call(lib.chrony_needs_response):
+        while lib.chrony_needs_response(self._handle):
             # The first wait is granted even if this process was held up past
             # the deadline: the response may be there. A flood of datagrams
             # that libchrony ignores ends at the deadline all the same.
             if late or not (yield self._fd, POLLIN, deadline):
                 return False
-            code = self._call(lib.chrony_process_response)
+            code = locked(receive)
             if code == lib.CHRONY_OK:
                 self._ignored += 1
             elif code != lib.CHRONY_RECV_FAILED or ffi.errno not in _AGAIN:
@@ -376,10 +387,14 @@ class Session:
         if code in (
             lib.CHRONY_SEND_FAILED,
             lib.CHRONY_RECV_FAILED,
-            lib.CHRONY_NO_RANDOM,
         ):
-            reason = OSError(ffi.errno, os.strerror(ffi.errno))
-            return _unreachable(self.target, reason, code)
+            return _unreachable(self.target, _os_error(), code)
+        if code == lib.CHRONY_NO_RANDOM:
+            reason = _os_error()
+            text = f"libchrony cannot open /dev/urandom: {reason.strerror}"
+            error = ChronyConnectionError(f"{self.target}: {text}", code)
+            error.__cause__ = reason
+            return error
         kind, text = {
             lib.CHRONY_UNAUTHORIZED: (ChronyPermissionError, _NOT_AUTHORIZED),
             lib.CHRONY_DISABLED: (ChronyDataError, "chronyd says that it is disabled"),
@@ -406,12 +421,12 @@ class Session:
         )
         if self._ignored:
             text += (
-                f"libchrony ignored {self._ignored} datagrams that were no answer to "
-                "them, or in another version of the protocol. Is it a chronyd, and "
-                "libchrony recent enough?"
+                f"libchrony ignored {self._ignored} datagrams: too late (raise the "
+                "timeout), no answer to them, or in another version of the protocol. "
+                "Is it a chronyd, and libchrony recent enough?"
             )
         elif self.target.transport is Transport.UNIX_SOCKET:
-            text += "Is chronyd hung or stopped?"
+            text += "Is chronyd hung or stopped, or was its directory removed?"
         else:
             text += (
                 "Is chronyd running there, does its cmdallow name this machine, do "
@@ -420,9 +435,22 @@ class Session:
         return ChronyTimeoutError(text)
 
 
+def _identity(address: Any, reference_id: Any) -> tuple[bool, Any]:
+    """Return whether others may have the same identity, and the identity.
+
+    No two NTP sources have the same address. A reference clock has none, and
+    libchrony shows as "?" one of a family that it does not know.
+    """
+    return (False, address) if address not in ("", "?") else (True, reference_id)
+
+
 def patience(timeout: float, retries: int) -> float:
     """Return the longest that one request with its resends can take [s]."""
     return timeout * (2.0 ** (retries + 1) - 1)
+
+
+def _os_error() -> OSError:
+    return OSError(ffi.errno, os.strerror(ffi.errno))
 
 
 def _unreachable(target: Target, reason: OSError, code: int) -> ChronyError:
@@ -436,38 +464,51 @@ def _unreachable(target: Target, reason: OSError, code: int) -> ChronyError:
         kind = ChronyPermissionError
         advice = (
             ". The socket is for root and the user that chronyd runs as (its group "
-            "does not help); tracking, sources, sourcestats and rtcdata need no "
-            "right over UDP, address 127.0.0.1"
+            "does not help); tracking, sources, sourcestats, activity, rtcdata and "
+            "smoothing need no right over UDP, address 127.0.0.1"
         )
     elif reason.errno == errno.EINVAL and unix:
         advice = (
             ". libchrony puts a socket of its own beside chronyd's, so the path must "
             "name a directory other than / and be about 60 bytes at most"
         )
-    error = kind(f"{target}: {reason.strerror}{advice}", code)
+    elif reason.errno == errno.EINVAL and target.host.startswith("fe80:"):
+        advice = ". A link-local address needs its interface, as in fe80::1%eth0"
+    error = kind(f"{target}: {reason.strerror or reason}{advice}", code)
     error.__cause__ = reason
     return error
 
 
-def _deinit(lib: Any, handle: list[Any]) -> None:
-    with lock:
-        if handle:
-            lib.chrony_deinit_session(handle.pop())
+def _deinit(lib: Any, holder: Any) -> None:
+    handle, holder[0] = holder[0], ffi.NULL
+    if handle:
+        lib.chrony_deinit_session(handle)
 
 
-def _release(lib: Any, handle: list[Any], fd: int, pid: int) -> None:
-    _deinit(lib, handle)
-    if os.getpid() == pid:
-        lib.chrony_close_socket(fd)
-    else:
-        # In a forked child: chrony_close_socket would remove the file of the
-        # Unix socket, which the parent still uses.
-        os.close(fd)
+def _release(lib: Any, held: tuple[Any, list[int], int]) -> None:
+    holder, fds, pid = held
+    _deinit(lib, holder)
+    # In a forked child, chrony_close_socket would remove the file of the Unix
+    # socket, which the parent still uses.
+    close = lib.chrony_close_socket if os.getpid() == pid else os.close
+    while fds:  # forgotten and closed in one function of C
+        deque(map(close, map(fds.pop, (0,))), 0)
 
 
-def _forsake(lib: Any, handle: list[Any], fd: int, pid: int, target: str) -> None:
-    _release(lib, handle, fd, pid)
-    if os.getpid() == pid:
+def _forsake(
+    lib: Any, held: tuple[Any, list[int], int], session: Any, target: str
+) -> None:
+    _, fds, pid = held
+    if not fds:  # close() was interrupted when all was done
+        return
+    mine = os.getpid() == pid
+    if session() is None:
+        _release(lib, held)
+    elif mine:
+        # The interpreter exits. Daemon threads may be using the session: only
+        # the file of its socket goes now, the rest goes with the process.
+        lib.chrony_close_socket(os.dup(fds[0]))
+    if mine:
         warnings.warn(
             f"unclosed connection to chronyd at {target}", ResourceWarning, stacklevel=2
         )

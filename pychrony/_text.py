@@ -66,13 +66,12 @@ def age(value: int) -> str:
 
 def tracking(record: TrackingStatus) -> str:
     """Return what ``chronyc -n tracking`` prints."""
-    moment = time.gmtime(record.ref_time_ns // 10**9)
     return "\n".join(
         f"{label:<16}: {value}"
         for label, value in {
             "Reference ID": f"{record.reference_id:08X} ({_reference(record)})",
             "Stratum": record.stratum,
-            "Ref time (UTC)": time.strftime("%a %b %d %H:%M:%S %Y", moment),
+            "Ref time (UTC)": _date(record.ref_time_ns // 10**9),
             "System time": f"{abs(record.offset):.9f} seconds "
             f"{'slow' if record.offset > 0 else 'fast'} of NTP time",
             "Last offset": f"{record.last_offset:+.9f} seconds",
@@ -87,6 +86,13 @@ def tracking(record: TrackingStatus) -> str:
             "Leap status": _LEAPS.get(record.leap_status, "Invalid"),
         }.items()
     )
+
+
+def _date(moment: int) -> str:
+    try:
+        return time.strftime("%a %b %d %H:%M:%S %Y", time.gmtime(moment))
+    except (OverflowError, OSError):  # beyond the years that the C library has
+        return f"{moment} s since 1970"
 
 
 def _reference(record: TrackingStatus) -> str:

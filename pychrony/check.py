@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from io import TextIOWrapper
 from math import isfinite
 from typing import TYPE_CHECKING, NoReturn
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the check and return its exit status; never raises an error."""
     try:
         state, text = _check(_arguments(argv))
-    except (pychrony.ChronyAddressError, _UsageError) as error:
+    except (pychrony.ChronyAddressError, ValueError, _UsageError) as error:
         state, text = UNKNOWN, str(error)
     except pychrony.ChronyConnectionError as error:
         state, text = CRITICAL, error.message
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         state, text = UNKNOWN, "interrupted"
     except Exception as error:
         state, text = UNKNOWN, f"unexpected {type(error).__name__}: {error}"
+    if isinstance(sys.stdout, TextIOWrapper):  # what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         print(f"CHRONY {_NAMES[state]} - {text}", flush=True)
     except BrokenPipeError:  # as in "| head -n 1": the reader has what it wants
@@ -111,7 +114,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-r",
         "--retries",
-        type=int,
+        type=_natural,
         default=2,
         metavar="N",
         help="send a request again so often (%(default)s)",
@@ -145,6 +148,12 @@ def _positive(text: str) -> float:
     return value
 
 
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a natural number")
+    return int(text)
+
+
 def _check(arguments: argparse.Namespace) -> tuple[int, str]:
     """Read the clock; return the state and what to print after it."""
     with pychrony.ChronyConnection(
@@ -153,10 +162,16 @@ def _check(arguments: argparse.Namespace) -> tuple[int, str]:
         tracking = connection.get_tracking()
         sources = connection.get_sources()
     state, reason = _judge(tracking, sources, arguments.warning, arguments.critical)
-    text = f"{reason} | {_performance(tracking, sources, arguments)}"
+    lines = [f"{_unbarred(reason)} | {_performance(tracking, sources, arguments)}"]
     if arguments.verbose:
-        text = "\n".join([text, _text.tracking(tracking), "", _text.sources(sources)])
-    return state, text
+        report = [_text.tracking(tracking), "", _text.sources(sources)]
+        lines += map(_unbarred, report)
+    return state, "\n".join(lines)
+
+
+def _unbarred(text: str) -> str:
+    # What follows a bar is performance data, to a monitoring system.
+    return text.replace("|", "/")
 
 
 def _judge(

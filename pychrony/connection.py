@@ -73,7 +73,9 @@ class ChronyConnection:
         timeout: seconds to wait for an answer before sending the request
             again, more than 0.
         retries: how often to send it again; the wait doubles each time, as in
-            chronyc. The defaults give up after 1 + 2 + 4 seconds.
+            chronyc. The defaults give up after 1 + 2 + 4 seconds. That is for
+            one request: a list makes one for each source, and where several
+            addresses are tried, each silent one is waited for.
 
     Raises:
         ChronyAddressError: ``address`` is nonsense.
@@ -88,9 +90,10 @@ class ChronyConnection:
         timeout: float = 1.0,
         retries: int = 2,
     ) -> None:
-        if (
-            retries < 0
-            or not 0 < timeout <= patience(timeout, min(retries, 99)) <= _A_DAY
+        if not (
+            0 <= retries < 99
+            and 0 < timeout <= _A_DAY
+            and patience(timeout, retries) <= _A_DAY
         ):
             raise ValueError(
                 f"timeout {timeout!r} s and {retries!r} retries: the timeout must be "
@@ -105,9 +108,7 @@ class ChronyConnection:
         self._session: Session | None = None
         self._connected: Target | None = None
         self._closed = False
-        self._busy = False
-        self._lock = RLock()
-        self._pid = os.getpid()
+        self._turns: dict[int, _Turn] = {}
 
     def __repr__(self) -> str:
         place = self._connected or " | ".join(map(str, self._targets))
@@ -116,12 +117,12 @@ class ChronyConnection:
 
     @property
     def address(self) -> str | None:
-        """The address in use, as it was given or found; ``None`` if not connected."""
+        """The address in use, as given or found; ``None`` while there is none."""
         return self._connected.text if self._connected else None
 
     @property
     def transport(self) -> Transport | None:
-        """The transport in use; ``None`` if not connected."""
+        """The transport in use; ``None`` while there is none."""
         return self._connected.transport if self._connected else None
 
     @property
@@ -160,13 +161,13 @@ class ChronyConnection:
         In a forked child this closes the descriptor only: the parent's
         connection goes on.
         """
-        if self._pid != os.getpid():
+        if self._session is not None and self._session.pid != os.getpid():
             self._drop()
-            self._own()
-        with self._lock:
+        turn = self._own()
+        with turn.lock:
             self._closed = True
             self._connected = None
-            if not self._busy:  # else called by a signal handler: _turn does it
+            if not turn.busy:  # else called by a signal handler: _turn does it
                 self._drop()
 
     def get_tracking(self) -> TrackingStatus:
@@ -274,9 +275,9 @@ class ChronyConnection:
 
     def _turn(self, action: Callable[[Session], T]) -> T:
         """Run ``action`` on an open session, alone; drop the session if it fails."""
-        self._own()
-        with self._lock:
-            if self._busy:
+        turn = self._own()
+        with turn.lock:
+            if turn.busy:
                 raise ChronyUsageError(
                     f"{self!r} is in the middle of a call that a signal handler "
                     "interrupted. Use another connection in the handler"
@@ -285,7 +286,7 @@ class ChronyConnection:
                 raise ChronyUsageError(
                     f"{self!r}: use it in a 'with' block or a new one"
                 )
-            self._busy = True
+            turn.busy = True
             try:
                 if self._session is None:
                     self._session = self._open()
@@ -296,7 +297,7 @@ class ChronyConnection:
                 self._drop()
                 raise
             finally:
-                self._busy = False
+                turn.busy = False
                 if self._closed:
                     self._drop()
 
@@ -315,18 +316,27 @@ class ChronyConnection:
         if session is not None:
             session.close()
 
-    def _own(self) -> None:
-        """Make sure that this process may use the connection."""
+    def _own(self) -> _Turn:
+        """Return this process's turn at the connection, if it may use it."""
         pid = os.getpid()
-        if self._pid != pid:
-            if self._session is not None:
-                raise ChronyUsageError(
-                    f"{self!r} was opened by process {self._pid}, this is its child "
-                    f"{pid}. Close it here, which leaves the parent's alone, or open "
-                    "another"
-                )
-            # A thread of the parent, not there any more, may hold the lock.
-            self._lock, self._busy, self._pid = RLock(), False, pid
+        session = self._session
+        if session is not None and session.pid != pid:
+            raise ChronyUsageError(
+                f"{self!r} was opened by process {session.pid}, this is its child "
+                f"{pid}. Close it here, which the parent does not notice, or open "
+                "another"
+            )
+        # In a child, a thread of the parent that is not there any more may hold
+        # the parent's lock. setdefault gives all threads of a child the same.
+        return self._turns.get(pid) or self._turns.setdefault(pid, _Turn())
+
+
+class _Turn:
+    """Whose turn it is among the threads of one process."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.busy = False
 
 
 def _drive(conversation: Conversation[T]) -> T:

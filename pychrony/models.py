@@ -139,9 +139,9 @@ class SourceMode(_OpenEnum):
 class SelectState(_OpenEnum):
     """What became of a source in the last selection (chronyc: ``selectdata``).
 
-    The value is the code of chronyc's letter. The first nine cannot be
-    selected, the next four could be but are not used, the last two are used;
-    libchrony has no name for ``L``, ``r`` and ``?``.
+    The value is the code of chronyc's letter. COMBINED and BEST are used; W, P,
+    U, D and L could be, but are not; the others cannot be selected. libchrony
+    has no name for ``L``, ``r`` and ``?``.
 
     Attributes:
         IGNORED: ``N``, has the option noselect.
@@ -150,16 +150,19 @@ class SelectState(_OpenEnum):
         UNACCEPTABLE_DISTANCE: ``d``, root distance above ``maxdistance``.
         JITTERY: ``~``, jitter above ``maxjitter``.
         WAITING_FOR_OTHERS: ``w``, waits for others to leave state ``M``.
-        STALE: ``S``, has older measurements than others.
+        STALE: ``S``, has older measurements than others, or did not answer for
+            too many polls (``maxunreach``).
         ORPHAN: ``O``, stratum not below the orphan stratum (``local``).
-        NOT_TRUSTED: ``T``, does not agree with sources that have ``trust``.
+        NOT_TRUSTED: ``T``, does not fully agree with sources that have
+            ``trust``.
         FALSETICKER: ``x``, does not agree with the majority.
         MISSING_SELECTABLE_SOURCES: ``W``, waits for others to be selectable.
         NOT_PREFERRED: ``P``, another one has the option ``prefer``.
         WAITING_FOR_UPDATE: ``U``, waits for a new measurement.
         LARGE_DISTANCE: ``D``, root distance too large to be combined.
         OUTLIER: ``L``, differs too much from the best to be combined.
-        UNREACHABLE: ``r``, not reachable.
+        UNACCEPTABLE_STRATUM: ``r``, stratum outside of the allowed range
+            (``minstratum``, ``maxstratum``; chronyd 4.9).
         UNKNOWN: ``?``, not yet through any selection.
         COMBINED: ``+``, combined with the best source.
         BEST: ``*``, the source that the clock follows.
@@ -180,7 +183,7 @@ class SelectState(_OpenEnum):
     WAITING_FOR_UPDATE = ord("U")
     LARGE_DISTANCE = ord("D")
     OUTLIER = ord("L")
-    UNREACHABLE = ord("r")
+    UNACCEPTABLE_STRATUM = ord("r")
     UNKNOWN = ord("?")
     COMBINED = ord("+")
     BEST = ord("*")
@@ -287,9 +290,10 @@ class NTPFlag(IntFlag):
         TEST5: authentication is right.
         TEST6: the source is synchronised.
         TEST7: root delay, root dispersion and stratum are in range.
-        TESTA: peer delay is in range.
+        TESTA: peer delay is below its maximum.
         TESTB: the ratio of its delay to the smallest is in range.
-        TESTC: its delay is not far from the others, in standard deviations.
+        TESTC: the delay is in range of the deviation, or the quantile, of the
+            others.
         TESTD: no synchronisation loop.
         INTERLEAVED: the packet was in interleaved mode.
         AUTHENTICATED: the packet was authenticated.
@@ -484,7 +488,7 @@ class Source(_Record):
         mode: what kind of source it is.
         flags: reserved by chronyd, 0.
         reachability: the last eight polls, one bit each, the latest lowest;
-            255 (377 octal) when all were answered.
+            255 (377 octal) when all had a valid response.
         last_sample_ago: age of the last good sample [s]; 4294967295 when there
             was none.
         orig_latest_meas: offset of the last sample as measured [s]; positive:
@@ -527,16 +531,20 @@ class SourceStats(_Record):
     """What the past samples of one source say (report ``sourcestats``).
 
     Attributes:
-        reference_id: reference ID of the source, 32 bits.
+        reference_id: reference ID of the source, 32 bits; 0 while its name is
+            not resolved.
         address: IP address; empty for a reference clock; ``ID#`` and a number
             while its name is not resolved.
         samples: number of samples kept.
         runs: number of runs of residuals with the same sign; far fewer than
             ``samples`` means that a straight line fits them badly.
         span: time from the oldest to the newest sample [s].
-        std_dev: estimated standard deviation of a sample [s], not negative.
-        resid_freq: residual frequency of the source [ppm].
-        skew: estimated error bound of the frequency [ppm], not negative.
+        std_dev: estimated standard deviation of a sample [s], not negative; 4
+            without samples.
+        resid_freq: residual frequency [ppm]; negative: our clock is slow
+            relative to the source.
+        skew: estimated error bound of the frequency [ppm], not negative; 2000
+            without samples.
         offset: estimated offset of the source [s].
         offset_err: estimated error bound of ``offset`` [s], not negative.
     """
@@ -566,7 +574,7 @@ class RTCData(_Record):
         samples: number of measurements kept.
         runs: number of runs of residuals with the same sign.
         span: time that the measurements cover [s].
-        offset: how far the RTC is ahead of the system clock [s].
+        offset: how far the RTC was ahead of the system clock at ``ref_time`` [s].
         freq_offset: how much the RTC gains against the system clock [ppm].
         ref_time_ns: ``ref_time`` in exact nanoseconds.
     """
@@ -597,11 +605,12 @@ class SelectData(_Record):
             while its name is not resolved.
         state: what became of it.
         authentication: whether its packets are authenticated.
-        leap_status: what it says about the end of the day.
+        leap_status: what it says about the end of the day; UNSYNC while there
+            is no sample.
         configured_options: options of its configuration.
         effective_options: options in effect (``authselectmode`` changes them).
-        last_sample_ago: age of its last sample at the selection [s]; 4294967295
-            when there was none.
+        last_sample_ago: age of its last sample at the selection [s]; 0 when
+            there was none.
         score: score against the best source; reselection at 10.
         low_limit: lower end of the interval that should hold the offset [s].
         high_limit: upper end of that interval [s].
@@ -648,14 +657,16 @@ class AuthData(_Record):
             number while its name is not resolved.
         mode: how its packets are authenticated.
         key_type: algorithm of the key.
-        key_id: number of the key; with NTS the number of key establishments.
+        key_id: number of the key; with NTS the number of key establishments
+            that worked.
         key_length: length of the key [bit].
         ke_attempts: key establishments tried since the last that worked; more
             than 1 means trouble.
-        last_ke_ago: age of the last key establishment [s]; 4294967295 when
-            there was none.
+        last_ke_ago: age of the last key establishment that worked [s];
+            4294967295 when there was none, as with symmetric keys.
         cookies: NTS cookies at hand, 8 when all is well.
-        cookie_length: length of the last cookie [byte].
+        cookie_length: length of the cookie for the next request [byte], 0
+            without one.
         nak: whether an NTS NAK came since the last request.
     """
 
@@ -675,8 +686,9 @@ class AuthData(_Record):
 class NTPData(_Record):
     """The last valid packet of one NTP source (report ``ntpdata``).
 
-    The four counters of kernel and hardware timestamps are ``None`` where
-    chronyd is older than 4.4 or so and does not send them.
+    Without a packet, the figures of it are 0. The four counters of kernel and
+    hardware timestamps are ``None`` before chronyd 4.6, which does not send
+    them.
 
     Attributes:
         address: IP address of the source, as in ``sourcestats``; ``ID#`` and a
@@ -755,11 +767,11 @@ class NTPData(_Record):
 class ServerStats(_Record):
     """What chronyd did as a server (report ``serverstats``).
 
-    The counters start at 0 with chronyd; in chronyd before 4.5 or so they wrap
-    at 2**32. Those that an older chronyd does not send are ``None``.
+    The counters start at 0 with chronyd; before chronyd 4.4 they wrap at 2**32.
+    Those that an older chronyd does not send are ``None``.
 
     Attributes:
-        ntp_received: NTP requests received.
+        ntp_received: valid NTP requests received.
         ntp_dropped: NTP requests dropped (``ratelimit``).
         command_received: command requests received.
         command_dropped: command requests dropped (``cmdratelimit``).
@@ -807,8 +819,10 @@ class Smoothing(_Record):
 
     Attributes:
         flags: whether it is active, and only for leap seconds.
-        offset: offset of the served time from the clock [s].
-        freq_offset: frequency offset of the served time [ppm].
+        offset: offset of the served time [s]; positive: it is ahead of the true
+            time.
+        freq_offset: frequency offset of the served time [ppm]; negative: it is
+            slower.
         wander: change of that frequency offset [ppm/s].
         last_update_ago: time since the smoothing was updated [s].
         remaining_time: time until the served time is the clock's again [s].
@@ -882,17 +896,16 @@ class Value(_Record):
 # Reports with a record for each NTP source, which chronyd gives by address.
 BY_ADDRESS = frozenset({"authdata", "ntpdata"})
 
-# libchrony's name of each report, and the attributes that tell one record of a
-# list from another.
-REPORTS: "dict[type[Any], tuple[str, tuple[str, ...]]]" = {
-    TrackingStatus: ("tracking", ()),
-    Source: ("sources", ("mode", "address")),
-    SourceStats: ("sourcestats", ("reference_id", "address")),
-    SelectData: ("selectdata", ("reference_id", "address")),
-    Activity: ("activity", ()),
-    AuthData: ("authdata", ()),
-    NTPData: ("ntpdata", ()),
-    ServerStats: ("serverstats", ()),
-    RTCData: ("rtcdata", ()),
-    Smoothing: ("smoothing", ()),
+# libchrony's name of each report.
+REPORTS: "dict[type[Any], str]" = {
+    TrackingStatus: "tracking",
+    Source: "sources",
+    SourceStats: "sourcestats",
+    SelectData: "selectdata",
+    Activity: "activity",
+    AuthData: "authdata",
+    NTPData: "ntpdata",
+    ServerStats: "serverstats",
+    RTCData: "rtcdata",
+    Smoothing: "smoothing",
 }

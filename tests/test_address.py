@@ -63,6 +63,10 @@ def test_address(address: str | Path, family: int, host: str, port: int | None) 
         ("127.0.0.1:99999", "'99999' is not a port"),
         ("127.0.0.1:100000000000000000000", "is not a port"),
         ("127.0.0.1:0", "is not a port"),
+        ("127.0.0.1:0000099999", "is not a port"),
+        ("/tmp/\ud800", "lone surrogate"),
+        ("fe80::1%" + "7" * 5000, "not an IPv6 address"),
+        ("./chronyd.sock", "a path begins with /"),
         ("127.0.0.1:-1", "is not a port"),
         ("127.0.0.1:abc", "'abc' is not a port"),
         ("127.0.0.1:", "'' is not a port"),
@@ -104,6 +108,11 @@ def test_unknown_interface() -> None:
     with pytest.raises(ChronyConnectionError) as caught:
         get_tracking("fe80::1%nothere9")
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_link_local_address_without_its_interface() -> None:
+    with pytest.raises(ChronyConnectionError, match=r"as in fe80::1%eth0"):
+        get_tracking("fe80::1")
 
 
 def test_numeric_scope() -> None:

@@ -189,8 +189,9 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
         (["-c", "-1"], "'-1' is not a positive number"),
         (["-w", "1"], "the warning threshold, 1 s, is above the critical one, 0.2 s"),
         (["-t", "0"], "'0' is not a positive number"),
-        (["-r", "-1"], "the retries not negative"),
-        (["-r", "x"], "invalid int value"),
+        (["-r", "-1"], "'-1' is not a natural number"),
+        (["-r", "99"], "all waits a day at most"),
+        (["-r", "x"], "'x' is not a natural number"),
         (["127.0.0.1:x"], "'x' is not a port"),
         (["one", "two"], "unrecognized arguments: two"),
     ],
@@ -326,3 +327,24 @@ def test_real_daemon(parts: Parts, socket: bool) -> None:
         assert status == WARNING
         assert "local mode" in output
         assert "Stratum         : 7\n" in output
+
+
+def test_what_the_terminal_cannot_show() -> None:
+    for address, shown in (("/tmp/\udcff", "/tmp/\\udcff"), ("ü.example", "\\xfc")):
+        status, output = check(address, PYTHONIOENCODING="ascii:strict")
+        assert status in (CRITICAL, UNKNOWN)
+        assert shown in output
+
+
+def test_a_bar_is_only_before_the_performance_data() -> None:
+    tracking = make_tracking(reference_id=0x417C4200, reference_ip="")  # "A|B"
+    clock = make_source(address="A|B", mode=SourceMode.REFCLOCK)
+    with ScriptedDaemon(tracking=tracking, sources=[clock]) as daemon:
+        _, output = check("-v", daemon.address)
+    assert "source A/B," in output
+    assert output.count("|") == 1
+
+
+def test_time_beyond_the_calendar() -> None:
+    far = make_tracking(ref_time_ns=2**62 * 10**9)
+    assert f"{2**62} s since 1970" in _text.tracking(far)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import socket
-import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from chronyc import agree, wait
 from chronyd import Chronyd
+from clock import Clock
 from provision import Parts
 
 from pychrony import (
@@ -27,31 +26,6 @@ from pychrony import (
     _text,
     get_tracking,
 )
-
-LEAPS = {
-    "Normal": LeapStatus.NORMAL,
-    "Insert second": LeapStatus.INSERT,
-    "Delete second": LeapStatus.DELETE,
-    "Not synchronised": LeapStatus.UNSYNC,
-}
-
-
-class Clock:
-    """A reference clock for chronyd's driver SOCK, as gpsd would be."""
-
-    MAGIC = 0x534F434B
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def tick(self, offset: float) -> None:
-        """Send one sample: our clock is ``offset`` seconds behind."""
-        seconds, fraction = divmod(time.time(), 1)
-        sample = struct.pack(
-            "@lldiiii", int(seconds), int(fraction * 1e6), offset, 0, 0, 0, self.MAGIC
-        )
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-            client.sendto(sample, self.path)
 
 
 @pytest.fixture(scope="module")
@@ -103,111 +77,6 @@ def network(
         yield daemons
 
 
-def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not come in time"
-        time.sleep(0.05)
-
-
-def rows(daemon: Chronyd, report: str, names: tuple[str, ...]) -> list[dict[str, str]]:
-    lines = daemon.chronyc("-c", *report.split()).splitlines()
-    return [dict(zip(names, line.split(","), strict=True)) for line in lines]
-
-
-def agree(
-    daemon: Chronyd,
-    report: str,
-    names: tuple[str, ...],
-    read: Callable[[], list[dict[str, float | str]]],
-) -> None:
-    """Read between two runs of chronyc; what did not change meanwhile is equal.
-
-    What changed is a number that grows or falls with time: ours is between.
-    """
-    before = after = ours = []
-    for _ in range(50):
-        before = rows(daemon, report, names)
-        ours = read()
-        after = rows(daemon, report, names)
-        if len(before) == len(ours) == len(after) and all(
-            matches(name, first[name], value, last[name])
-            for first, one, last in zip(before, ours, after, strict=True)
-            for name, value in one.items()
-        ):
-            assert ours
-            assert all(set(one) == set(names) for one in ours)
-            return
-        time.sleep(0.03)
-    pytest.fail(f"chronyc: {before}\nand then: {after}\npychrony: {ours}")
-
-
-def matches(name: str, before: str, value: float | str, after: str) -> bool:
-    if isinstance(value, str):
-        return value in (before, after)
-    low, high = sorted((float(before), float(after)))
-    digits = len(before.partition(".")[2])
-    rounding = 0.50001 * 10.0**-digits if digits else 0
-    # What chronyd recomputes between the two looks may leave the interval, but
-    # an update of the clock is then over by the next one.
-    return low - rounding <= value <= high + rounding
-
-
-TRACKING = (
-    *("reference_id", "name", "stratum", "ref_time", "offset", "last_offset"),
-    *("rms_offset", "frequency", "residual_freq", "skew", "root_delay"),
-    *("root_dispersion", "update_interval", "leap"),
-)
-
-
-def tracking_row(record: TrackingStatus) -> dict[str, float | str]:
-    (leap,) = (text for text, leap in LEAPS.items() if leap is record.leap_status)
-    name = record.reference_id_name if record.is_synchronized() else ""
-    return {
-        "reference_id": f"{record.reference_id:08X}",
-        "name": name,
-        "leap": leap,
-        **{
-            key: float(getattr(record, key))
-            for key in TRACKING
-            if key not in ("reference_id", "name", "leap")
-        },
-    }
-
-
-SOURCES = (
-    *("mode", "state", "address", "stratum", "poll", "reachability"),
-    *("last_sample_ago", "latest_meas", "orig_latest_meas", "latest_meas_err"),
-)
-
-
-def source_row(record: Source) -> dict[str, float | str]:
-    return {
-        "mode": _text.MODES[record.mode],
-        "state": _text.STATES[record.state],
-        "address": record.address,
-        "reachability": f"{record.reachability:o}",
-        **{
-            key: float(getattr(record, key))
-            for key in SOURCES
-            if key not in ("mode", "state", "address", "reachability")
-        },
-    }
-
-
-STATS = ("name", "samples", "runs", "span", "resid_freq", "skew", "offset", "std_dev")
-
-
-def stats_row(record: SourceStats) -> dict[str, float | str]:
-    name = record.address or record.reference_id.to_bytes(4, "big").decode().rstrip(
-        "\0"
-    )
-    return {
-        "name": name,
-        **{key: float(getattr(record, key)) for key in STATS if key != "name"},
-    }
-
-
 DAEMONS = ("synchronised", "local", "unsynchronised", "clock")
 
 
@@ -228,12 +97,7 @@ def test_tracking(
 ) -> None:
     daemon = network[name]
     with ChronyConnection(transport(daemon)) as connection:
-        agree(
-            daemon,
-            "tracking",
-            TRACKING,
-            lambda: [tracking_row(connection.get_tracking())],
-        )
+        agree(daemon, TrackingStatus, lambda: [connection.get_tracking()])
         tracking = connection.get_tracking()
     assert tracking.is_synchronized() == (name in ("synchronised", "clock"))
     assert tracking.is_local() == (name == "local")
@@ -245,12 +109,7 @@ def test_sources(
 ) -> None:
     daemon = network[name]
     with ChronyConnection(transport(daemon)) as connection:
-        agree(
-            daemon,
-            "sources -a",
-            SOURCES,
-            lambda: [source_row(one) for one in connection.get_sources()],
-        )
+        agree(daemon, Source, connection.get_sources)
 
 
 @pytest.mark.parametrize("name", ["synchronised", "clock"])
@@ -259,12 +118,7 @@ def test_source_stats(
 ) -> None:
     daemon = network[name]
     with ChronyConnection(transport(daemon)) as connection:
-        agree(
-            daemon,
-            "sourcestats -a",
-            STATS,
-            lambda: [stats_row(one) for one in connection.get_source_stats()],
-        )
+        agree(daemon, SourceStats, connection.get_source_stats)
 
 
 def test_every_kind_of_source_was_among_them(network: dict[str, Chronyd]) -> None:

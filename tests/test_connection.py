@@ -20,6 +20,8 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from chronyd import Chronyd
+from provision import Parts
 
 import pychrony
 from pychrony import (
@@ -141,6 +143,8 @@ def test_one_shot_functions(address: str) -> None:
         {"retries": -1},
         {"retries": 30},
         {"retries": 10**9},
+        {"timeout": 10**400},
+        {"timeout": 1e-300, "retries": 2000},
     ],
 )
 def test_patience_has_limits(patience: dict[str, Any]) -> None:
@@ -325,9 +329,40 @@ def test_list_that_never_holds_still() -> None:
             get_sources(daemon.address)
 
 
+@pytest.mark.parametrize("request_name", ["N_SOURCES", "SOURCE_DATA"])
+def test_refusal_is_not_taken_for_a_change_for_ever(request_name: str) -> None:
+    fault = faults.only(request_name, faults.status(1))
+    with (
+        ScriptedDaemon(misbehave=fault) as daemon,
+        pytest.raises(ChronyDataError) as caught,
+    ):
+        get_sources(daemon.address)
+    known = "refuses it with a status that libchrony does not know"
+    if request_name == "N_SOURCES":
+        assert known in str(caught.value)
+    else:
+        assert known in str(caught.value.__cause__)
+
+
 def test_two_reference_clocks_with_one_id() -> None:
     with ScriptedDaemon(sources=sources_of("A##B")) as daemon:
         assert letters_of(get_sources(daemon.address)) == "A##B"
+
+
+def test_the_same_wrong_list_twice_is_still_wrong() -> None:
+    """As happens with changes in step with the reads."""
+    with ScriptedDaemon(sources=sources_of("ABC")) as daemon:
+
+        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+            if request.name == "N_SOURCES" and len(daemon.requests) % 5 == 1:
+                daemon.sources = sources_of("ABC")
+            elif request.index == 2:  # A goes and D comes
+                daemon.sources = sources_of("BCD")
+            return (reply,)
+
+        daemon.misbehave = change
+        with pytest.raises(ChronyDataError, match="changed during each of 10 reads"):
+            get_sources(daemon.address)
 
 
 def test_empty_list() -> None:
@@ -724,6 +759,68 @@ def test_close_in_a_signal_handler_waits_for_the_call() -> None:
         assert connection._session is None
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupts_while_opening_and_closing_leave_nothing(address: str) -> None:
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupt
+
+    hits = 0
+    with ScriptedDaemon(address=address) as daemon:
+        connection = ChronyConnection(daemon.address)
+        for number in range(1500):
+            try:
+                with on_alarm(interrupt, 5e-6 + number % 100 * 4e-6):
+                    connection.__enter__()
+                    connection.close()
+            except Interrupt:
+                hits += 1
+            connection.close()
+        del connection
+        gc.collect()
+    assert hits > 100
+
+
+@pytest.mark.timeout(30)
+def test_finalizers_and_readers_may_share_a_lock(parts: Parts) -> None:
+    """No bytecode runs under the lock of the library, so no finalizer does."""
+    shared = threading.RLock()
+    stop = threading.Event()
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            with shared:
+                pass
+
+    # A thread of our own that answers could run the finalizer, too.
+    servers = "".join(f"server 127.0.0.{number} port 9\n" for number in range(2, 22))
+    with Chronyd(parts, servers) as daemon:
+
+        def read(index: int) -> None:
+            with ChronyConnection(daemon.address, timeout=20) as connection:
+                if index:
+                    for _ in range(5000):
+                        with shared:
+                            connection.get_tracking()
+                    stop.set()
+                while not stop.is_set():
+                    Cycle()
+                    connection.get_sources()
+
+        before = gc.get_threshold()
+        gc.set_threshold(50)
+        try:
+            in_threads(2, read)
+        finally:
+            gc.set_threshold(*before)
+
+
 def in_threads(number: int, work: Callable[[int], None]) -> None:
     """Run ``work`` in threads, all at once, and raise what it raised."""
     errors: list[BaseException] = []
@@ -847,6 +944,24 @@ def test_forked_child(address: str) -> None:
         assert connection.get_tracking().stratum == 2
         in_child(lambda: None)
         assert connection.get_tracking().stratum == 2
+
+
+def test_threads_of_a_child_take_turns() -> None:
+    def child() -> None:
+        sys.setswitchinterval(1e-6)
+        start = threading.Barrier(8)
+
+        def read(_: int) -> None:
+            start.wait()
+            assert connection.get_tracking().stratum == 2
+
+        in_threads(8, read)
+        connection.close()
+
+    with ScriptedDaemon() as daemon:
+        for _ in range(20):
+            connection = ChronyConnection(daemon.address, timeout=20)
+            in_child(child)
 
 
 def test_child_that_collects_the_parents_connection(address: str) -> None:

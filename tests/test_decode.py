@@ -146,7 +146,7 @@ def test_timespec_where_time_is_wider_than_long() -> None:
         expected = connection.get_tracking().ref_time_ns
         assert connection._session is not None
         read = _decode._timespec_reader(lib, 4, 8)
-        time = read(connection._session._handle[0], 4)
+        time = read(connection._session._handle, 4)
         assert ffi.typeof(time).cname == "struct timespec_time64"
         assert _decode._nanoseconds(time) == expected == 1_700_000_000_123_456_789
     assert _decode._timespec_reader(lib, 8, 8) == lib.chrony_get_field_timespec
@@ -202,7 +202,7 @@ class Misnamed:
 def test_field_of_another_type_or_none(
     record: type, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models.REPORTS, record, ("tracking", ()))
+    monkeypatch.setitem(models.REPORTS, record, "tracking")
     with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
         with pytest.raises(ChronyDataError) as caught:
             connection._turn(lambda session: _drive(Session.record(session, record)))

@@ -29,6 +29,7 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         env={name: value for name, value in environment.items() if value},
         capture_output=True,
         text=True,
+        errors="backslashreplace",
         check=False,
     )
 
@@ -100,6 +101,14 @@ def test_without_libchrony_the_first_use_says_how_to_get_it(
     assert missing in message
     assert "cannot open shared object file" in message
     assert "correct or unset PYCHRONY_LIBCHRONY" in message
+
+
+def test_library_that_can_never_be_opened(tmp_path: Path) -> None:
+    fifo = tmp_path / "libchrony.so.0"
+    os.mkfifo(fifo)
+    for nonsense in (str(fifo), str(tmp_path), "/tmp/\udcff.so"):
+        result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=nonsense)
+        assert result.returncode == 9, result.stderr
 
 
 def test_without_the_variable_the_soname_is_tried() -> None:

@@ -9,9 +9,16 @@ from contextlib import suppress
 import pytest
 from test_connection import short_directory
 
-from pychrony import AuthData, SmoothingFlag, _address, _decode
+from pychrony import (
+    AuthData,
+    ChronyConnection,
+    ChronyTimeoutError,
+    SmoothingFlag,
+    _address,
+    _decode,
+)
 from pychrony._session import Session
-from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, make_source
+from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, faults, make_source
 
 
 def test_full_queue_between_an_address_and_its_record() -> None:
@@ -50,6 +57,16 @@ def test_full_queue_between_an_address_and_its_record() -> None:
             session.close()
             os.unlink(path)
     assert [one.address for one in end.value.value] == ["192.0.2.99"]
+
+
+def test_timeout_of_a_pair_of_requests_counts_them_all() -> None:
+    fault = faults.only("AUTH_DATA", faults.silent)
+    with (
+        ScriptedDaemon(misbehave=fault, open_commands=ALL_COMMANDS) as daemon,
+        ChronyConnection(daemon.address, timeout=0.05, retries=2) as connection,
+        pytest.raises(ChronyTimeoutError, match=r"no answer to 3 requests in 0\.35 s"),
+    ):
+        connection.get_auth_data()
 
 
 def test_flags_of_the_network_do_not_fill_the_memory() -> None:

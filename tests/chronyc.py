@@ -1,0 +1,333 @@
+"""What chronyc prints of every report, against the records of pychrony."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from chronyd import Chronyd
+
+from pychrony import (
+    Activity,
+    AuthData,
+    AuthMode,
+    LeapStatus,
+    NTPData,
+    NTPFlag,
+    NTPMode,
+    SelectData,
+    SelectOption,
+    ServerStats,
+    Smoothing,
+    SmoothingFlag,
+    Source,
+    SourceStats,
+    Timestamping,
+    TrackingStatus,
+    _text,
+)
+
+LEAPS = {
+    LeapStatus.NORMAL: "Normal",
+    LeapStatus.INSERT: "Insert second",
+    LeapStatus.DELETE: "Delete second",
+    LeapStatus.UNSYNC: "Not synchronised",
+}
+AUTH_MODES = {AuthMode.NONE: "-", AuthMode.SYMMETRIC_KEY: "SK", AuthMode.NTS: "NTS"}
+NTP_MODES = {
+    NTPMode.NONE: "Invalid",
+    NTPMode.ACTIVE_SYMMETRIC: "Symmetric active",
+    NTPMode.PASSIVE_SYMMETRIC: "Symmetric passive",
+    NTPMode.SERVER: "Server",
+}
+TIMESTAMPING = {
+    Timestamping.NONE: "Invalid",
+    Timestamping.DAEMON: "Daemon",
+    Timestamping.KERNEL: "Kernel",
+    Timestamping.HARDWARE: "Hardware",
+}
+# The tests in the three groups of "NTP tests".
+TESTS = (
+    (NTPFlag.TEST1, NTPFlag.TEST2, NTPFlag.TEST3),
+    (NTPFlag.TEST5, NTPFlag.TEST6, NTPFlag.TEST7),
+    (NTPFlag.TESTA, NTPFlag.TESTB, NTPFlag.TESTC, NTPFlag.TESTD),
+)
+OPTIONS = {
+    SelectOption.NOSELECT: "N",
+    SelectOption.PREFER: "P",
+    SelectOption.TRUST: "T",
+    SelectOption.REQUIRE: "R",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """A report in chronyc: its command, columns, and how our record looks there.
+
+    A column is named after the field that it shows, with a colon where the
+    field is shown in several. What `texts` does not give is shown as a number.
+    """
+
+    command: str
+    columns: tuple[str, ...]
+    texts: Callable[[Any], dict[str, str]] = lambda _: {}
+
+
+def reference_id(address: str) -> int:
+    """The reference ID of an NTP source (RFC 5905), 0 where it has no address."""
+    if not address:
+        return 0
+    packed = ipaddress.ip_address(address).packed
+    if len(packed) > 4:
+        packed = hashlib.md5(packed, usedforsecurity=False).digest()
+    return int.from_bytes(packed[:4], "big")
+
+
+def _clock_name(number: int) -> str:
+    """A reference ID as text, without what cannot be printed."""
+    return "".join(chr(one) for one in number.to_bytes(4, "big") if 32 <= one < 127)
+
+
+def _time(nanoseconds: int) -> str:
+    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09}"
+
+
+def _yes(flag: bool) -> str:
+    return "Yes" if flag else "No"
+
+
+def _tracking(record: TrackingStatus) -> dict[str, str]:
+    return {
+        "reference_id": f"{record.reference_id:08X}",
+        "reference_id_name": record.reference_id_name
+        if record.is_synchronized()
+        else "",
+        "ref_time_ns": _time(record.ref_time_ns),
+        "leap_status": LEAPS[record.leap_status],
+    }
+
+
+def _source(record: Source) -> dict[str, str]:
+    return {
+        "mode": _text.MODES[record.mode],
+        "state": _text.STATES[record.state],
+        "address": record.address,
+        "reachability": f"{record.reachability:o}",
+    }
+
+
+def _stats(record: SourceStats) -> dict[str, str]:
+    return {"address": record.address or _clock_name(record.reference_id)}
+
+
+def _select(record: SelectData) -> dict[str, str]:
+    def letters(field: str, options: SelectOption) -> dict[str, str]:
+        return {
+            f"{field}:{letter}": letter if option in options else "-"
+            for option, letter in OPTIONS.items()
+        } | {f"{field}:": "-"}
+
+    return {
+        "state": chr(record.state.value),
+        "address": record.address or _clock_name(record.reference_id),
+        "authentication": "Y" if record.authentication else "N",
+        **letters("configured_options", record.configured_options),
+        **letters("effective_options", record.effective_options),
+        "leap_status": LEAPS[record.leap_status],
+    }
+
+
+def _auth(record: AuthData) -> dict[str, str]:
+    return {
+        "address": record.address,
+        "mode": AUTH_MODES[record.mode],
+        "key_type": str(record.key_type.value),
+        "nak": str(int(record.nak)),
+    }
+
+
+def _ntp(record: NTPData) -> dict[str, str]:
+    text = {
+        "remote_address": record.remote_address,
+        "remote_address:id": f"{reference_id(record.remote_address):08X}",
+        "local_address": record.local_address or "[UNSPEC]",
+        "local_address:id": f"{reference_id(record.local_address):08X}",
+        "leap_status": LEAPS[record.leap_status],
+        "mode": NTP_MODES[record.mode],
+        "poll:seconds": f"{2.0**record.poll:.0f}",
+        "precision:seconds": f"{2.0**record.precision:.9f}",
+        "reference_id": f"{record.reference_id:08X}",
+        "reference_id:name": _clock_name(record.reference_id)
+        if record.stratum <= 1
+        else "",
+        "ref_time_ns": _time(record.ref_time_ns),
+        "flags:interleaved": _yes(NTPFlag.INTERLEAVED in record.flags),
+        "flags:authenticated": _yes(NTPFlag.AUTHENTICATED in record.flags),
+        "tx_timestamping": TIMESTAMPING[record.tx_timestamping],
+        "rx_timestamping": TIMESTAMPING[record.rx_timestamping],
+    }
+    for number, group in enumerate(TESTS):
+        bits = "".join("01"[test in record.flags] for test in group)
+        text[f"flags:{number}"] = bits
+    return text
+
+
+def _smoothing(record: Smoothing) -> dict[str, str]:
+    leap_only = SmoothingFlag.LEAPONLY in record.flags
+    return {
+        "flags:active": _yes(SmoothingFlag.ACTIVE in record.flags),
+        "flags:leaponly": "(leap second only)" if leap_only else "",
+    }
+
+
+def _options(field: str) -> tuple[str, ...]:
+    return (*(f"{field}:{letter}" for letter in OPTIONS.values()), f"{field}:")
+
+
+LOOKS: dict[type[Any], Look] = {
+    TrackingStatus: Look(
+        "tracking",
+        (
+            *("reference_id", "reference_id_name", "stratum", "ref_time_ns"),
+            *("offset", "last_offset", "rms_offset", "frequency", "residual_freq"),
+            *("skew", "root_delay", "root_dispersion", "update_interval"),
+            "leap_status",
+        ),
+        _tracking,
+    ),
+    Source: Look(
+        "sources -a",
+        (
+            *("mode", "state", "address", "stratum", "poll", "reachability"),
+            *("last_sample_ago", "latest_meas", "orig_latest_meas", "latest_meas_err"),
+        ),
+        _source,
+    ),
+    SourceStats: Look(
+        "sourcestats -a",
+        (
+            *("address", "samples", "runs", "span", "resid_freq", "skew", "offset"),
+            "std_dev",
+        ),
+        _stats,
+    ),
+    SelectData: Look(
+        "selectdata -a",
+        (
+            *("state", "address", "authentication"),
+            *(*_options("configured_options"), *_options("effective_options")),
+            *("last_sample_ago", "score", "low_limit", "high_limit", "leap_status"),
+        ),
+        _select,
+    ),
+    Activity: Look(
+        "activity",
+        ("online", "offline", "burst_online", "burst_offline", "unresolved"),
+    ),
+    AuthData: Look(
+        "authdata -a",
+        (
+            *("address", "mode", "key_id", "key_type", "key_length", "last_ke_ago"),
+            *("ke_attempts", "nak", "cookies", "cookie_length"),
+        ),
+        _auth,
+    ),
+    NTPData: Look(
+        "ntpdata",
+        (
+            *("remote_address", "remote_address:id", "remote_port"),
+            *("local_address", "local_address:id", "leap_status", "version", "mode"),
+            *("stratum", "poll", "poll:seconds", "precision", "precision:seconds"),
+            *("root_delay", "root_dispersion", "reference_id", "reference_id:name"),
+            *("ref_time_ns", "offset", "peer_delay", "peer_dispersion"),
+            *("response_time", "jitter_asymmetry", "flags:0", "flags:1", "flags:2"),
+            *("flags:interleaved", "flags:authenticated"),
+            *("tx_timestamping", "rx_timestamping", "total_tx", "total_rx"),
+            *("total_valid_rx", "total_good_rx"),
+            *("kernel_tx", "kernel_rx", "hardware_tx", "hardware_rx"),
+        ),
+        _ntp,
+    ),
+    ServerStats: Look(
+        "serverstats",
+        (
+            *("ntp_received", "ntp_dropped", "command_received", "command_dropped"),
+            *("log_dropped", "nts_ke_accepted", "nts_ke_dropped"),
+            *("ntp_authenticated", "ntp_interleaved", "timestamps_held"),
+            *("timestamp_span", "daemon_rx", "daemon_tx", "kernel_rx", "kernel_tx"),
+            *("hardware_rx", "hardware_tx"),
+        ),
+    ),
+    Smoothing: Look(
+        "smoothing",
+        (
+            *("flags:active", "flags:leaponly", "offset", "freq_offset", "wander"),
+            *("last_update_ago", "remaining_time"),
+        ),
+        _smoothing,
+    ),
+}
+
+
+def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not come in time"
+        time.sleep(0.05)
+
+
+def agree(daemon: Chronyd, record: type[Any], read: Callable[[], Sequence[Any]]) -> int:
+    """Read records between two runs of chronyc; what did not change is equal.
+
+    What changed is a number that grows or falls with time: ours is between.
+    An older chronyc ends its rows earlier; there, ours must be None. Returns
+    how many columns there are.
+    """
+    look = LOOKS[record]
+    before = after = ours = []
+    for _ in range(50):
+        before = _rows(daemon, look)
+        ours = [_row(look, one) for one in read()]
+        after = _rows(daemon, look)
+        if len(before) == len(ours) == len(after) and all(
+            _matches(*values)
+            for three in zip(before, ours, after, strict=True)
+            for values in zip(*three, strict=True)
+        ):
+            assert ours
+            return sum(value is not None for value in before[0])
+        time.sleep(0.03)
+    pytest.fail(f"chronyc: {before}\nand then: {after}\npychrony: {ours}")
+
+
+def _rows(daemon: Chronyd, look: Look) -> list[list[str | None]]:
+    lines = daemon.chronyc("-c", *look.command.split()).splitlines()
+    rows: list[list[str | None]] = []
+    for line in lines:
+        values = line.split(",")
+        rows.append([*values, *[None] * (len(look.columns) - len(values))])
+    return rows
+
+
+def _row(look: Look, record: Any) -> list[float | str | None]:
+    texts = look.texts(record)
+    assert set(texts) <= set(look.columns)
+    return [
+        texts[name] if name in texts else getattr(record, name) for name in look.columns
+    ]
+
+
+def _matches(before: str | None, value: float | str | None, after: str | None) -> bool:
+    if before is None or after is None or value is None or isinstance(value, str):
+        return value in (before, after)
+    low, high = sorted((float(before), float(after)))
+    digits = len(before.partition(".")[2])
+    rounding = 0.50001 * 10.0**-digits if digits else 0
+    # What chronyd recomputes between the two looks may leave the interval, but
+    # an update of the clock is then over by the next one.
+    return low - rounding <= value <= high + rounding
