@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,7 +19,7 @@ from pychrony import (
     Transport,
     get_tracking,
 )
-from pychrony._address import Target, parse
+from pychrony._address import Target, parse, resolve
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
 UNIX, V4, V6, NAME = (
@@ -61,7 +63,8 @@ def test_address(address: str | Path, family: int, host: str, port: int | None) 
         ("", "empty"),
         ("/run/\0", "NUL"),
         ("127.0.0.1:99999", "'99999' is not a port"),
-        ("127.0.0.1:100000000000000000000", "is not a port"),
+        ("127.0.0.1:65536", "is not a port"),
+        ("127.0.0.1:" + "1" * 5000, "is not a port"),
         ("127.0.0.1:0", "is not a port"),
         ("127.0.0.1:0000099999", "is not a port"),
         ("/tmp/\ud800", "lone surrogate"),
@@ -84,9 +87,11 @@ def test_address(address: str | Path, family: int, host: str, port: int | None) 
         ("run/chronyd.sock", "neither an IP address nor a host name"),
         ("ntp 1.example", "neither"),
         ("-ntp.example", "neither"),
+        ("ntp-.example", "neither"),
         ("ntp..example", "neither"),
         (".", "neither"),
         ("ü.example", "neither"),
+        ("\udcff.example", "neither"),
         ("a" * 64 + ".example", "neither"),
         ("a." * 130 + "example", "neither"),
     ],
@@ -98,9 +103,12 @@ def test_nonsense(address: str, reason: str) -> None:
     assert isinstance(caught.value, (ValueError, ChronyConnectionError))
 
 
-@pytest.mark.parametrize("address", [b"/run/chronyd.sock", 323])
-def test_wrong_type(address: Any) -> None:
-    with pytest.raises(TypeError):
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [(b"/run/chronyd.sock", "a str, not bytes"), (323, "os.PathLike object, not int")],
+)
+def test_wrong_type(address: Any, reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
         ChronyConnection(address)
 
 
@@ -124,9 +132,9 @@ def test_numeric_scope() -> None:
 def resolver(monkeypatch: pytest.MonkeyPatch, *found: tuple[int, str, int]) -> None:
     """Let every name have these addresses; no test asks a real resolver."""
 
-    def getaddrinfo(_: str, port: int, **__: Any) -> list[Any]:
-        return [
-            (family, socket.SOCK_DGRAM, 17, "", (address, port or used)[:2])
+    def getaddrinfo(_: str, port: int, **wanted: Any) -> list[Any]:
+        return [  # without a type there would be three of each
+            (family, wanted["type"], 17, "", (address, port or used)[:2])
             for family, address, used in found
         ]
 
@@ -163,8 +171,11 @@ def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    with pytest.raises(ChronyConnectionError, match="Name or service not known"):
+    with pytest.raises(
+        ChronyConnectionError, match="Name or service not known"
+    ) as caught:
         get_tracking("clock.invalid")
+    assert isinstance(caught.value.__cause__, socket.gaierror)
 
 
 def test_resolver_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +187,34 @@ def test_resolver_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     try:
-        with pytest.raises(ChronyTimeoutError, match="not resolved within"):
-            get_tracking("clock.invalid", timeout=0.05, retries=0)
+        # It may take as long as the waits for chronyd together.
+        with pytest.raises(ChronyTimeoutError, match=r"not resolved within 0\.15 s"):
+            get_tracking("clock.invalid", timeout=0.05, retries=1)
     finally:
         released.set()
+
+
+HANGING_RESOLVER = """
+import socket, threading, pychrony
+socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+try:
+    pychrony.get_tracking("clock.invalid", timeout=0.05, retries=0)
+except pychrony.ChronyTimeoutError:
+    print("late")
+"""
+
+
+def test_resolver_does_not_hold_up_the_exit() -> None:
+    command = [sys.executable, "-c", HANGING_RESOLVER]
+    assert subprocess.check_output(command, text=True, timeout=60) == "late\n"
+
+
+def test_resolved_address_keeps_its_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        (V6, socket.SOCK_DGRAM, 17, "", ("fe80::1", 99, 0, 7)),
+        (V6, socket.SOCK_DGRAM, 17, "", ("2001:db8::1", 99, 0, 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    first, second = resolve(parse("clock.invalid:99"), 20)
+    assert first.socket_address() == ("fe80::1", 99, 0, 7)
+    assert second.socket_address() == ("2001:db8::1", 99, 0, 0)

@@ -28,7 +28,8 @@ def check(
     """Run the command; return its status and output. It never shows a traceback."""
     result = subprocess.run(
         [sys.executable, "-m", "pychrony.check", *arguments],
-        env={**os.environ, **variables},
+        # A buffered output fails in other places than an unbuffered one.
+        env={**os.environ, "PYTHONUNBUFFERED": "", **variables},
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,6 +86,7 @@ def test_fine_clock() -> None:
         (1e-7, ["-w", "1e-8", "-c", "1e-3"], WARNING),
         (0.051, ["-w", "0.01", "-c", "0.05"], CRITICAL),
         (5.0, ["--warning=1", "--critical=9"], WARNING),
+        (0.21, ["-w", "0.2"], CRITICAL),
     ],
 )
 def test_thresholds(offset: float, arguments: list[str], status: int) -> None:
@@ -182,6 +184,7 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--nonsense"], "unrecognized arguments: --nonsense. See --help"),
+        (["--warn", "0.1"], "unrecognized arguments: --warn"),
         (["-w"], "expected one argument"),
         (["-w", "much"], "'much' is not a positive number"),
         (["-w", "nan"], "'nan' is not a positive number"),

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from select import POLLIN, POLLOUT
 from types import FrameType
 from typing import Any
 
@@ -33,17 +34,21 @@ from pychrony import (
     ChronyTimeoutError,
     ChronyUsageError,
     SourceMode,
+    TrackingStatus,
     Transport,
     _address,
     _library,
     get_sources,
     get_tracking,
 )
+from pychrony._session import Session, connect
+from pychrony.connection import _wait
 from pychrony.testing import (
     Request,
     ScriptedDaemon,
     faults,
     make_source,
+    make_source_stats,
     make_tracking,
 )
 
@@ -231,6 +236,18 @@ def test_late_and_double_replies_disturb_nothing() -> None:
             assert letters_of(connection.get_sources()) == MANY
 
 
+def test_what_an_earlier_request_ignored_is_not_told() -> None:
+    with (
+        ScriptedDaemon(misbehave=faults.first(1, faults.duplicated)) as daemon,
+        ChronyConnection(daemon.address, **QUICK) as connection,
+    ):
+        for _ in range(2):  # the second finds and ignores the second reply
+            assert connection.get_tracking().stratum == 2
+        daemon.misbehave = faults.silent
+        with pytest.raises(ChronyTimeoutError, match="Is chronyd running there"):
+            connection.get_tracking()
+
+
 def test_no_session_survives_an_error(address: str) -> None:
     with (
         ScriptedDaemon(address=address) as daemon,
@@ -271,6 +288,161 @@ def test_count_that_cannot_be(count: int) -> None:
         with pytest.raises(ChronyDataError, match=f"claims to have {count} sources"):
             get_sources(daemon.address, **QUICK)
         assert len(daemon.requests) == 1
+
+
+def test_count_that_can_be() -> None:
+    with ScriptedDaemon(misbehave=faults.count(65_536)) as daemon:
+        with pytest.raises(ChronyDataError, match="changed during each"):
+            get_sources(daemon.address)
+        assert ("SOURCE_DATA", 65_535) in daemon.requests
+
+
+# --- conversations, driven by hand ------------------------------------------
+
+
+@contextmanager
+def by_hand(address: str, timeout: float, retries: int) -> Iterator[Session]:
+    session = Session(_address.parse(address), timeout, retries)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def test_each_wait_is_twice_the_one_before() -> None:
+    with (
+        ScriptedDaemon(misbehave=faults.silent) as daemon,
+        by_hand(daemon.address, 1000, 2) as session,
+    ):
+        begin = time.monotonic()
+        conversation = session.record(TrackingStatus)
+        waits = [next(conversation), conversation.send(False), conversation.send(False)]
+        end = time.monotonic()
+        with pytest.raises(ChronyTimeoutError, match="3 requests in 7000 s"):
+            conversation.send(False)
+    for (_, events, deadline), wait in zip(waits, (1000, 2000, 4000), strict=True):
+        assert events == POLLIN
+        assert begin + wait <= deadline <= end + wait
+
+
+def test_so_it_is_while_looking_for_the_daemon() -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        target = _address.parse(daemon.address)
+        begin = time.monotonic()
+        looking = connect([target, target], 1000, 1)
+        waits = [next(looking), *(looking.send(False) for _ in range(3))]
+        end = time.monotonic()
+        with pytest.raises(ChronyTimeoutError):
+            looking.send(False)
+    deadlines = [deadline for _, _, deadline in waits]
+    for deadline, wait in zip(deadlines, (1000, 1000, 2000, 2000), strict=True):
+        assert begin + wait <= deadline <= end + wait
+
+
+def test_only_the_silent_are_asked_again() -> None:
+    with ScriptedDaemon() as refused, ScriptedDaemon(misbehave=faults.silent) as silent:
+        refused.stop()
+        targets = [_address.parse(one.address) for one in (refused, silent)]
+        looking = connect(targets, 1000, 1)
+        fd, events, _ = next(looking)
+        assert _wait(fd, events, time.monotonic() + 20)
+        looking.send(True)
+        looking.send(False)
+        with pytest.raises(ChronyTimeoutError):
+            looking.send(False)
+
+
+def test_late_process_still_takes_the_answer_that_is_there() -> None:
+    with ScriptedDaemon() as daemon, by_hand(daemon.address, 1e-9, 0) as session:
+        conversation = session.record(TrackingStatus)
+        fd, events, deadline = next(conversation)
+        assert deadline <= time.monotonic()
+        assert _wait(fd, events, time.monotonic() + 20)
+        with pytest.raises(StopIteration) as end:
+            conversation.send(True)
+        assert end.value.value.stratum == 2
+
+
+def test_woken_for_nothing_it_waits_again(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
+        by_hand(daemon.address, 1000, 0) as session,
+    ):
+        conversation = session.record(TrackingStatus)
+        wait = next(conversation)
+        for _ in range(3):
+            assert conversation.send(True) == wait
+        with pytest.raises(ChronyTimeoutError, match=r"hung|running there"):
+            conversation.send(False)
+
+
+@pytest.mark.timeout(30)
+def test_flood_ends_at_the_deadline(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
+        by_hand(daemon.address, 0.05, 0) as session,
+    ):
+        conversation = session.record(TrackingStatus)
+        next(conversation)
+        with pytest.raises(ChronyTimeoutError):
+            while True:
+                conversation.send(True)
+
+
+def test_error_that_nobody_expected() -> None:
+    lib = _library.load()
+    with ScriptedDaemon() as daemon, by_hand(daemon.address, 1, 0) as session:
+        request = session._exchange("nonsense", lib.chrony_request_record, 0)
+        with pytest.raises(ChronyError, match="nonsense: ") as caught:
+            next(request)
+        assert type(caught.value) is ChronyError
+        assert caught.value.error_code == lib.CHRONY_UNKNOWN_REPORT
+
+
+@contextmanager
+def hung_daemon() -> Iterator[str]:
+    """The path of a Unix socket that nobody reads, and whose queue is full."""
+    with short_directory() as directory:
+        path = f"{directory}/chronyd.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hung:
+            hung.bind(path)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+                client.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    while True:
+                        client.sendto(b"", path)
+            yield path
+        os.unlink(path)
+
+
+@pytest.mark.timeout(30)
+def test_queue_that_fills_again_ends_at_the_deadline() -> None:
+    with hung_daemon() as path, by_hand(path, 0.05, 0) as session:
+        conversation = session.record(TrackingStatus)
+        _, events, _ = next(conversation)
+        assert events == POLLOUT
+        with pytest.raises(ChronyTimeoutError):
+            while True:
+                conversation.send(True)
+
+
+def test_driver_has_the_last_word_on_a_full_queue() -> None:
+    with hung_daemon() as path, by_hand(path, 1000, 0) as session:
+        conversation = session.record(TrackingStatus)
+        next(conversation)
+        with pytest.raises(ChronyTimeoutError):
+            conversation.send(False)
+
+
+def test_a_deadline_that_is_over_is_no_endless_wait() -> None:
+    read, write = os.pipe()
+    try:
+        assert not _wait(read, POLLIN, 0.0)
+        os.write(write, b"!")
+        assert _wait(read, POLLIN, 0.0)
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 # --- lists that change while they are read ---------------------------------
@@ -316,6 +488,41 @@ def test_list_is_that_of_one_moment(
         assert letters_of(get_sources(daemon.address)) in (before, after)
 
 
+def once(name: str) -> list[tuple[str, int | None]]:
+    """The requests for a list of four: how the last and its number come first."""
+    number = ("N_SOURCES", None)
+    return [number, (name, 3), number, (name, 2), (name, 1), (name, 0)]
+
+
+def test_list_that_holds_still_is_read_once() -> None:
+    stats = [
+        make_source_stats(address=address, reference_id=reference_id)
+        for address, reference_id in (
+            *(("", 0x47505300), ("", 0x50505330)),  # reference clocks
+            *(("ID#0000000001", 0), ("ID#0000000002", 0)),  # unresolved names
+        )
+    ]
+    with ScriptedDaemon(sources=sources_of("A#CD"), source_stats=stats) as daemon:
+        assert letters_of(get_sources(daemon.address)) == "A#CD"
+        assert daemon.requests == once("SOURCE_DATA")
+        daemon.requests.clear()
+        assert len(pychrony.get_source_stats(daemon.address)) == 4
+        assert daemon.requests == once("SOURCESTATS")
+
+
+def test_what_is_appended_after_the_last_was_read_does_not_matter() -> None:
+    with ScriptedDaemon(sources=sources_of("ABCD")) as daemon:
+
+        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+            if request.index == 1:
+                daemon.sources = sources_of("ABCDE")
+            return (reply,)
+
+        daemon.misbehave = change
+        assert letters_of(get_sources(daemon.address)) == "ABCD"
+        assert daemon.requests == once("SOURCE_DATA")
+
+
 def test_list_that_never_holds_still() -> None:
     with ScriptedDaemon(sources=sources_of("AB")) as daemon:
 
@@ -327,6 +534,7 @@ def test_list_that_never_holds_still() -> None:
         daemon.misbehave = change
         with pytest.raises(ChronyDataError, match="changed during each of 10 reads"):
             get_sources(daemon.address)
+        assert daemon.requests.count(("N_SOURCES", None)) == 2 * 10
 
 
 @pytest.mark.parametrize("request_name", ["N_SOURCES", "SOURCE_DATA"])
@@ -411,6 +619,28 @@ def test_the_silent_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(silent.requests) == 2
 
 
+def test_requests_are_sent_again_to_the_daemon_that_was_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ScriptedDaemon() as refused, ScriptedDaemon() as daemon:
+        refused.stop()
+        monkeypatch.setattr(_address, "LOCAL", (refused.address, daemon.address))
+        with ChronyConnection(timeout=0.1, retries=1) as connection:
+            daemon.misbehave = faults.first(1, faults.silent)
+            assert connection.get_tracking().stratum == 2
+
+
+@pytest.mark.parametrize("fault", [faults.status(2), faults.status(77)])
+def test_other_reports_are_read_from_the_daemon_that_refused(
+    fault: faults.Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = faults.only("TRACKING", fault)
+    with ScriptedDaemon(misbehave=fault) as daemon, ScriptedDaemon() as other:
+        monkeypatch.setattr(_address, "LOCAL", (daemon.address, other.address))
+        assert len(get_sources()) == 1
+        assert not other.requests
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_nobody_answers(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedDaemon() as refused, ScriptedDaemon(misbehave=faults.silent) as silent:
@@ -433,7 +663,7 @@ def test_an_explicit_address_is_the_only_one(monkeypatch: pytest.MonkeyPatch) ->
     with ScriptedDaemon() as other, ScriptedDaemon() as refused:
         refused.stop()
         monkeypatch.setattr(_address, "LOCAL", (other.address,))
-        with pytest.raises(ChronyConnectionError) as caught:
+        with pytest.raises(ChronyConnectionError, match="port open there") as caught:
             get_tracking(refused.address)
         assert isinstance(caught.value.__cause__, ConnectionRefusedError)
         assert not other.requests
@@ -443,7 +673,9 @@ def test_an_explicit_address_is_the_only_one(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_socket_there() -> None:
-    with pytest.raises(ChronyConnectionError, match="No such file") as caught:
+    with pytest.raises(
+        ChronyConnectionError, match=r"No such file.*running\?"
+    ) as caught:
         get_tracking("/nowhere/chronyd.sock")
     assert caught.value.error_code == -1
     assert isinstance(caught.value.__cause__, FileNotFoundError)
@@ -453,6 +685,12 @@ def test_no_socket_there() -> None:
 def test_path_that_libchrony_cannot_use(path: str) -> None:
     with pytest.raises(ChronyConnectionError, match="about 60 bytes"):
         get_tracking(path)
+
+
+def test_the_advice_for_paths_is_for_paths() -> None:
+    with pytest.raises(ChronyConnectionError) as caught:
+        get_tracking("fe80::1")  # EINVAL, too: which interface?
+    assert "60 bytes" not in str(caught.value)
 
 
 def test_socket_without_the_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,18 +745,9 @@ def test_full_queue_is_waited_for() -> None:
 
 @pytest.mark.timeout(30)
 def test_full_queue_of_a_hung_daemon() -> None:
-    with short_directory() as directory:
-        path = f"{directory}/chronyd.sock"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hung:
-            hung.bind(path)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-                client.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    while True:
-                        client.sendto(b"", path)
-            with pytest.raises(ChronyTimeoutError, match="hung or stopped"):
-                get_tracking(path, **QUICK)
-        os.unlink(path)
+    with hung_daemon() as path:
+        with pytest.raises(ChronyTimeoutError, match="hung or stopped"):
+            get_tracking(path, **QUICK)
 
 
 # --- descriptors, memory, and what is left behind ----------------------------
@@ -588,6 +817,40 @@ def test_failed_opening_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for fd in taken:
                 os.close(fd)
+
+
+def test_failed_reset_leaves_nothing() -> None:
+    """A session that could not be replaced by a fresh one is not freed again."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def starve(request: Request, reply: bytes) -> Iterable[bytes]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        return (reply,)
+
+    with ScriptedDaemon(misbehave=starve) as daemon:
+        with ChronyConnection(daemon.address) as connection:
+            try:  # there is no RTC, and the session begins afresh after that
+                with pytest.raises(ChronyConnectionError, match="Too many open files"):
+                    connection.get_rtc_data()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            daemon.misbehave = None
+            assert connection.get_rtc_data() is None
+
+
+def test_second_close_closes_nothing_else(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        with by_hand(daemon.address, 1, 0) as session:
+            fd = session._fd
+            session.close()
+            other = os.open("/dev/null", os.O_RDONLY)
+            if other != fd:
+                os.dup2(other, fd)
+                os.close(other)
+            session.close()
+        os.close(fd)
 
 
 EXIT = """
@@ -722,10 +985,15 @@ def test_interrupt_while_looking_for_the_daemon(
 
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address, daemon.address))
-        with pytest.raises(KeyboardInterrupt), on_alarm(interrupt, 0.05):
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(KeyboardInterrupt) as caught, on_alarm(interrupt, 0.05):
             get_tracking(timeout=1000)
+        # At once, not only when the traceback lets go of the conversation.
+        assert caught.tb is not None
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.timeout(60, method="thread")  # the other method needs SIGALRM, too
 def test_signal_handlers_may_read_another_clock_but_not_this_one() -> None:
     refused: list[ChronyUsageError] = []
     with (
@@ -898,6 +1166,7 @@ def test_close_waits_for_the_call_of_another_thread() -> None:
             time.sleep(0.001)
         connection.close()
         assert connection.closed
+        assert connection._session is None
         thread.join()
         assert results == [2]
 
@@ -909,6 +1178,8 @@ def in_child(work: Callable[[], None]) -> None:
         pid = os.fork()
     if pid == 0:
         status = 1
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(30)  # a child that hangs is a failure, too
         try:
             work()
             gc.collect()
@@ -972,10 +1243,11 @@ def test_child_that_collects_the_parents_connection(address: str) -> None:
         del connection
 
         def child() -> None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
                 holder.clear()
                 gc.collect()
+            assert not seen
 
         in_child(child)
         assert holder[0].get_tracking().stratum == 2
@@ -1013,6 +1285,43 @@ def test_fork_while_other_threads_read() -> None:
             stop.set()
             for thread in threads:
                 thread.join()
+
+
+@pytest.mark.timeout(60)
+def test_fork_during_a_call_of_another_thread() -> None:
+    """The child gets neither the lock nor the call of a thread that it lacks."""
+    with ScriptedDaemon(misbehave=faults.first(1, faults.delayed(0.5))) as daemon:
+        connection = ChronyConnection(daemon.address, timeout=20)
+        thread = threading.Thread(target=connection.get_tracking)
+        thread.start()
+        while not daemon.requests:
+            time.sleep(0.001)
+
+        def child() -> None:
+            with pytest.raises(ChronyUsageError, match="child"):
+                connection.get_tracking()
+            connection.close()
+            with connection:
+                assert connection.get_tracking().stratum == 2
+
+        in_child(child)
+        thread.join()
+        connection.close()
+
+
+def test_threads_of_a_child_may_read() -> None:
+    with ScriptedDaemon() as daemon:
+        strata: list[int] = []
+
+        def child() -> None:
+            thread = threading.Thread(
+                target=lambda: strata.append(get_tracking(daemon.address).stratum)
+            )
+            thread.start()
+            thread.join()
+            assert strata == [2]
+
+        in_child(child)
 
 
 def test_errors_tell_the_errno() -> None:

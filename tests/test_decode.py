@@ -1,7 +1,9 @@
 """Records from the wire, through the real libchrony, to the attributes."""
 
 # The annotations of the dataclasses below must not become strings.
+import sys
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,6 +30,9 @@ from pychrony.testing import (
     make_tracking,
 )
 
+# Where it stands in the record.
+LEAP_STATUS = 26
+
 
 @pytest.mark.parametrize("poll", [-2, -7, 0, 6, 24, -32768, 32767])
 def test_poll_keeps_its_sign(poll: int) -> None:
@@ -49,6 +54,49 @@ def test_unknown_numbers_lose_no_report() -> None:
         assert connection.get_tracking().leap_status is LeapStatus(77)
         (read,) = connection.get_sources()
         assert (read.state, read.mode) == (SourceState(9), SourceMode(300))
+
+
+def test_number_never_seen_before() -> None:
+    fault = faults.overwritten(LEAP_STATUS, (4711).to_bytes(2, "big"))
+    with (
+        ScriptedDaemon(misbehave=fault) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        leap_status = connection.get_tracking().leap_status
+        assert (leap_status.name, leap_status.value) == ("UNKNOWN_4711", 4711)
+
+
+def test_nothing_can_run_between_an_address_and_its_copy() -> None:
+    """As a signal handler could, at every instruction another session reads."""
+    lib = _library.load()
+    read = _decode._string_reader(lib)
+    with (
+        ScriptedDaemon(tracking=make_tracking(reference_ip="192.0.2.1")) as daemon,
+        ScriptedDaemon(tracking=make_tracking(reference_ip="192.0.2.2")) as other,
+        ChronyConnection(daemon.address) as connection,
+        ChronyConnection(other.address) as spare,
+    ):
+        connection.get_tracking()
+        spare.get_tracking()
+        assert connection._session is not None
+        assert spare._session is not None
+        handle, other_handle = connection._session._handle, spare._session._handle
+        seen: list[str] = []
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            frame.f_trace_opcodes = True
+            seen.append(event)
+            lib.chrony_get_field_string(other_handle, 1)
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            address = read(handle, 1)
+        finally:
+            sys.settrace(before)
+        assert address == "192.0.2.1"
+        assert seen.count("opcode") > 5
 
 
 @pytest.mark.parametrize(
@@ -134,6 +182,12 @@ def test_reference_time_that_is_none(high: int, low: int, nanoseconds: int) -> N
         connection.get_tracking()
 
 
+def test_nanoseconds_where_long_is_no_wider_than_theirs() -> None:
+    time = ffi.new("struct timespec *", {"tv_sec": 1, "tv_nsec": -1})
+    with pytest.raises(ValueError, match="is not a time"):
+        _decode._nanoseconds(time)
+
+
 def test_timespec_where_time_is_wider_than_long() -> None:
     """On this system both structs have 16 bytes, so the real function can be read."""
     lib = _library.load()
@@ -149,8 +203,9 @@ def test_timespec_where_time_is_wider_than_long() -> None:
         time = read(connection._session._handle, 4)
         assert ffi.typeof(time).cname == "struct timespec_time64"
         assert _decode._nanoseconds(time) == expected == 1_700_000_000_123_456_789
-    assert _decode._timespec_reader(lib, 8, 8) == lib.chrony_get_field_timespec
-    assert _decode._timespec_reader(lib, 4, 4) == lib.chrony_get_field_timespec
+    for size in (4, 8):
+        read = _decode._timespec_reader(lib, size, size)
+        assert ffi.typeof(read) is ffi.typeof(lib.chrony_get_field_timespec)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +214,7 @@ def test_timespec_where_time_is_wider_than_long() -> None:
         ("tracking", {"stratum": 17}, "stratum: 17 is more than 16"),
         ("tracking", {"skew": -1.0}, "skew: -1.0 is negative"),
         ("tracking", {"root_delay": -1.0}, "root delay: -1.0 is negative"),
+        ("sources", {"stratum": 17}, "stratum: 17 is more than 16"),
         ("sources", {"reachability": 256}, "reachability: 256 is more than 255"),
         ("sources", {"latest_meas_err": -0.5}, "last sample error: -0.5 is negative"),
         ("source_stats", {"std_dev": -0.5}, "standard deviation: -0.5 is negative"),
@@ -188,6 +244,11 @@ class Mistyped:
 
 
 @dataclass(frozen=True)
+class Misenumed:
+    skew: LeapStatus = field(metadata=models._from("skew"))
+
+
+@dataclass(frozen=True)
 class Misnamed:
     stratum: int = field(metadata=models._from("layer"))
 
@@ -196,6 +257,7 @@ class Misnamed:
     ("record", "message"),
     [
         (Mistyped, "'stratum' has type 1, which does not make a float"),
+        (Misenumed, "'skew' has type 3, which does not make a LeapStatus"),
         (Misnamed, "no field 'layer' in it, only reference ID, address, stratum"),
     ],
 )

@@ -120,6 +120,23 @@ def test_without_the_variable_the_soname_is_tried() -> None:
     assert "libchrony" in result.stdout.split(">", 1)[1]
 
 
+def test_without_the_variable_the_advice_is_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "libchrony.so.0").write_text("found first, but no library")
+    result = python(
+        USE.format(address=None), PYCHRONY_LIBCHRONY="", LD_LIBRARY_PATH=str(tmp_path)
+    )
+    assert result.returncode == 9, result.stderr
+    assert f"To get it: {_library.how_to_get()}" in result.stdout
+
+
+def test_empty_variable_is_none() -> None:
+    result = python(
+        "import os; os.environ['PYCHRONY_LIBCHRONY'] = ''\n"
+        "import pychrony._library as l; print(l.name)"
+    )
+    assert result.stdout == "libchrony.so.0\n", result.stderr
+
+
 @pytest.mark.parametrize(
     ("release", "expected"),
     [
@@ -150,8 +167,14 @@ def test_advice_without_os_release(monkeypatch: pytest.MonkeyPatch) -> None:
     ("old", "new", "reason"),
     [
         (b"chrony_get_field_index\0", b"chrony_get_field_outdex"[:22] + b"\0", "index"),
+        (b"to send request\0", b"to make request\0", "CHRONY_SEND_FAILED means"),
+        (b"to receive resp", b"to await a resp", "CHRONY_RECV_FAILED means"),
         (b"Not authorized\0", b"Not a problem!\0", "CHRONY_UNAUTHORIZED means"),
         (b"Disabled\0", b"Ignored!\0", "CHRONY_DISABLED means"),
+        (b"cted status\0", b"cted result\0", "CHRONY_UNEXPECTED_STATUS means"),
+        (b"(too old)\0", b"(too far)\0", "CHRONY_OLD_SERVER means"),
+        (b"(too new)\0", b"(too far)\0", "CHRONY_NEW_SERVER means"),
+        (b"id response\0", b"id question\0", "CHRONY_INVALID_RESPONSE means"),
     ],
 )
 def test_another_abi_is_refused(
@@ -165,6 +188,18 @@ def test_another_abi_is_refused(
     result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=str(copy))
     assert result.returncode == 9, result.stderr
     assert reason in result.stdout
+    assert f"Tried {copy}: " in result.stdout
+
+
+def test_library_found_by_its_soname_has_a_path(tmp_path: Path) -> None:
+    copy = tmp_path / "libchrony.so.0"
+    copy.write_bytes(Path(LIBRARY).read_bytes())
+    result = python(
+        "import pychrony; print(pychrony.library_path())",
+        PYCHRONY_LIBCHRONY="",
+        LD_LIBRARY_PATH=str(tmp_path),
+    )
+    assert result.stdout == f"{copy}\n", result.stderr
 
 
 def test_library_path_is_that_of_the_loaded_file() -> None:

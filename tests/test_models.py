@@ -145,6 +145,7 @@ def test_transport() -> None:
         (0x50505330, "PPS0"),
         (0xC0000201, "192.0.2.1"),
         (0x7F7F0101, "127.127.1.1"),
+        (0xE9E9E9E9, "233.233.233.233"),
         (0, ""),
     ],
 )
@@ -182,10 +183,13 @@ def test_exact_time_beside_the_float() -> None:
     assert make_tracking(ref_time=1.5).ref_time_ns == 1_500_000_000
     assert make_tracking(ref_time=1.5, ref_time_ns=7).ref_time_ns == 7
     assert make_rtc_data(ref_time=2.25).ref_time_ns == 2_250_000_000
+    assert make_tracking(ref_time=1705320000.3).ref_time_ns == 1705320000_299_999_952
+    assert make_tracking(ref_time=float("nan")).ref_time_ns == -1
 
 
 def test_predicates() -> None:
     assert make_tracking(leap_status=LeapStatus.DELETE).is_leap_pending()
+    assert make_tracking(leap_status=LeapStatus.INSERT).is_leap_pending()
     assert not make_tracking(leap_status=LeapStatus.UNSYNC).is_leap_pending()
     assert not make_source(reachability=0).is_reachable()
     assert make_source().is_selected()
@@ -198,6 +202,7 @@ def test_predicates() -> None:
     assert make_source_stats(samples=4).has_sufficient_samples()
     assert not make_source_stats(samples=4).has_sufficient_samples(5)
     assert make_rtc_data(samples=1).is_calibrated()
+    assert not make_rtc_data(samples=0).is_calibrated()
 
 
 def errors() -> list[type[ChronyError]]:
