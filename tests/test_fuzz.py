@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import pychrony
 from pychrony import ChronyConnection, ChronyError, SourceMode
+from pychrony._session import _identity
 from pychrony.models import refid_name
 from pychrony.testing import (
     ALL_COMMANDS,
@@ -59,19 +60,21 @@ REPORTS = {
         pychrony.Source,
         _wire.SOURCE_DATA,
         ChronyConnection.get_sources,
-        lambda one: (one.mode, one.address),
+        lambda one: _identity(
+            "" if one.mode is SourceMode.REFCLOCK else one.address, one.address
+        ),
     ),
     "source_stats": Report(
         pychrony.SourceStats,
         _wire.SOURCESTATS,
         ChronyConnection.get_source_stats,
-        lambda one: (one.reference_id, one.address),
+        lambda one: _identity(one.address, one.reference_id),
     ),
     "select_data": Report(
         pychrony.SelectData,
         _wire.SELECT_DATA,
         ChronyConnection.get_select_data,
-        lambda one: (one.reference_id, one.address),
+        lambda one: _identity(one.address, one.reference_id),
     ),
     "activity": Report(
         pychrony.Activity, _wire.ACTIVITY, ChronyConnection.get_activity

@@ -50,7 +50,8 @@ def test_check(
         reference_ip="192.0.2.1",
         stratum=3,
     )
-    with ScriptedDaemon(tracking=tracking, sources=[make_source()] * 4) as daemon:
+    sources = [make_source(address=f"192.0.2.{number}") for number in range(4)]
+    with ScriptedDaemon(tracking=tracking, sources=sources) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address,))
         assert check.main([]) == check.OK
     assert capsys.readouterr().out.startswith(shown)
