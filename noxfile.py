@@ -30,7 +30,7 @@ def interpreter(version: str) -> str | None:
     probe = "import sys; print(sys.implementation.name, *sys.version_info[:2], sep='.')"
     for path in candidates(version):
         try:
-            output = subprocess.check_output(  # noqa: S603
+            output = subprocess.check_output(
                 [path, "-I", "-c", probe], stderr=subprocess.DEVNULL, text=True
             )
         except (OSError, subprocess.CalledProcessError):

@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from io import TextIOWrapper
 from math import isfinite
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pychrony
 from pychrony import _text
@@ -62,8 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         state, text = UNKNOWN, "interrupted"
     except Exception as error:
         state, text = UNKNOWN, f"unexpected {type(error).__name__}: {error}"
-    if isinstance(sys.stdout, TextIOWrapper):  # what the terminal cannot show
-        sys.stdout.reconfigure(errors="backslashreplace")
+    stdout: Any = sys.stdout
+    if hasattr(stdout, "reconfigure"):  # for what the terminal cannot show
+        stdout.reconfigure(errors="backslashreplace")
     try:
         print(f"CHRONY {_NAMES[state]} - {text}", flush=True)
     except BrokenPipeError:  # as in "| head -n 1": the reader has what it wants

@@ -345,7 +345,8 @@ def _drive(conversation: Conversation[T]) -> T:
         while True:
             ready = _wait(*conversation.send(ready))
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        result: T = end.value
+        return result
     finally:
         conversation.close()
 

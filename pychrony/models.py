@@ -74,8 +74,9 @@ class _OpenEnum(Enum):
         member = object.__new__(cls)
         member._name_ = f"UNKNOWN_{value}"
         member._value_ = value
-        known: dict[int, _OpenEnum] = cls._value2member_map_  # type: ignore[assignment]
-        return known.setdefault(value, member)
+        known: Any = cls._value2member_map_
+        found: _OpenEnum = known.setdefault(value, member)
+        return found
 
     def __reduce_ex__(self, _: object) -> "tuple[Any, ...]":
         # Some versions of Python (3.11.0 to 3.11.3) pickle by name.
