@@ -125,7 +125,8 @@ def real(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chr
                 "server 127.0.0.9 port 9 offline noselect\n"
                 "server nowhere.invalid\n"
                 "server ::1 port 9\n"
-                "refclock SHM 0 refid GPS\n"
+                # Not SHM, whose segments are the machine's, and others' to keep.
+                "refclock SOCK {directory}/clock refid GPS\n"
                 f"keyfile {keys}\n"
                 "smoothtime 400 0.01\n",
                 serve=True,
@@ -168,7 +169,8 @@ def test_recording_of_a_real_daemon_reads_the_same(
     assert then["server_stats"].command_received > 0
     assert any(one.total_good_rx for one in then["ntp_data"])
     # Nothing of the recording is left where chronyd is.
-    assert sorted(os.listdir(real.directory)) == ["chronyd.sock", "conf", "log", "pid"]
+    usual = ["chronyd.sock", "clock", "conf", "log", "pid"]
+    assert sorted(os.listdir(real.directory)) == usual
 
 
 def test_scripted_daemon_sends_the_bytes_of_chronyd(
