@@ -19,7 +19,7 @@ import provision
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.sessions = ["lint", "typecheck", "tests", "coverage"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
@@ -121,6 +121,18 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """Prove that the tests reach every line and branch of the package."""
+    install(session, *group("tests"), "coverage>=7.10")
+    env = {**parts(session), "COVERAGE_FILE": f"{session.create_tmp()}/coverage"}
+    run = ("coverage", "run", "-m", "pytest", "-m", "not interrupts")
+    session.run("coverage", "erase", env=env)
+    session.run(*run, *session.posargs, env=env)
+    session.run("coverage", "combine", "-q", env=env)
+    session.run("coverage", "report", env=env)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the style."""
     session.install(*group("lint"))
@@ -140,7 +152,7 @@ def typecheck(session: nox.Session) -> None:
 def generate(session: nox.Session) -> None:
     """Write pychrony/_libchrony.py anew from pychrony/_cdef.py."""
     session.install("cffi", "setuptools")
-    session.run("python", "pychrony/_cdef.py")
+    session.run("python", "pychrony/_cdef.py", "pychrony/_libchrony.py")
 
 
 @nox.session

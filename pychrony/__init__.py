@@ -80,10 +80,10 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         return import_module("importlib.metadata").version(__name__)
     if name in __all__:
-        for home in ("exceptions", "models", "connection"):
-            module = import_module(f"{__name__}.{home}")
-            if name in module.__all__:
-                return globals().setdefault(name, getattr(module, name))
+        rooms = ("exceptions", "models", "connection")
+        modules = (import_module(f"{__name__}.{room}") for room in rooms)
+        home = next(module for module in modules if name in module.__all__)
+        return globals().setdefault(name, getattr(home, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,8 +7,7 @@ nor a compiler is needed where pychrony runs.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import sys
 
 CDEF = """
 typedef enum {
@@ -111,18 +110,10 @@ const char *chrony_get_field_constant_name(chrony_session *s, int field,
 """
 
 
-def generate() -> str:
-    """Return the text of ``_libchrony.py``."""
+if __name__ == "__main__":
     from cffi import FFI
 
     ffi = FFI()
     ffi.cdef(CDEF)
     ffi.set_source("pychrony._libchrony", None)
-    with tempfile.TemporaryDirectory() as directory:
-        target = Path(directory, "_libchrony.py")
-        ffi.emit_python_code(str(target))
-        return target.read_text()
-
-
-if __name__ == "__main__":
-    Path(__file__).with_name("_libchrony.py").write_text(generate())
+    ffi.emit_python_code(sys.argv[1])

@@ -196,7 +196,7 @@ def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
         ),
         (lib.CHRONY_TYPE_STRING, str): (_string_reader(lib), None),
         (lib.CHRONY_TYPE_TIMESPEC, int): (
-            _timespec_reader(lib, ffi.sizeof("long"), _time_t_size()),
+            _timespec_reader(lib, ffi.sizeof("long"), _time_t_size),
             _nanoseconds,
         ),
     }
@@ -257,17 +257,15 @@ def _string_reader(lib: Any) -> Callable[[Any, int], str]:
     return read
 
 
-def _timespec_reader(lib: Any, long_size: int, time_t_size: int) -> Any:
-    if time_t_size <= long_size:
+def _timespec_reader(lib: Any, long_size: int, time_t_size: Callable[[], int]) -> Any:
+    if long_size == 8 or time_t_size() == 4:
         return lib.chrony_get_field_timespec
     kind = "struct timespec_time64(*)(chrony_session *, int)"
     return ffi.cast(kind, lib.chrony_get_field_timespec)
 
 
 def _time_t_size() -> int:
-    if ffi.sizeof("long") == 8:
-        return 8
-    import sysconfig
+    import sysconfig  # costs milliseconds, and only 32-bit systems need it
 
     return int(sysconfig.get_config_var("SIZEOF_TIME_T"))
 

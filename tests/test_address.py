@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -192,6 +193,15 @@ def test_resolver_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
             get_tracking("clock.invalid", timeout=0.05, retries=1)
     finally:
         released.set()
+
+
+def test_resolver_without_a_thread_to_run_in() -> None:
+    usual = threading.stack_size(1 << 46)  # more than there are addresses
+    try:
+        with pytest.raises(ChronyConnectionError, match="Give an IP address"):
+            get_tracking("clock.invalid")
+    finally:
+        threading.stack_size(usual)
 
 
 HANGING_RESOLVER = """

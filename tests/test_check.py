@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +227,12 @@ def test_reader_that_leaves() -> None:
     os.close(read)
     with ScriptedDaemon() as daemon, open(write, "wb") as pipe:
         assert check("-v", daemon.address, stdout=pipe) == (OK, "")
+
+
+def test_output_that_is_no_file() -> None:
+    with ScriptedDaemon() as daemon, redirect_stdout(StringIO()) as output:
+        assert main([daemon.address]) == OK
+    assert output.getvalue().startswith("CHRONY OK")
 
 
 def test_full_disk() -> None:

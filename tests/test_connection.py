@@ -44,6 +44,7 @@ from pychrony import (
 from pychrony._session import Session, connect
 from pychrony.connection import _wait
 from pychrony.testing import (
+    ALL_COMMANDS,
     Request,
     ScriptedDaemon,
     faults,
@@ -130,12 +131,28 @@ def test_without_with_it_opens_at_the_first_report(address: str) -> None:
             connection.get_tracking()
 
 
-def test_one_shot_functions(address: str) -> None:
-    with ScriptedDaemon(address=address) as daemon:
-        assert get_tracking(daemon.address).stratum == 2
-        assert len(get_sources(daemon.address)) == 1
-        assert len(pychrony.get_source_stats(daemon.address)) == 1
-        assert pychrony.get_rtc_data(daemon.address) is None
+@pytest.mark.parametrize(
+    "name", [name for name in pychrony.__all__ if name.startswith("get_")]
+)
+def test_one_shot_functions(name: str, address: str) -> None:
+    arguments = ["tracking"] if name == "get_report" else []
+    with (
+        ScriptedDaemon(address=address, open_commands=ALL_COMMANDS) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        expected = getattr(connection, name)(*arguments)
+        found = getattr(pychrony, name)(*arguments, daemon.address, **QUICK)
+        assert found == expected
+
+
+def test_within_a_call_only_closing_is_possible() -> None:
+    with ScriptedDaemon() as daemon:
+        connection = ChronyConnection(daemon.address)
+        with pytest.raises(ChronyUsageError, match="in the middle of a call"):
+            connection._turn(lambda _: connection.get_tracking())
+        assert connection._turn(lambda _: connection.close()) is None
+        assert connection.closed
+        assert connection._session is None
 
 
 @pytest.mark.parametrize(
@@ -872,6 +889,30 @@ def test_exit_with_an_open_connection(address: str) -> None:
         assert f"unclosed connection to chronyd at {daemon.address}" in result.stderr
 
 
+FORK = """
+import os, sys, pychrony
+connection = pychrony.ChronyConnection(sys.argv[1])
+connection.get_tracking()
+pid = os.fork()
+if pid:
+    os.waitpid(pid, 0)
+    print(connection.get_tracking().stratum)
+    connection.close()
+"""
+
+
+def test_child_that_exits_leaves_the_connection_to_its_parent(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        result = subprocess.run(
+            [sys.executable, "-W", "always", "-c", FORK, daemon.address],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert result.stdout == "2\n"
+    assert "unclosed" not in result.stderr
+
+
 DEATHS = {
     # Python runs the finalizers.
     "end of the program": ("pass", True),
@@ -948,6 +989,7 @@ def test_exit_while_daemon_threads_read() -> None:
 # --- signals, threads, forks ----------------------------------------------------
 
 
+@pytest.mark.interrupts
 def test_signals_during_a_wait_are_no_errors() -> None:
     with (
         ScriptedDaemon(misbehave=faults.delayed(0.02)) as daemon,
@@ -960,6 +1002,7 @@ def test_signals_during_a_wait_are_no_errors() -> None:
         assert len(hits) > 50
 
 
+@pytest.mark.interrupts
 @pytest.mark.timeout(20)
 def test_interrupt_during_a_wait(address: str) -> None:
     def interrupt(*_: Any) -> None:
@@ -976,6 +1019,7 @@ def test_interrupt_during_a_wait(address: str) -> None:
         assert connection.get_tracking().stratum == 2
 
 
+@pytest.mark.interrupts
 @pytest.mark.timeout(20)
 def test_interrupt_while_looking_for_the_daemon(
     monkeypatch: pytest.MonkeyPatch,
@@ -993,6 +1037,7 @@ def test_interrupt_while_looking_for_the_daemon(
         assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.interrupts
 @pytest.mark.timeout(60, method="thread")  # the other method needs SIGALRM, too
 def test_signal_handlers_may_read_another_clock_but_not_this_one() -> None:
     refused: list[ChronyUsageError] = []
@@ -1017,6 +1062,7 @@ def test_signal_handlers_may_read_another_clock_but_not_this_one() -> None:
     assert "signal handler" in str(refused[0])
 
 
+@pytest.mark.interrupts
 def test_close_in_a_signal_handler_waits_for_the_call() -> None:
     with ScriptedDaemon(misbehave=faults.delayed(0.1)) as daemon:
         connection = ChronyConnection(daemon.address)
@@ -1027,6 +1073,7 @@ def test_close_in_a_signal_handler_waits_for_the_call() -> None:
         assert connection._session is None
 
 
+@pytest.mark.interrupts
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupts_while_opening_and_closing_leave_nothing(address: str) -> None:
@@ -1052,6 +1099,7 @@ def test_interrupts_while_opening_and_closing_leave_nothing(address: str) -> Non
     assert hits > 100
 
 
+@pytest.mark.interrupts
 @pytest.mark.timeout(30)
 def test_finalizers_and_readers_may_share_a_lock(parts: Parts) -> None:
     """No bytecode runs under the lock of the library, so no finalizer does."""
@@ -1217,6 +1265,7 @@ def test_forked_child(address: str) -> None:
         assert connection.get_tracking().stratum == 2
 
 
+@pytest.mark.interrupts
 def test_threads_of_a_child_take_turns() -> None:
     def child() -> None:
         sys.setswitchinterval(1e-6)
@@ -1254,6 +1303,7 @@ def test_child_that_collects_the_parents_connection(address: str) -> None:
         holder[0].close()
 
 
+@pytest.mark.interrupts
 @pytest.mark.timeout(60)
 def test_fork_while_other_threads_read() -> None:
     """A child must not inherit a lock that a thread of the parent was holding."""

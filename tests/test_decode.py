@@ -3,6 +3,7 @@
 # The annotations of the dataclasses below must not become strings.
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pychrony import (
     ChronyConnection,
     ChronyDataError,
+    FieldType,
     LeapStatus,
     SourceMode,
     SourceState,
@@ -66,6 +68,7 @@ def test_number_never_seen_before() -> None:
         assert (leap_status.name, leap_status.value) == ("UNKNOWN_4711", 4711)
 
 
+@pytest.mark.interrupts
 def test_nothing_can_run_between_an_address_and_its_copy() -> None:
     """As a signal handler could, at every instruction another session reads."""
     lib = _library.load()
@@ -199,13 +202,23 @@ def test_timespec_where_time_is_wider_than_long() -> None:
     ):
         expected = connection.get_tracking().ref_time_ns
         assert connection._session is not None
-        read = _decode._timespec_reader(lib, 4, 8)
+        read = _decode._timespec_reader(lib, 4, lambda: 8)
         time = read(connection._session._handle, 4)
         assert ffi.typeof(time).cname == "struct timespec_time64"
         assert _decode._nanoseconds(time) == expected == 1_700_000_000_123_456_789
     for size in (4, 8):
-        read = _decode._timespec_reader(lib, size, size)
+        read = _decode._timespec_reader(lib, size, partial(int, size))
         assert ffi.typeof(read) is ffi.typeof(lib.chrony_get_field_timespec)
+    assert _decode._time_t_size() in (4, 8)
+
+
+def test_field_of_a_type_of_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(_decode._GENERIC, FieldType.FLOAT)  # as if it were new
+    with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
+        (record,) = connection.get_report("tracking")
+    assert record["skew"].value is None
+    assert record["skew"].type is FieldType.FLOAT
+    assert record["stratum"].value == 2
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,12 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_generated_module_is_current() -> None:
-    committed = Path(_cdef.__file__).with_name("_libchrony.py").read_text()
-    assert committed == _cdef.generate(), "run nox -s generate"
+def test_generated_module_is_current(tmp_path: Path) -> None:
+    committed = Path(_cdef.__file__).with_name("_libchrony.py")
+    generated = tmp_path / "_libchrony.py"
+    command = [sys.executable, "-m", "pychrony._cdef", str(generated)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert committed.read_text() == generated.read_text(), "run nox -s generate"
 
 
 def test_every_declared_function_is_there() -> None:
@@ -199,6 +202,18 @@ def test_library_found_by_its_soname_has_a_path(tmp_path: Path) -> None:
         LD_LIBRARY_PATH=str(tmp_path),
     )
     assert result.stdout == f"{copy}\n", result.stderr
+
+
+def test_library_without_a_telling_name_is_called_as_it_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "clock.so").write_bytes(Path(LIBRARY).read_bytes())
+    result = python(
+        "import pychrony; print(pychrony.library_path())",
+        PYCHRONY_LIBCHRONY="clock.so",
+        LD_LIBRARY_PATH=str(tmp_path),
+    )
+    assert result.stdout == "clock.so\n", result.stderr
 
 
 def test_library_path_is_that_of_the_loaded_file() -> None:

@@ -179,6 +179,12 @@ def test_error_bound() -> None:
     assert tracking.error_bound == 0.5 + 0.25 + 0.0625
 
 
+def test_records_equal_only_their_like() -> None:
+    assert make_tracking() == make_tracking()
+    assert make_tracking() != make_tracking(stratum=9)
+    assert make_tracking() != "tracking"
+
+
 def test_exact_time_beside_the_float() -> None:
     assert make_tracking(ref_time=1.5).ref_time_ns == 1_500_000_000
     assert make_tracking(ref_time=1.5, ref_time_ns=7).ref_time_ns == 7

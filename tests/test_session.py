@@ -16,8 +16,9 @@ from pychrony import (
     SmoothingFlag,
     _address,
     _decode,
+    _session,
 )
-from pychrony._session import Session
+from pychrony._session import Session, connect
 from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, faults, make_source
 
 
@@ -57,6 +58,23 @@ def test_full_queue_between_an_address_and_its_record() -> None:
             session.close()
             os.unlink(path)
     assert [one.address for one in end.value.value] == ["192.0.2.99"]
+
+
+def test_driver_that_leaves_while_the_daemon_is_looked_for() -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        target = _address.parse(daemon.address)
+        conversation = connect([target, target], timeout=9.0, retries=0)
+        before = len(os.listdir("/proc/self/fd"))
+        next(conversation)
+        conversation.close()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_close_that_was_interrupted_when_all_was_done() -> None:
+    with ScriptedDaemon() as daemon:
+        session = Session(_address.parse(daemon.address), timeout=1.0, retries=0)
+        _session._release(session._lib, session._held)
+        del session  # no warning of an unclosed connection
 
 
 def test_timeout_of_a_pair_of_requests_counts_them_all() -> None:
