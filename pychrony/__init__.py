@@ -18,12 +18,15 @@ from ._library import library_path, reports
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
+    from .aio import *
     from .connection import *
     from .exceptions import *
+    from .fleet import *
     from .models import *
 
 __all__ = [
     "Activity",
+    "AsyncChronyConnection",
     "AuthData",
     "AuthMode",
     "ChronyAddressError",
@@ -58,6 +61,7 @@ __all__ = [
     "Transport",
     "Value",
     "__version__",
+    "async_query_many",
     "get_activity",
     "get_auth_data",
     "get_ntp_data",
@@ -70,6 +74,7 @@ __all__ = [
     "get_sources",
     "get_tracking",
     "library_path",
+    "query_many",
     "reports",
 ]
 
@@ -80,7 +85,7 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         return import_module("importlib.metadata").version(__name__)
     if name in __all__:
-        rooms = ("exceptions", "models", "connection")
+        rooms = ("exceptions", "models", "connection", "fleet", "aio")
         modules = (import_module(f"{__name__}.{room}") for room in rooms)
         home = next(module for module in modules if name in module.__all__)
         return globals().setdefault(name, getattr(home, name))

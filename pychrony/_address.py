@@ -13,7 +13,9 @@ import os
 import re
 import socket
 from dataclasses import dataclass
+from select import POLLIN
 from threading import Thread
+from time import monotonic
 
 from .exceptions import ChronyAddressError, ChronyConnectionError, ChronyTimeoutError
 from .models import Transport
@@ -21,6 +23,8 @@ from .models import Transport
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
+
+    from ._conversation import Conversation
 
 PORT = 323
 
@@ -149,7 +153,7 @@ def _nonsense(text: str, reason: str) -> ChronyAddressError:
     )
 
 
-def resolve(target: Target, timeout: float) -> list[Target]:
+def resolve(target: Target, timeout: float) -> Conversation[list[Target]]:
     """Return the IP addresses that a host name has, in the resolver's order.
 
     Raises:
@@ -158,24 +162,31 @@ def resolve(target: Target, timeout: float) -> list[Target]:
     """
     found: list[Any] = []
 
-    def look_up() -> None:
-        try:
-            found.append(
-                socket.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)
-            )
-        except OSError as reason:
-            found.append(reason)
+    def look_up(done: socket.socket) -> None:
+        with done:
+            try:
+                found.append(
+                    socket.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)
+                )
+            except OSError as reason:
+                found.append(reason)
 
     # getaddrinfo cannot be given a deadline, only left behind: the thread ends
     # when the system's resolver gives up.
-    thread = Thread(target=look_up, name=f"resolve {target.host}", daemon=True)
     try:
-        thread.start()
-    except RuntimeError as reason:
+        waiting, done = socket.socketpair()
+        with waiting:
+            try:
+                name = f"resolve {target.host}"
+                Thread(target=look_up, args=(done,), name=name, daemon=True).start()
+            except BaseException:
+                done.close()
+                raise
+            yield waiting.fileno(), POLLIN, monotonic() + timeout
+    except (OSError, RuntimeError) as reason:
         raise ChronyConnectionError(
             f"{target}: the name cannot be resolved: {reason}. Give an IP address"
         ) from reason
-    thread.join(timeout)
     if not found:
         raise ChronyTimeoutError(
             f"{target}: the name was not resolved within {timeout:g} s. Check the "

@@ -9,12 +9,11 @@ from __future__ import annotations
 import sys
 from dataclasses import fields
 from enum import Enum, Flag
-from functools import partial
 from itertools import chain
 from types import UnionType
 
 from ._libchrony import ffi
-from ._library import locked
+from ._library import in_lock
 from .models import FieldContent, FieldType, Value, refid_name
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
@@ -23,12 +22,17 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar
 
     T = TypeVar("T")
-    _Plan: TypeAlias = tuple[list[Any], list[Any], dict[str, None]]
+    _Plan: TypeAlias = tuple[
+        list[tuple[str, int, Callable[[Any, int], Any]]],
+        list[tuple[str, int, Callable[[Any], Any]]],
+        list[tuple[str, Callable[[dict[str, Any]], Any]]],
+        dict[str, None],
+    ]
 
 # A layout is told by the report, its number of fields, and the type of its
 # first field (an address or a reference ID in "sources"). Its plan: attribute,
-# index, how to read and how to convert it for each field; attribute and
-# function for each derived attribute; the attributes that it does not have.
+# index and how to read it for each field; how to convert some of them; how to
+# derive other attributes; those that it does not have.
 _plans: dict[tuple[type, int, int], _Plan] = {}
 
 
@@ -47,15 +51,15 @@ def decode(record: type[T], lib: Any, session: Any, **given: Any) -> T:
     plan = _plans.get(layout)
     if plan is None:
         plan = _plans[layout] = _plan(lib, session, record)
-    steps, derived, absent = plan
+    steps, conversions, derived, absent = plan
     values: dict[str, Any] = {**given, **absent}
-    index = 0
-    try:
-        for attribute, index, read, convert in steps:
-            value = read(session, index)
-            values[attribute] = value if convert is None else convert(value)
-    except ValueError as reason:
-        raise ValueError(f"{_field_name(lib, session, index)}: {reason}") from None
+    for attribute, index, read in steps:
+        values[attribute] = read(session, index)
+    for attribute, index, convert in conversions:
+        try:
+            values[attribute] = convert(values[attribute])
+        except ValueError as reason:
+            raise ValueError(f"{_field_name(lib, session, index)}: {reason}") from None
     for attribute, function in derived:
         values[attribute] = function(values)
     # The generated __init__ of a frozen dataclass would cost more than all of
@@ -132,7 +136,8 @@ def _constant_names(
 
 def _content(lib: Any, session: Any, index: int) -> int:
     # For an address it formats the text, to see whether there is one.
-    content: int = locked(partial(lib.chrony_get_field_content, session, index))
+    contents = map(lib.chrony_get_field_content, (session,), (index,))
+    content: int = in_lock(contents)
     return content
 
 
@@ -147,6 +152,7 @@ def _plan(lib: Any, session: Any, record: Any) -> _Plan:
         for index in range(lib.chrony_get_record_number_fields(session))
     }
     steps: list[Any] = []
+    conversions: list[Any] = []
     derived: list[Any] = []
     absent: dict[str, None] = {}
     for field in fields(record):
@@ -169,8 +175,12 @@ def _plan(lib: Any, session: Any, record: Any) -> _Plan:
                 f"only {', '.join(indexes)}"
             )
         read, convert = _reader(lib, session, index, wanted)
-        steps.append((field.name, index, read, _at_most(most) if most else convert))
-    return steps, derived, absent
+        steps.append((field.name, index, read))
+        if most:
+            convert = _at_most(most)
+        if convert is not None:
+            conversions.append((field.name, index, convert))
+    return steps, conversions, derived, absent
 
 
 def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
@@ -252,7 +262,7 @@ def _string_reader(lib: Any) -> Callable[[Any, int], str]:
         # The text must be copied before anybody else calls libchrony, so it is
         # all one function of C. NULL is an unspecified address.
         texts = map(string, filter(None, map(get, (session,), (index,))))
-        return str(locked(partial(next, chain(texts, (b"",)))), "ascii", "replace")
+        return str(in_lock(chain(texts, (b"",))), "ascii", "replace")
 
     return read
 

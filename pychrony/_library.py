@@ -14,7 +14,7 @@ from .exceptions import ChronyLibraryError
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -35,18 +35,18 @@ os.register_at_fork(
     after_in_child=lock.release,
 )
 
-_NEVER = object()
+_acquire = iter(lock.acquire, False)
+_release = iter(lock.release, False)
 
 
-def locked(function: Callable[[], T]) -> T:
-    """Return what ``function`` does, called under the lock; it must not raise.
+def in_lock(values: Iterator[T]) -> T:
+    """Return the next value, made under the lock; there must be one.
 
-    With a function of C this is one step for the interpreter. A bytecode under
+    With iterators of C this is one step for the interpreter. A bytecode under
     the lock could run a signal handler, or a finalizer, that waits for a thread
     that waits for the lock, or that reads a clock and changes the buffer.
     """
-    steps = iter(lock.acquire, False), iter(function, _NEVER), iter(lock.release, 0)
-    return next(zip(*steps, strict=False))[1]
+    return next(zip(_acquire, values, _release, strict=False))[1]
 
 
 # ABI mode has no compiler to hold the declared chrony_err against the real

@@ -1,11 +1,7 @@
-"""One libchrony session on one socket, and the conversations over it.
+"""One libchrony session on one socket, and the requests over it.
 
-The only room that calls libchrony to open, send, receive and close. A
-conversation is a generator: it yields ``(fd, events, deadline)`` where it has
-to wait until the descriptor is ready for those ``poll`` events, and is sent
-whether that came before the deadline (on the ``time.monotonic`` clock). How to
-wait is the business of the drivers; resends, deadlines and what an error means
-are decided here, once for all of them.
+The only room that calls libchrony to open, send, receive and close. Resends,
+deadlines and what an error means are decided here, once for all drivers.
 """
 
 from __future__ import annotations
@@ -16,12 +12,12 @@ import warnings
 import weakref
 from collections import deque
 from functools import partial
+from operator import methodcaller
 from select import POLLIN, POLLOUT
 from time import monotonic
 
-from ._decode import decode, decode_generic
 from ._libchrony import ffi
-from ._library import load, locked, reports
+from ._library import in_lock, load
 from .exceptions import (
     ChronyConnectionError,
     ChronyDataError,
@@ -29,25 +25,24 @@ from .exceptions import (
     ChronyPermissionError,
     ChronyTimeoutError,
 )
-from .models import BY_ADDRESS, REPORTS, SourceMode, SourceStats, Transport
+from .models import BY_ADDRESS, Transport
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any, TypeAlias, TypeVar
 
     from ._address import Target
-    from .models import Value
+    from ._conversation import Conversation
 
     T = TypeVar("T")
-    Conversation: TypeAlias = Generator[tuple[int, int, float], bool, T]
+    # The libchrony session; its socket, a descriptor where libchrony opened
+    # it; and the process that they belong to.
+    _Held: TypeAlias = tuple[Any, list[Any], int]
 
 # The length of a list comes from the network. chronyd sets itself no limit,
 # but no configuration comes near this one.
 MOST_RECORDS = 65_536
-
-# How often a list is read that changes while it is read.
-LIST_READS = 10
 
 _NOT_AUTHORIZED = (
     "chronyd says 'Not authorized'. Read it over chronyd's Unix socket, as root or "
@@ -76,202 +71,93 @@ class Session:
         self.target = target
         self.timeout = timeout
         self.retries = retries
-        self._lib = load()
+        self.lib = load()
         self.pid = os.getpid()
         self._holder = ffi.new("chrony_session **")
-        self._fds: list[int] = []
-        self._held = self._holder, self._fds, self.pid
+        self._socket: list[Any] = []
+        self._held = self._holder, self._socket, self.pid
         # It exists before what it releases: a signal handler may raise an
         # exception at any bytecode.
         self._finalizer = weakref.finalize(
-            self, _forsake, self._lib, self._held, weakref.ref(self), str(target)
+            self, _forsake, self.lib, self._held, weakref.ref(self), str(target)
         )
         try:
             if target.transport is Transport.UNIX_SOCKET:
-                self._open_unix()
+                self._fd = self._open_unix()
             else:
-                self._open_udp()
-            self._fd = self._fds[0]
+                self._fd = self._open_udp()
             self._init()
         except BaseException:
             self.close()
             raise
 
-    def _open_unix(self) -> None:
+    def _open_unix(self) -> int:
         # Opened and kept in one function of C: nothing comes in between.
         path = os.fsencode(self.target.host)
-        self._fds.extend(map(self._lib.chrony_open_socket, (path,)))
-        fd = self._fds[0]
+        self._socket.extend(map(self.lib.chrony_open_socket, (path,)))
+        fd: int = self._socket[0]
         if fd < 0:
-            self._fds.clear()
+            self._socket.clear()
             raise _unreachable(self.target, _os_error(), fd)
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
+        return fd
 
-    def _open_udp(self) -> None:
+    def _open_udp(self) -> int:
         import socket
 
         try:
-            with socket.socket(self.target.family, socket.SOCK_DGRAM) as udp:
-                udp.setblocking(False)
-                udp.connect(self.target.socket_address())
-                self._fds.extend(map(socket.SocketType.detach, (udp,)))
+            self._socket.append(socket.socket(self.target.family, socket.SOCK_DGRAM))
+            self._socket[0].setblocking(False)
+            self._socket[0].connect(self.target.socket_address())
         except OSError as reason:
             raise _unreachable(self.target, reason, -1) from reason
+        fd: int = self._socket[0].fileno()
+        return fd
+
+    def turn_to(self, target: Target) -> None:
+        """Turn from one UDP address to another of the same family, when idle."""
+        self.target = target
+        try:
+            self._socket[0].connect(target.socket_address())
+        except OSError as reason:
+            raise _unreachable(target, reason, -1) from reason
+        # From here on only the new one can send something. What others left,
+        # an error or a datagram, must not count as its answer: libchrony's
+        # sequence numbers can be foretold (it does not seed random()).
+        while True:
+            try:
+                self._socket[0].recv(1)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
 
     def _init(self) -> None:
-        code = self._lib.chrony_init_session(self._holder, self._fd)
-        if code != self._lib.CHRONY_OK:
+        code = self.lib.chrony_init_session(self._holder, self._fd)
+        if code != self.lib.CHRONY_OK:
             raise self._error(code, "a session")
         self._handle = self._holder[0]
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         """Begin a fresh libchrony session on the same socket.
 
         After any error the old one may hold a pending request or a report to
         follow, and would return wrong results (client.c).
         """
-        _deinit(self._lib, self._holder)
+        _deinit(self.lib, self._holder)
         self._init()
 
     def close(self) -> None:
         """Close the session and its socket. Does nothing the second time."""
         if self._finalizer.alive:
-            _release(self._lib, self._held)
+            _release(self.lib, self._held)
             self._finalizer.detach()
 
-    def probe(self) -> Conversation[None]:
-        """Return when a chronyd has answered, whatever the answer."""
-        try:
-            yield from self._exchange("tracking", self._lib.chrony_request_record, 0)
-        except (ChronyDataError, ChronyPermissionError):
-            self._reset()
-
-    def record(self, record: type[T]) -> Conversation[T]:
-        """Read a report that is one record."""
-        report = REPORTS[record]
-        return (yield from self._record(report, 0, partial(decode, record, self._lib)))
-
-    def record_or_none(self, record: type[T]) -> Conversation[T | None]:
-        """Read a report that is one record, or none where it is disabled."""
-        try:
-            return (yield from self.record(record))
-        except ChronyDataError as error:
-            if error.error_code != self._lib.CHRONY_DISABLED:
-                raise
-            self._reset()
-            return None
-
-    def records(self, record: type[T]) -> Conversation[list[T]]:
-        """Read a report that is a list with one record for each source."""
-        report = REPORTS[record]
-
-        def read(index: int) -> Conversation[tuple[Any, T]]:
-            one: Any = yield from self._record(
-                report, index, partial(decode, record, self._lib)
-            )
-            clock = getattr(one, "mode", None) is SourceMode.REFCLOCK
-            reference_id = getattr(one, "reference_id", one.address)
-            return _identity("" if clock else one.address, reference_id), one
-
-        return (yield from self._list(report, read))
-
-    def records_by_address(self, record: type[T]) -> Conversation[list[T]]:
-        """Read a report that is a list with one record for each NTP source."""
-        report = REPORTS[record]
-
-        def read(index: int) -> Conversation[tuple[Any, T | None]]:
-            return self._by_address(report, index, partial(decode, record, self._lib))
-
-        return (yield from self._list(report, read))
-
-    def generic(self, report: str) -> Conversation[list[dict[str, Value]]]:
-        """Read any report that libchrony knows, by its introspection alone."""
-        decoder = partial(decode_generic, report, self._lib)
-
-        def read(index: int) -> Conversation[tuple[Any, dict[str, Value] | None]]:
-            if report in BY_ADDRESS:
-                return (yield from self._by_address(report, index, decoder))
-            one = yield from self._record(report, index, decoder)
-            if "address" not in one and "reference ID" not in one:
-                return (False, index), one
-            address, reference_id = (
-                one[name].value if name in one else ""
-                for name in ("address", "reference ID")
-            )
-            return _identity(address, reference_id), one
-
-        if report not in reports():
-            raise ChronyDataError(
-                f"this libchrony has no report {report!r}, only {', '.join(reports())}"
-            )
-        try:
-            return (yield from self._list(report, read))
-        except ChronyDataError as error:
-            if error.error_code != self._lib.CHRONY_DISABLED:
-                raise
-            self._reset()
-            return []
-
-    def _list(
-        self, report: str, read: Callable[[int], Conversation[tuple[Any, T | None]]]
-    ) -> Conversation[list[T]]:
-        """Read a list that is that of one moment.
-
-        ``read`` returns the identity of a source, and its record or None.
-        """
-        before: list[Any] | None = None
-        refusal: ChronyDataError | None = None
-        for _ in range(LIST_READS):
-            keys = found = None
-            count = yield from self._count(report)
-            try:
-                found = yield from self._list_once(report, read, count)
-            except ChronyDataError as error:
-                # To a request for a record: there is none with that index.
-                if error.error_code != self._lib.CHRONY_UNEXPECTED_STATUS:
-                    raise
-                refusal = error
-                self._reset()
-            if found is not None:
-                keys = [key for key, _ in found]
-                sources = [key for key in keys if not key[0]]
-                # Two reference clocks may share an ID for good; then the list
-                # is the same the second time.
-                if len(set(sources)) == len(sources) and (
-                    len(set(keys)) == len(keys) or keys == before
-                ):
-                    return [one for _, one in found if one is not None]
-            before = keys
-        raise ChronyDataError(
-            f"{self.target}: {report}: the list of sources changed during each of "
-            f"{LIST_READS} reads. Try again when fewer are added and deleted"
-        ) from refusal
-
-    def _list_once(
-        self,
-        report: str,
-        read: Callable[[int], Conversation[tuple[Any, T | None]]],
-        count: int,
-    ) -> Conversation[list[tuple[Any, T | None]] | None]:
-        """Read a list once; return None if it changed in a way that matters.
-
-        chronyd has no snapshots: it closes the gap when it removes a source and
-        appends new ones (sources.c). Read from the end, a source that moves is
-        read twice, and what comes or goes otherwise does not matter: the list
-        is that of the moment when its last record was read, if the count
-        belongs to that moment, too.
-        """
-        found: list[tuple[Any, T | None]] = []
-        for index in reversed(range(count)):
-            found.append((yield from read(index)))
-            if len(found) == 1 and (yield from self._count(report)) != count:
-                return None
-        return found[::-1]
-
-    def _count(self, report: str) -> Conversation[int]:
-        lib = self._lib
-        yield from self._exchange(report, lib.chrony_request_report_number_records)
+    def count(self, report: str) -> Conversation[int]:
+        """Ask how many records a report has."""
+        lib = self.lib
+        yield from self.exchange(report, lib.chrony_request_report_number_records)
         # A uint32 of the network in an int: the largest are negative.
         count: int = lib.chrony_get_report_number_records(self._handle)
         if not 0 <= count <= MOST_RECORDS:
@@ -282,40 +168,18 @@ class Session:
             )
         return count
 
-    def _by_address(
-        self, report: str, index: int, decoder: Callable[..., T]
-    ) -> Conversation[tuple[Any, T | None]]:
-        """Read a record that chronyd gives by address, and tell the address.
-
-        libchrony takes the address from the last response if that was the
-        ``sourcestats`` of the same index. It would fetch it again itself for a
-        resend, perhaps that of another source by then, so both requests are
-        made again.
-        """
-        decode_stats = partial(decode, SourceStats, self._lib)
-        waits = self._waits()
-        while True:
-            stats = yield from self._record("sourcestats", index, decode_stats)
-            key = _identity(stats.address, stats.reference_id)
-            if not stats.address:  # a reference clock
-                return key, None
-            one = partial(decoder, address=stats.address)
-            try:
-                return key, (yield from self._record(report, index, one, waits[:1]))
-            except ChronyTimeoutError:
-                del waits[0]
-                if not waits:
-                    raise self._timeout(report, self._waits()) from None
-
-    def _record(
+    def record(
         self,
         report: str,
         index: int,
         decoder: Callable[[Any], T],
         waits: list[float] | None = None,
     ) -> Conversation[T]:
-        lib = self._lib
-        yield from self._exchange(report, lib.chrony_request_record, index, waits=waits)
+        """Ask for a record and return what ``decoder`` makes of it."""
+        request = self.lib.chrony_request_record
+        if report in BY_ADDRESS:
+            request = partial(_in_lock, request)
+        yield from self.exchange(report, request, index, waits=waits)
         try:
             return decoder(self._handle)
         except ValueError as reason:
@@ -323,35 +187,60 @@ class Session:
                 f"{self.target}: {report}: the reply makes no sense: {reason}"
             ) from None
 
-    def _waits(self) -> list[float]:
+    def waits(self) -> list[float]:
+        """Return how long to wait for the answer to each request [s]."""
         return [self.timeout * 2.0**number for number in range(self.retries + 1)]
 
-    def _exchange(
+    def exchange(
         self,
         report: str,
-        request: Any,
+        request: Callable[..., int],
         *arguments: int,
         waits: list[float] | None = None,
     ) -> Conversation[None]:
         """Send a request until libchrony has taken the response to it."""
+        lib, fd, handle = self.lib, self._fd, self._handle
+        name = _NAMES.get(report) or _NAMES.setdefault(report, report.encode())
+        waits = waits or self.waits()
         self._ignored = 0
-        waits = waits or self._waits()
         for wait in waits:
             deadline = monotonic() + wait
-            sent = yield from self._send(report, request, arguments, deadline)
-            if sent and (yield from self._receive(report, deadline)):
+            code = request(handle, name, *arguments)
+            if code and not (
+                yield from self._queue(code, report, request, arguments, deadline)
+            ):
+                continue
+            late = False
+            while lib.chrony_needs_response(handle):
+                # The first wait is granted even if this process was held up
+                # past the deadline: the response may be there. A flood of
+                # datagrams that libchrony ignores ends at the deadline all the
+                # same.
+                if late or not (yield fd, POLLIN, deadline):
+                    break
+                # Without the lock: only where libchrony asks for an address by
+                # itself does this write into its buffer.
+                code = lib.chrony_process_response(handle)
+                if not code:
+                    self._ignored += 1
+                elif code != lib.CHRONY_RECV_FAILED or ffi.errno not in _AGAIN:
+                    raise self._error(code, report)
+                late = monotonic() >= deadline
+            else:
                 return
-        raise self._timeout(report, waits)
+        raise self.no_answer(report, waits)
 
-    def _send(
-        self, report: str, request: Any, arguments: Iterable[int], deadline: float
+    def _queue(
+        self,
+        code: int,
+        report: str,
+        request: Callable[..., int],
+        arguments: Iterable[int],
+        deadline: float,
     ) -> Conversation[bool]:
-        lib, name = self._lib, _NAMES.setdefault(report, report.encode())
-        send = partial(request, self._handle, name, *arguments)
-        while True:
-            code = locked(send)
-            if code == lib.CHRONY_OK:
-                return True
+        """Wait until a request that failed with ``code`` can be sent."""
+        lib = self.lib
+        while code:
             if code != lib.CHRONY_SEND_FAILED or ffi.errno not in _AGAIN:
                 raise self._error(code, report)
             # chronyd does not keep up with the queue of its Unix socket.
@@ -362,28 +251,12 @@ class Session:
             # may be another source by now.
             if report in BY_ADDRESS:
                 return False
-
-    def _receive(self, report: str, deadline: float) -> Conversation[bool]:
-        lib = self._lib
-        receive = partial(lib.chrony_process_response, self._handle)
-        late = False
-        while lib.chrony_needs_response(self._handle):
-            # The first wait is granted even if this process was held up past
-            # the deadline: the response may be there. A flood of datagrams
-            # that libchrony ignores ends at the deadline all the same.
-            if late or not (yield self._fd, POLLIN, deadline):
-                return False
-            code = locked(receive)
-            if code == lib.CHRONY_OK:
-                self._ignored += 1
-            elif code != lib.CHRONY_RECV_FAILED or ffi.errno not in _AGAIN:
-                raise self._error(code, report)
-            late = monotonic() >= deadline
+            code = request(self._handle, _NAMES[report], *arguments)
         return True
 
     def _error(self, code: int, report: str) -> ChronyError:
         """Return the error for a ``chrony_err`` other than CHRONY_OK."""
-        lib = self._lib
+        lib = self.lib
         if code in (
             lib.CHRONY_SEND_FAILED,
             lib.CHRONY_RECV_FAILED,
@@ -414,7 +287,8 @@ class Session:
         )
         return kind(f"{self.target}: {report}: {text}", code)
 
-    def _timeout(self, report: str, waits: list[float]) -> ChronyTimeoutError:
+    def no_answer(self, report: str, waits: list[float]) -> ChronyTimeoutError:
+        """Return the error for no answer within these waits."""
         text = (
             f"{self.target}: {report}: no answer to {len(waits)} "
             f"request{'s'[: len(waits) > 1]} in {sum(waits):g} s. "
@@ -435,18 +309,9 @@ class Session:
         return ChronyTimeoutError(text)
 
 
-def _identity(address: Any, reference_id: Any) -> tuple[bool, Any]:
-    """Return whether others may have the same identity, and the identity.
-
-    No two NTP sources have the same address. A reference clock has none, and
-    libchrony shows as "?" one of a family that it does not know.
-    """
-    return (False, address) if address not in ("", "?") else (True, reference_id)
-
-
-def patience(timeout: float, retries: int) -> float:
-    """Return the longest that one request with its resends can take [s]."""
-    return timeout * (2.0 ** (retries + 1) - 1)
+def _in_lock(request: Callable[..., int], *arguments: Any) -> int:
+    """Make a request for a report by address, which formats that address."""
+    return in_lock(map(request, *zip(arguments)))
 
 
 def _os_error() -> OSError:
@@ -485,70 +350,37 @@ def _deinit(lib: Any, holder: Any) -> None:
         lib.chrony_deinit_session(handle)
 
 
-def _release(lib: Any, held: tuple[Any, list[int], int]) -> None:
-    holder, fds, pid = held
+def _release(lib: Any, held: _Held) -> None:
+    holder, sockets, pid = held
     _deinit(lib, holder)
-    # In a forked child, chrony_close_socket would remove the file of the Unix
-    # socket, which the parent still uses.
-    close = lib.chrony_close_socket if os.getpid() == pid else os.close
-    while fds:  # forgotten and closed in one function of C
-        deque(map(close, map(fds.pop, (0,))), 0)
+    close: Any
+    if sockets and not isinstance(sockets[0], int):
+        close = methodcaller("close")
+    elif os.getpid() == pid:
+        close = lib.chrony_close_socket
+    else:
+        # In a forked child that would remove the file of the Unix socket, which
+        # the parent still uses.
+        close = os.close
+    while sockets:  # forgotten and closed in one function of C
+        deque(map(close, map(sockets.pop, (0,))), 0)
 
 
-def _forsake(
-    lib: Any, held: tuple[Any, list[int], int], session: Any, target: str
-) -> None:
-    _, fds, pid = held
-    if not fds:  # close() was interrupted when all was done
+def _forsake(lib: Any, held: _Held, session: Any, target: str) -> None:
+    _, sockets, pid = held
+    if not sockets:  # close() was interrupted when all was done
         return
     mine = os.getpid() == pid
     if session() is None:
         _release(lib, held)
+    elif not isinstance(sockets[0], int):
+        # The interpreter exits. Daemon threads may be using the session: it
+        # goes with the process.
+        sockets[0].detach()
     elif mine:
-        # The interpreter exits. Daemon threads may be using the session: only
-        # the file of its socket goes now, the rest goes with the process.
-        lib.chrony_close_socket(os.dup(fds[0]))
+        # Only the file of its socket goes now.
+        lib.chrony_close_socket(os.dup(sockets[0]))
     if mine:
         warnings.warn(
             f"unclosed connection to chronyd at {target}", ResourceWarning, stacklevel=2
         )
-
-
-def connect(
-    targets: list[Target], timeout: float, retries: int
-) -> Conversation[Session]:
-    """Open a session to the first target where a chronyd answers.
-
-    UDP "connects" to nobody, so with several targets only an answer counts.
-    They are asked in turn, each once with the first wait, then the silent ones
-    again with the doubled wait, and so on.
-    """
-    if len(targets) == 1:
-        return Session(targets[0], timeout, retries)
-    failures: dict[Target, ChronyError] = {}
-    for attempt in range(retries + 1):
-        for target in targets:
-            if attempt and not isinstance(failures[target], ChronyTimeoutError):
-                continue
-            try:
-                session = Session(target, timeout * 2**attempt, 0)
-            except (ChronyConnectionError, ChronyPermissionError) as error:
-                failures[target] = error
-                continue
-            try:
-                yield from session.probe()
-            except ChronyConnectionError as error:
-                session.close()
-                failures[target] = error
-                continue
-            except BaseException:
-                session.close()
-                raise
-            session.timeout, session.retries = timeout, retries
-            return session
-    silent = any(isinstance(error, TimeoutError) for error in failures.values())
-    kind = ChronyTimeoutError if silent else ChronyConnectionError
-    raise kind(
-        "no chronyd answered. "
-        + "; ".join(error.message for error in failures.values())
-    )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from select import poll
 from threading import RLock
-from time import monotonic
 
-from ._session import Session, connect, patience
+from ._blocking import Waiter
+from ._endpoint import Endpoint, nothing
+from ._reports import every, generic, one, one_or_none
 from .exceptions import ChronyUsageError
 from .models import (
     Activity,
@@ -26,13 +26,12 @@ TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any, TypeVar
+    from typing import TypeVar
 
-    from ._address import Target
-    from ._session import Conversation
-    from .models import Transport, Value
+    from ._conversation import Conversation
+    from ._session import Session
+    from .models import Value
 
-    R = TypeVar("R")
     T = TypeVar("T")
 
 __all__ = [
@@ -50,10 +49,8 @@ __all__ = [
     "get_tracking",
 ]
 
-_A_DAY = 86_400
 
-
-class ChronyConnection:
+class ChronyConnection(Endpoint):
     """A connection to a running chronyd, for reading its reports.
 
     It opens at the first report, or on entering a ``with`` block, and opens
@@ -90,45 +87,8 @@ class ChronyConnection:
         timeout: float = 1.0,
         retries: int = 2,
     ) -> None:
-        if not (
-            0 <= retries < 99
-            and 0 < timeout <= _A_DAY
-            and patience(timeout, retries) <= _A_DAY
-        ):
-            raise ValueError(
-                f"timeout {timeout!r} s and {retries!r} retries: the timeout must be "
-                "positive, the retries not negative, and all waits a day at most"
-            )
-        from . import _address
-
-        wanted = _address.LOCAL if address is None else (address,)
-        self._targets = [_address.parse(one) for one in wanted]
-        self._timeout = timeout
-        self._retries = retries
-        self._session: Session | None = None
-        self._connected: Target | None = None
-        self._closed = False
+        super().__init__(address, timeout=timeout, retries=retries)
         self._turns: dict[int, _Turn] = {}
-
-    def __repr__(self) -> str:
-        place = self._connected or " | ".join(map(str, self._targets))
-        state = "closed" if self._closed else "open" if self._session else "not open"
-        return f"<{type(self).__name__} {place} ({state})>"
-
-    @property
-    def address(self) -> str | None:
-        """The address in use, as given or found; ``None`` while there is none."""
-        return self._connected.text if self._connected else None
-
-    @property
-    def transport(self) -> Transport | None:
-        """The transport in use; ``None`` while there is none."""
-        return self._connected.transport if self._connected else None
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called; a ``with`` block opens it again."""
-        return self._closed
 
     def __enter__(self) -> ChronyConnection:
         """Open the connection.
@@ -142,9 +102,9 @@ class ChronyConnection:
             ChronyPermissionError: the Unix socket may not be opened.
             ChronyLibraryError: no usable libchrony.
         """
-        self._own()
+        self._check_process()
         self._closed = False
-        self._turn(lambda _: None)
+        self._turn(nothing)
         return self
 
     def __exit__(
@@ -161,9 +121,8 @@ class ChronyConnection:
         In a forked child this closes the descriptor only: the parent's
         connection goes on.
         """
-        if self._session is not None and self._session.pid != os.getpid():
-            self._drop()
-        turn = self._own()
+        self._drop_if_inherited()
+        turn = self._whose()
         with turn.lock:
             self._closed = True
             self._connected = None
@@ -182,7 +141,7 @@ class ChronyConnection:
             ChronyLibraryError: no usable libchrony.
             ChronyUsageError: the connection is closed, the parent's, or busy.
         """
-        return self._turn(lambda session: _drive(session.record(TrackingStatus)))
+        return self._turn(lambda session: one(session, TrackingStatus))
 
     def get_sources(self) -> list[Source]:
         """Read the sources and their latest samples (report ``sources``).
@@ -190,7 +149,7 @@ class ChronyConnection:
         The list is that of one moment, in chronyd's order, also when sources
         are added and deleted meanwhile. Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: _drive(session.records(Source)))
+        return self._turn(lambda session: every(session, Source))
 
     def get_source_stats(self) -> list[SourceStats]:
         """Read what the past samples of each source say (report ``sourcestats``).
@@ -198,7 +157,7 @@ class ChronyConnection:
         The list is that of one moment, in chronyd's order, also when sources
         are added and deleted meanwhile. Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: _drive(session.records(SourceStats)))
+        return self._turn(lambda session: every(session, SourceStats))
 
     def get_select_data(self) -> list[SelectData]:
         """Read what became of the sources in the selection (report ``selectdata``).
@@ -207,14 +166,14 @@ class ChronyConnection:
         ``opencommands`` (from 4.7 on) opens it. The list is that of one moment.
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: _drive(session.records(SelectData)))
+        return self._turn(lambda session: every(session, SelectData))
 
     def get_activity(self) -> Activity:
         """Read how many sources are in which state (report ``activity``).
 
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: _drive(session.record(Activity)))
+        return self._turn(lambda session: one(session, Activity))
 
     def get_auth_data(self) -> list[AuthData]:
         """Read the authentication of each NTP source (report ``authdata``).
@@ -223,7 +182,7 @@ class ChronyConnection:
         ``opencommands`` (from 4.7 on) opens it. Reference clocks have none.
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: _drive(session.records_by_address(AuthData)))
+        return self._turn(lambda session: every(session, AuthData))
 
     def get_ntp_data(self) -> list[NTPData]:
         """Read the last valid packet of each NTP source (report ``ntpdata``).
@@ -232,7 +191,7 @@ class ChronyConnection:
         ``opencommands`` (from 4.7 on) opens it. Reference clocks have none.
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: _drive(session.records_by_address(NTPData)))
+        return self._turn(lambda session: every(session, NTPData))
 
     def get_server_stats(self) -> ServerStats:
         """Read what chronyd did as a server (report ``serverstats``).
@@ -241,7 +200,7 @@ class ChronyConnection:
         ``opencommands`` (from 4.7 on) opens it. Raises what
         :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: _drive(session.record(ServerStats)))
+        return self._turn(lambda session: one(session, ServerStats))
 
     def get_smoothing(self) -> Smoothing | None:
         """Read the smoothing of the served time (report ``smoothing``).
@@ -249,7 +208,7 @@ class ChronyConnection:
         ``None`` where it is not enabled (directive ``smoothtime``). Raises what
         :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: _drive(session.record_or_none(Smoothing)))
+        return self._turn(lambda session: one_or_none(session, Smoothing))
 
     def get_report(self, name: str) -> list[dict[str, Value]]:
         """Read any report that libchrony knows, as libchrony describes it.
@@ -263,7 +222,7 @@ class ChronyConnection:
         Raises what :meth:`get_tracking` does, and ChronyDataError where
         libchrony has no such report.
         """
-        return self._turn(lambda session: _drive(session.generic(name)))
+        return self._turn(lambda session: generic(session, name))
 
     def get_rtc_data(self) -> RTCData | None:
         """Read the state of the real-time clock (report ``rtcdata``).
@@ -271,63 +230,29 @@ class ChronyConnection:
         ``None`` where chronyd does not track it (directive ``rtcfile``).
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: _drive(session.record_or_none(RTCData)))
+        return self._turn(lambda session: one_or_none(session, RTCData))
 
-    def _turn(self, action: Callable[[Session], T]) -> T:
-        """Run ``action`` on an open session, alone; drop the session if it fails."""
-        turn = self._own()
+    def _turn(self, question: Callable[[Session], Conversation[T]]) -> T:
+        """Ask over an open session, alone."""
+        turn = self._whose()
         with turn.lock:
             if turn.busy:
                 raise ChronyUsageError(
                     f"{self!r} is in the middle of a call that a signal handler "
                     "interrupted. Use another connection in the handler"
                 )
-            if self._closed:
-                raise ChronyUsageError(
-                    f"{self!r}: use it in a 'with' block or a new one"
-                )
             turn.busy = True
             try:
-                if self._session is None:
-                    self._session = self._open()
-                return action(self._session)
-            except BaseException:
-                # libchrony may hold a pending request: no session survives an
-                # error. The next call opens a new one.
-                self._drop()
-                raise
+                return turn.waiter.drive(self._ask(question))
             finally:
                 turn.busy = False
                 if self._closed:
                     self._drop()
 
-    def _open(self) -> Session:
-        targets = self._targets
-        if targets[0].is_name:
-            from ._address import resolve
-
-            targets = resolve(targets[0], patience(self._timeout, self._retries))
-        session = _drive(connect(targets, self._timeout, self._retries))
-        self._connected = session.target
-        return session
-
-    def _drop(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
-
-    def _own(self) -> _Turn:
-        """Return this process's turn at the connection, if it may use it."""
-        pid = os.getpid()
-        session = self._session
-        if session is not None and session.pid != pid:
-            raise ChronyUsageError(
-                f"{self!r} was opened by process {session.pid}, this is its child "
-                f"{pid}. Close it here, which the parent does not notice, or open "
-                "another"
-            )
+    def _whose(self) -> _Turn:
         # In a child, a thread of the parent that is not there any more may hold
         # the parent's lock. setdefault gives all threads of a child the same.
+        pid = self._check_process()
         return self._turns.get(pid) or self._turns.setdefault(pid, _Turn())
 
 
@@ -337,24 +262,7 @@ class _Turn:
     def __init__(self) -> None:
         self.lock = RLock()
         self.busy = False
-
-
-def _drive(conversation: Conversation[T]) -> T:
-    ready: Any = None
-    try:
-        while True:
-            ready = _wait(*conversation.send(ready))
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        conversation.close()
-
-
-def _wait(fd: int, events: int, deadline: float) -> bool:
-    waiting = poll()
-    waiting.register(fd, events)
-    return bool(waiting.poll(max(0.0, deadline - monotonic()) * 1000))
+        self.waiter = Waiter()
 
 
 def get_tracking(

@@ -897,6 +897,10 @@ class Value(_Record):
 # Reports with a record for each NTP source, which chronyd gives by address.
 BY_ADDRESS = frozenset({"authdata", "ntpdata"})
 
+# The reports with a record for each source, and those that may be disabled.
+LISTS = BY_ADDRESS | {"sources", "sourcestats", "selectdata"}
+OPTIONAL = frozenset({"rtcdata", "smoothing"})
+
 # libchrony's name of each report.
 REPORTS: "dict[type[Any], str]" = {
     TrackingStatus: "tracking",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import math
 import os
 import resource
 import socket
@@ -44,7 +45,9 @@ from pychrony import (
     SourceStats,
     TrackingStatus,
     _address,
+    _reports,
 )
+from pychrony._reports import every, generic, one, one_or_none
 from pychrony._session import Session
 
 # The replies to each request: their codes, and the bytes after the header.
@@ -155,11 +158,10 @@ Reader: TypeAlias = Callable[[Session], Generator[Any, bool, Any]]
 def readers() -> dict[str, Reader]:
     """Return all ways to read a report."""
     ways: list[tuple[Callable[[Session, Any], Any], list[Any]]] = [
-        (Session.record, [TrackingStatus, Activity, ServerStats]),
-        (Session.record_or_none, [RTCData, Smoothing]),
-        (Session.records, [Source, SourceStats, SelectData]),
-        (Session.records_by_address, [AuthData, NTPData]),
-        (Session.generic, pychrony.reports()),
+        (one, [TrackingStatus, Activity, ServerStats]),
+        (one_or_none, [RTCData, Smoothing]),
+        (every, [Source, SourceStats, SelectData, AuthData, NTPData]),
+        (generic, pychrony.reports()),
     ]
 
     def reader(way: Callable[[Session, Any], Any], what: Any) -> Reader:
@@ -184,6 +186,8 @@ class Loop:
         self._sent: bytes | None = None
         self._session: Session | None = None
         self._readers = list(readers().items())
+        # This process answers itself, so nothing is far away.
+        _reports._FAR = math.inf
         self._daemon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._daemon.setblocking(False)
         self._daemon.bind(("127.0.0.1", 0))

@@ -21,6 +21,7 @@ from pychrony import (
     get_tracking,
 )
 from pychrony._address import Target, parse, resolve
+from pychrony._blocking import Waiter
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
 UNIX, V4, V6, NAME = (
@@ -225,6 +226,6 @@ def test_resolved_address_keeps_its_scope(monkeypatch: pytest.MonkeyPatch) -> No
         (V6, socket.SOCK_DGRAM, 17, "", ("2001:db8::1", 99, 0, 0)),
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    first, second = resolve(parse("clock.invalid:99"), 20)
+    first, second = Waiter().drive(resolve(parse("clock.invalid:99"), 20))
     assert first.socket_address() == ("fe80::1", 99, 0, 7)
     assert second.socket_address() == ("2001:db8::1", 99, 0, 0)

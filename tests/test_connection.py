@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from select import POLLIN, POLLOUT
@@ -41,8 +41,10 @@ from pychrony import (
     get_sources,
     get_tracking,
 )
-from pychrony._session import Session, connect
-from pychrony.connection import _wait
+from pychrony._blocking import Waiter
+from pychrony._endpoint import open_session
+from pychrony._reports import one
+from pychrony._session import Session
 from pychrony.testing import (
     ALL_COMMANDS,
     Request,
@@ -146,11 +148,19 @@ def test_one_shot_functions(name: str, address: str) -> None:
 
 
 def test_within_a_call_only_closing_is_possible() -> None:
+    def reading(_: Session) -> Generator[Any, bool, None]:
+        connection.get_tracking()
+        yield from ()
+
+    def closing(_: Session) -> Generator[Any, bool, None]:
+        connection.close()
+        yield from ()
+
     with ScriptedDaemon() as daemon:
         connection = ChronyConnection(daemon.address)
         with pytest.raises(ChronyUsageError, match="in the middle of a call"):
-            connection._turn(lambda _: connection.get_tracking())
-        assert connection._turn(lambda _: connection.close()) is None
+            connection._turn(reading)
+        connection._turn(closing)
         assert connection.closed
         assert connection._session is None
 
@@ -332,7 +342,7 @@ def test_each_wait_is_twice_the_one_before() -> None:
         by_hand(daemon.address, 1000, 2) as session,
     ):
         begin = time.monotonic()
-        conversation = session.record(TrackingStatus)
+        conversation = one(session, TrackingStatus)
         waits = [next(conversation), conversation.send(False), conversation.send(False)]
         end = time.monotonic()
         with pytest.raises(ChronyTimeoutError, match="3 requests in 7000 s"):
@@ -346,7 +356,7 @@ def test_so_it_is_while_looking_for_the_daemon() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         target = _address.parse(daemon.address)
         begin = time.monotonic()
-        looking = connect([target, target], 1000, 1)
+        looking = open_session([target, target], 1000, 1)
         waits = [next(looking), *(looking.send(False) for _ in range(3))]
         end = time.monotonic()
         with pytest.raises(ChronyTimeoutError):
@@ -360,9 +370,9 @@ def test_only_the_silent_are_asked_again() -> None:
     with ScriptedDaemon() as refused, ScriptedDaemon(misbehave=faults.silent) as silent:
         refused.stop()
         targets = [_address.parse(one.address) for one in (refused, silent)]
-        looking = connect(targets, 1000, 1)
+        looking = open_session(targets, 1000, 1)
         fd, events, _ = next(looking)
-        assert _wait(fd, events, time.monotonic() + 20)
+        assert Waiter().wait(fd, events, time.monotonic() + 20)
         looking.send(True)
         looking.send(False)
         with pytest.raises(ChronyTimeoutError):
@@ -371,10 +381,10 @@ def test_only_the_silent_are_asked_again() -> None:
 
 def test_late_process_still_takes_the_answer_that_is_there() -> None:
     with ScriptedDaemon() as daemon, by_hand(daemon.address, 1e-9, 0) as session:
-        conversation = session.record(TrackingStatus)
+        conversation = one(session, TrackingStatus)
         fd, events, deadline = next(conversation)
         assert deadline <= time.monotonic()
-        assert _wait(fd, events, time.monotonic() + 20)
+        assert Waiter().wait(fd, events, time.monotonic() + 20)
         with pytest.raises(StopIteration) as end:
             conversation.send(True)
         assert end.value.value.stratum == 2
@@ -385,7 +395,7 @@ def test_woken_for_nothing_it_waits_again(address: str) -> None:
         ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
         by_hand(daemon.address, 1000, 0) as session,
     ):
-        conversation = session.record(TrackingStatus)
+        conversation = one(session, TrackingStatus)
         wait = next(conversation)
         for _ in range(3):
             assert conversation.send(True) == wait
@@ -399,7 +409,7 @@ def test_flood_ends_at_the_deadline(address: str) -> None:
         ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
         by_hand(daemon.address, 0.05, 0) as session,
     ):
-        conversation = session.record(TrackingStatus)
+        conversation = one(session, TrackingStatus)
         next(conversation)
         with pytest.raises(ChronyTimeoutError):
             while True:
@@ -409,7 +419,7 @@ def test_flood_ends_at_the_deadline(address: str) -> None:
 def test_error_that_nobody_expected() -> None:
     lib = _library.load()
     with ScriptedDaemon() as daemon, by_hand(daemon.address, 1, 0) as session:
-        request = session._exchange("nonsense", lib.chrony_request_record, 0)
+        request = session.exchange("nonsense", lib.chrony_request_record, 0)
         with pytest.raises(ChronyError, match="nonsense: ") as caught:
             next(request)
         assert type(caught.value) is ChronyError
@@ -435,7 +445,7 @@ def hung_daemon() -> Iterator[str]:
 @pytest.mark.timeout(30)
 def test_queue_that_fills_again_ends_at_the_deadline() -> None:
     with hung_daemon() as path, by_hand(path, 0.05, 0) as session:
-        conversation = session.record(TrackingStatus)
+        conversation = one(session, TrackingStatus)
         _, events, _ = next(conversation)
         assert events == POLLOUT
         with pytest.raises(ChronyTimeoutError):
@@ -445,7 +455,7 @@ def test_queue_that_fills_again_ends_at_the_deadline() -> None:
 
 def test_driver_has_the_last_word_on_a_full_queue() -> None:
     with hung_daemon() as path, by_hand(path, 1000, 0) as session:
-        conversation = session.record(TrackingStatus)
+        conversation = one(session, TrackingStatus)
         next(conversation)
         with pytest.raises(ChronyTimeoutError):
             conversation.send(False)
@@ -454,9 +464,9 @@ def test_driver_has_the_last_word_on_a_full_queue() -> None:
 def test_a_deadline_that_is_over_is_no_endless_wait() -> None:
     read, write = os.pipe()
     try:
-        assert not _wait(read, POLLIN, 0.0)
+        assert not Waiter().wait(read, POLLIN, 0.0)
         os.write(write, b"!")
-        assert _wait(read, POLLIN, 0.0)
+        assert Waiter().wait(read, POLLIN, 0.0)
     finally:
         os.close(read)
         os.close(write)

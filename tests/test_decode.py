@@ -21,8 +21,7 @@ from pychrony import (
     models,
 )
 from pychrony._libchrony import ffi
-from pychrony._session import Session
-from pychrony.connection import _drive
+from pychrony._reports import one
 from pychrony.testing import (
     ScriptedDaemon,
     faults,
@@ -280,7 +279,7 @@ def test_field_of_another_type_or_none(
     monkeypatch.setitem(models.REPORTS, record, "tracking")
     with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
         with pytest.raises(ChronyDataError) as caught:
-            connection._turn(lambda session: _drive(Session.record(session, record)))
+            connection._turn(lambda session: one(session, record))
         assert message in str(caught.value)
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import pychrony
+import pychrony.aio
 import pychrony.connection
 import pychrony.exceptions
+import pychrony.fleet
 import pychrony.models
 from pychrony import _cdef, _library
 
@@ -74,9 +76,15 @@ def test_all_is_all_there() -> None:
             "pychrony."
         )
     assert dir(pychrony) == sorted(pychrony.__all__)
-    homes = (pychrony.connection, pychrony.exceptions, pychrony.models)
+    rooms = (
+        pychrony.aio,
+        pychrony.connection,
+        pychrony.exceptions,
+        pychrony.fleet,
+        pychrony.models,
+    )
     public = {"__version__", "library_path", "reports"}
-    assert public.union(*(home.__all__ for home in homes)) == set(pychrony.__all__)
+    assert public.union(*(room.__all__ for room in rooms)) == set(pychrony.__all__)
 
 
 USE = """

@@ -18,7 +18,9 @@ from pychrony import (
     _decode,
     _session,
 )
-from pychrony._session import Session, connect
+from pychrony._endpoint import open_session
+from pychrony._reports import every
+from pychrony._session import Session
 from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, faults, make_source
 
 
@@ -36,7 +38,7 @@ def test_full_queue_between_an_address_and_its_record() -> None:
         daemon.setblocking(False)
         client.setblocking(False)
         session = Session(_address.parse(path), timeout=5.0, retries=1)
-        conversation = session.records_by_address(AuthData)
+        conversation = every(session, AuthData)
         try:
             with pytest.raises(StopIteration) as end:
                 next(conversation)
@@ -63,7 +65,7 @@ def test_full_queue_between_an_address_and_its_record() -> None:
 def test_driver_that_leaves_while_the_daemon_is_looked_for() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         target = _address.parse(daemon.address)
-        conversation = connect([target, target], timeout=9.0, retries=0)
+        conversation = open_session([target, target], timeout=9.0, retries=0)
         before = len(os.listdir("/proc/self/fd"))
         next(conversation)
         conversation.close()
@@ -73,7 +75,7 @@ def test_driver_that_leaves_while_the_daemon_is_looked_for() -> None:
 def test_close_that_was_interrupted_when_all_was_done() -> None:
     with ScriptedDaemon() as daemon:
         session = Session(_address.parse(daemon.address), timeout=1.0, retries=0)
-        _session._release(session._lib, session._held)
+        _session._release(session.lib, session._held)
         del session  # no warning of an unclosed connection
 
 

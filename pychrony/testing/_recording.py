@@ -37,6 +37,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pychrony import _address
+from pychrony._blocking import Waiter
 
 from ._daemon import Daemon, Replies, bound_socket
 from ._wire import (
@@ -142,7 +143,7 @@ def record(address: str | None) -> dict[str, Any]:
     wanted = _address.LOCAL if address is None else (address,)
     targets = [_address.parse(one) for one in wanted]
     if targets[0].is_name:
-        targets = _address.resolve(targets[0], sum(_WAITS))
+        targets = Waiter().drive(_address.resolve(targets[0], sum(_WAITS)))
     failures: list[str] = []
     for target in targets:
         try:

@@ -1,0 +1,152 @@
+"""Many chronyds at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+
+from ._address import parse
+from ._blocking import Waiter
+from ._conversation import side_by_side
+from ._endpoint import open_session, patience
+from ._reports import by_name, known
+from .exceptions import ChronyError, ChronyUsageError
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from ._conversation import Conversation, Polite
+    from ._session import Session
+
+    Address = str | os.PathLike[str]
+
+__all__ = ["query_many"]
+
+
+def query_many(
+    addresses: Iterable[Address],
+    report: str = "tracking",
+    *,
+    concurrency: int = 256,
+    timeout: float = 1.0,
+    retries: int = 2,
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[tuple[Address, Any]]:
+    """Read a report of many chronyds, as fast as they answer.
+
+    Args:
+        addresses: as for :class:`ChronyConnection`, never ``None``. They are
+            taken one by one as there is room, so they may be made lazily and be
+            a million.
+        report: libchrony's name of the report, one of :func:`reports`.
+        concurrency: how many chronyds are asked at once. Each takes two
+            descriptors, and two more while its name is resolved.
+        timeout: seconds to wait for an answer before sending again.
+        retries: how often to send again, the wait doubled each time. A silent
+            host takes its place among those asked at once until the end of
+            its waits; the others go on.
+        progress: called with the number of results so far, after each.
+
+    Yields:
+        Each address with what the method of :class:`ChronyConnection` for that
+        report returns, or with the :class:`ChronyError` that it would raise, in
+        the order of their arrival. Nothing goes on while the caller does not
+        ask for the next.
+
+    Raises:
+        ChronyLibraryError: no usable libchrony.
+        ChronyDataError: libchrony has no such report.
+        ValueError: ``concurrency``, ``timeout`` or ``retries`` is nonsense.
+    """
+    sweep = Sweep(addresses, report, concurrency, (timeout, retries), progress)
+    return _results(sweep)
+
+
+def _results(sweep: Sweep) -> Iterator[tuple[Address, Any]]:
+    waiter = Waiter()
+    conversation = sweep.conversation()
+    try:
+        wait = next(conversation)
+        while True:
+            wait = conversation.send(waiter.wait(*wait))
+            yield from sweep.arrived()
+    except StopIteration:
+        yield from sweep.arrived()
+    finally:
+        conversation.close()
+
+
+class Sweep:
+    """Many chronyds, asked side by side; whoever drives it takes the results."""
+
+    def __init__(
+        self,
+        addresses: Iterable[Address],
+        report: str,
+        concurrency: int,
+        waits: tuple[float, int],
+        progress: Callable[[int], object] | None,
+    ) -> None:
+        patience(*waits)
+        known(report)
+        if concurrency < 1:
+            raise ValueError(f"concurrency {concurrency!r} is less than 1")
+        self._addresses = iter(addresses)
+        self._report = report
+        self._concurrency = concurrency
+        self._waits = waits
+        self._progress = progress
+        self._found: deque[tuple[Address, Any]] = deque()
+        self._done = 0
+        self._pid = os.getpid()
+
+    def conversation(self) -> Conversation[None]:
+        return side_by_side(self._slot() for _ in range(self._concurrency))
+
+    def arrived(self) -> Iterator[tuple[Address, Any]]:
+        """Yield the results that have arrived and were not yielded before."""
+        while self._found:
+            yield self._found.popleft()
+        if os.getpid() != self._pid:
+            raise ChronyUsageError(
+                f"these queries were begun by process {self._pid}, this is its child "
+                f"{os.getpid()}. Begin others here"
+            )
+
+    def _slot(self) -> Polite:
+        """Ask one chronyd after the other."""
+        session: Session | None = None
+        result: Any
+        try:
+            for address in self._addresses:
+                try:
+                    session = yield from self._turn(session, address)
+                    result = yield from by_name(session, self._report)
+                except ChronyError as error:
+                    # A value, without the frames that it has seen.
+                    result = error.with_traceback(None)
+                    if session is not None:
+                        session.close()
+                        session = None
+                self._found.append((address, result))
+                self._done += 1
+                if self._progress is not None:
+                    self._progress(self._done)
+                yield None
+        finally:
+            if session is not None:
+                session.close()
+
+    def _turn(self, session: Session | None, address: Address) -> Conversation[Session]:
+        """Return a session with ``address``: the same one where that can be."""
+        target = parse(address)
+        if session is not None:
+            udp = target.family in (socket.AF_INET, socket.AF_INET6)
+            if udp and target.family == session.target.family:
+                session.turn_to(target)
+                return session
+            session.close()
+        return (yield from open_session([target], *self._waits))
