@@ -3,6 +3,9 @@
 ``python -m pychrony.check [ADDRESS]`` prints one line (the state, what
 matters, and performance data after ``|``) and exits with 0 OK, 1 WARNING,
 2 CRITICAL or 3 UNKNOWN. With ``-v`` the reports follow, as chronyc prints them.
+
+With several addresses, or ``--hosts FILE``, the line counts the clocks in each
+state, and a table shows the worst of them; the exit status is that of the worst.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,12 +23,18 @@ from pychrony import _text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pychrony import Source, TrackingStatus
+    from pychrony import ChronyError, Source, TrackingStatus
 
 __all__ = ["main"]
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 _NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+
+# A clock that is known to be wrong is worse than one of which nothing is known.
+_WORST_FIRST = (CRITICAL, UNKNOWN, WARNING, OK)
+
+# So many clocks are shown where -v does not show them all.
+_SHOWN = 20
 
 
 class _UsageError(Exception):
@@ -50,13 +60,15 @@ class _Version(argparse.Action):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the check and return its exit status; never raises an error."""
     try:
-        state, text = _check(_arguments(argv))
-    except (pychrony.ChronyAddressError, ValueError, _UsageError) as error:
-        state, text = UNKNOWN, str(error)
-    except pychrony.ChronyConnectionError as error:
-        state, text = CRITICAL, error.message
+        arguments = _arguments(argv)
+        if arguments.hosts is None and len(arguments.addresses) < 2:
+            state, text = _check_one(arguments)
+        else:
+            state, text = _check_many(arguments)
     except pychrony.ChronyError as error:
-        state, text = UNKNOWN, error.message
+        state, text = _failure(error)
+    except (ValueError, _UsageError) as error:
+        state, text = UNKNOWN, str(error)
     except KeyboardInterrupt:
         state, text = UNKNOWN, "interrupted"
     except Exception as error:
@@ -88,11 +100,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "address",
+        "addresses",
         metavar="ADDRESS",
-        nargs="?",
+        nargs="*",
         help="path of the Unix socket of chronyd, or IP address or host name of its "
         "command port, with or without :port; default: the chronyd of this machine",
+    )
+    parser.add_argument(
+        "--hosts",
+        type=_lines,
+        metavar="FILE",
+        help="check the addresses in this file, too, one in a line, # for comments; "
+        "- is the standard input",
     )
     for letter, name, default in (("w", "warning", 0.05), ("c", "critical", 0.2)):
         parser.add_argument(
@@ -120,7 +139,17 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="send a request again so often (%(default)s)",
     )
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="print the reports, too"
+        "--concurrency",
+        type=_natural,
+        default=256,
+        metavar="N",
+        help="ask so many at once (%(default)s)",
+    )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help=f"print the reports, too; of many clocks, show more than {_SHOWN}",
     )
     parser.add_argument(
         "-V",
@@ -154,14 +183,97 @@ def _natural(text: str) -> int:
     return int(text)
 
 
-def _check(arguments: argparse.Namespace) -> tuple[int, str]:
-    """Read the clock; return the state and what to print after it."""
+def _lines(name: str) -> list[str]:
+    try:
+        with open(0 if name == "-" else name, encoding="utf-8") as file:
+            lines = [line.partition("#")[0].strip() for line in file]
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {name!r}: {error}") from error
+    return [line for line in lines if line]
+
+
+def _failure(error: ChronyError) -> tuple[int, str]:
+    """Return the state of a clock that cannot be read, and the reason."""
+    if isinstance(error, pychrony.ChronyAddressError):
+        return UNKNOWN, error.message
+    if isinstance(error, pychrony.ChronyConnectionError):
+        return CRITICAL, error.message
+    return UNKNOWN, error.message
+
+
+def _check_many(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Read many clocks; return the worst state and what to print after it."""
+    addresses = [*arguments.addresses, *(arguments.hosts or ())]
+    if not addresses:
+        raise _UsageError("there is no address to check")
+    results = pychrony.query_many(
+        addresses,
+        concurrency=arguments.concurrency,
+        timeout=arguments.timeout,
+        retries=arguments.retries,
+        progress=_Bar(len(addresses)) if sys.stderr.isatty() else None,
+    )
+    rows: list[tuple[int, float, str, str]] = []
+    for address, result in results:
+        if isinstance(result, pychrony.ChronyError):
+            state, reason = _failure(result)
+            reason = reason.removeprefix(f"{address}: ")
+        else:
+            state, reason = _judge(result, arguments.warning, arguments.critical)
+        offset = abs(getattr(result, "offset", 0.0))
+        rows.append((_WORST_FIRST.index(state), -offset, str(address), reason))
+    rows.sort()
+    counts = Counter(_WORST_FIRST[rank] for rank, *_ in rows)
+    shown = rows if arguments.verbose else rows[:_SHOWN]
+    width = max(len(address) for _, _, address, _ in shown)
+    table = [
+        f"{_NAMES[_WORST_FIRST[rank]]:8}  {address:{width}}  {reason}"
+        for rank, _, address, reason in shown
+    ]
+    if len(shown) < len(rows):
+        table.append(f"and {len(rows) - len(shown)} that are no worse (-v shows them)")
+    line = f"{counts[OK]} of {len(rows)} clocks OK" + "".join(
+        f", {counts[state]} {_NAMES[state].lower()}"
+        for state in _WORST_FIRST[:-1]
+        if counts[state]
+    )
+    data = " ".join(
+        f"{_NAMES[state].lower()}={counts[state]};;;0;{len(rows)}"
+        for state in reversed(_WORST_FIRST)
+    )
+    return _WORST_FIRST[rows[0][0]], "\n".join(
+        [f"{line} | {data}", *map(_unbarred, table)]
+    )
+
+
+class _Bar:
+    """A progress bar on a terminal."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._shown = -1
+
+    def __call__(self, done: int) -> None:
+        parts = 40 * done // self._total
+        if parts > self._shown:
+            self._shown = parts
+            end = "\r" if done < self._total else "\r\x1b[K"
+            bar = f"[{'#' * parts:40}] {done} of {self._total}"
+            print(bar, end=end, file=sys.stderr, flush=True)
+
+
+def _check_one(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Read a clock; return the state and what to print after it."""
+    address = arguments.addresses[0] if arguments.addresses else None
     with pychrony.ChronyConnection(
-        arguments.address, timeout=arguments.timeout, retries=arguments.retries
+        address, timeout=arguments.timeout, retries=arguments.retries
     ) as connection:
         tracking = connection.get_tracking()
         sources = connection.get_sources()
-    state, reason = _judge(tracking, sources, arguments.warning, arguments.critical)
+    state, reason = _judge(tracking, arguments.warning, arguments.critical)
+    if not tracking.is_local() and not tracking.is_synchronized():
+        reason += f": {_why_not(sources)}"
+    reason += f", {_usable(sources)} of {len(sources)} sources usable"
     lines = [f"{_unbarred(reason)} | {_performance(tracking, sources, arguments)}"]
     if arguments.verbose:
         report = [_text.tracking(tracking), "", _text.sources(sources)]
@@ -175,18 +287,13 @@ def _unbarred(text: str) -> str:
 
 
 def _judge(
-    tracking: TrackingStatus, sources: list[Source], warning: float, critical: float
+    tracking: TrackingStatus, warning: float, critical: float
 ) -> tuple[int, str]:
-    """Return the state and the reason for it."""
-    usable = f"{_usable(sources)} of {len(sources)} sources usable"
+    """Return the state of a clock and the reason for it."""
     if tracking.is_local():
-        return WARNING, f"local mode: chronyd serves its own clock, {usable}"
+        return WARNING, "local mode: chronyd serves its own clock"
     if not tracking.is_synchronized():
-        if not sources:
-            return CRITICAL, "not synchronised: chronyd has no sources"
-        if not any(source.is_reachable() for source in sources):
-            return CRITICAL, f"not synchronised: no source is reachable, {usable}"
-        return CRITICAL, f"not synchronised: no source is selected, {usable}"
+        return CRITICAL, "not synchronised"
     state, limit = OK, ""
     for level, threshold in ((WARNING, warning), (CRITICAL, critical)):
         if abs(tracking.offset) > threshold:
@@ -194,8 +301,17 @@ def _judge(
     return state, (
         f"offset {_text.seconds(tracking.offset, '+')}{limit}, "
         f"error bound {_text.seconds(tracking.error_bound or 0.0)}, "
-        f"stratum {tracking.stratum}, source {tracking.reference_id_name}, {usable}"
+        f"stratum {tracking.stratum}, source {tracking.reference_id_name}"
     )
+
+
+def _why_not(sources: list[Source]) -> str:
+    """Return why chronyd follows none of these sources."""
+    if not sources:
+        return "chronyd has no sources"
+    if not any(source.is_reachable() for source in sources):
+        return "no source is reachable"
+    return "no source is selected"
 
 
 def _usable(sources: list[Source]) -> int:

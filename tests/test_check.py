@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ STATES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
 def check(
-    *arguments: str, stdout: Any = subprocess.PIPE, **variables: str
+    *arguments: str,
+    stdout: Any = subprocess.PIPE,
+    lines: str | None = None,
+    **variables: str,
 ) -> tuple[int, str]:
     """Run the command; return its status and output. It never shows a traceback."""
     result = subprocess.run(
@@ -34,6 +38,7 @@ def check(
         env={**os.environ, "PYTHONUNBUFFERED": "", **variables},
         stdout=stdout,
         stderr=subprocess.PIPE,
+        input=lines,
         text=True,
         check=False,
         timeout=60,
@@ -111,7 +116,12 @@ UNSYNCHRONISED: Any = {
 @pytest.mark.parametrize(
     ("changes", "sources", "status", "message"),
     [
-        (UNSYNCHRONISED, [], CRITICAL, "not synchronised: chronyd has no sources"),
+        (
+            UNSYNCHRONISED,
+            [],
+            CRITICAL,
+            "not synchronised: chronyd has no sources, 0 of 0 sources usable",
+        ),
         (
             UNSYNCHRONISED,
             [make_source(reachability=0, state=SourceState.NONSELECTABLE)],
@@ -140,6 +150,68 @@ def test_clock_without_a_source(
     assert found == status
     assert f"CHRONY {STATES[status]} - {message} | " in output
     assert "error_bound" not in output
+
+
+def test_many_clocks(tmp_path: Path) -> None:
+    with (
+        ScriptedDaemon(tracking=make_tracking(offset=0.001)) as fine,
+        ScriptedDaemon(tracking=make_tracking(offset=-0.1)) as late,
+        ScriptedDaemon(tracking=make_tracking(offset=-0.3)) as wrong,
+        ScriptedDaemon(misbehave=faults.status(2)) as closed,
+    ):
+        hosts = tmp_path / "hosts"
+        hosts.write_text(f"# our clocks\n\n {late.address} # a bar | here\nx y\n")
+        everyone = (fine.address, wrong.address, closed.address, "/nowhere")
+        status, output = check(*everyone, "--hosts", str(hosts))
+        line, *table = output.splitlines()
+        assert check("--hosts", "-", lines=f"{fine.address}\n" * 2)[0] == OK
+        assert check(fine.address, late.address)[0] == WARNING
+        assert check(fine.address, closed.address, late.address)[0] == UNKNOWN
+    assert status == CRITICAL
+    assert line == (
+        "CHRONY CRITICAL - 1 of 6 clocks OK, 2 critical, 2 unknown, 1 warning | "
+        "ok=1;;;0;6 warning=1;;;0;6 unknown=2;;;0;6 critical=2;;;0;6"
+    )
+    assert [row.split()[:2] for row in table] == [
+        ["CRITICAL", wrong.address],
+        ["CRITICAL", "/nowhere"],
+        ["UNKNOWN", closed.address],
+        ["UNKNOWN", "x"],
+        ["WARNING", late.address],
+        ["OK", fine.address],
+    ]
+    assert "offset -300ms (more than 200ms)" in table[0]
+    assert table[1].endswith("  No such file or directory. Is chronyd running?")
+    assert "Not authorized" in table[2]
+
+
+def test_only_the_worst_of_many_clocks_are_shown() -> None:
+    offsets = [number / 1000 for number in range(25)]
+    with ExitStack() as stack:
+        daemons = [ScriptedDaemon(tracking=make_tracking(offset=o)) for o in offsets]
+        addresses = [stack.enter_context(daemon).address for daemon in daemons]
+        _, output = check(*addresses)
+        _, verbose = check("-v", *addresses)
+    _, *table, rest = output.splitlines()
+    assert [row.split()[1] for row in table] == addresses[:4:-1]
+    assert rest == "and 5 that are no worse (-v shows them)"
+    assert [row.split()[1] for row in verbose.splitlines()[1:]] == addresses[::-1]
+
+
+def test_progress_is_shown_on_a_terminal() -> None:
+    leader, terminal = pty.openpty()
+    with ScriptedDaemon() as daemon:
+        command = [sys.executable, "-m", "pychrony.check", *[daemon.address] * 80]
+        result = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=terminal, check=True, timeout=60
+        )
+    os.close(terminal)
+    with open(leader, "rb", buffering=0) as shown:
+        bars = shown.read(65536).decode().split("\r")
+    assert result.stdout.startswith(b"CHRONY OK - 80 of 80 clocks OK | ")
+    assert bars[1] == f"[{'#':40}] 2 of 80"
+    assert bars[-2:] == [f"[{'#' * 40}] 80 of 80", "\x1b[K"]
+    assert len(bars) == 42
 
 
 @pytest.mark.timeout(30)
@@ -198,7 +270,9 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
         (["-r", "99"], "all waits a day at most"),
         (["-r", "x"], "'x' is not a natural number"),
         (["127.0.0.1:x"], "'x' is not a port"),
-        (["one", "two"], "unrecognized arguments: two"),
+        (["--hosts", "/nowhere"], "cannot read '/nowhere': "),
+        (["--hosts", "/dev/null"], "there is no address to check"),
+        (["--concurrency", "0", "127.0.0.1", "::1"], "concurrency 0 is less than 1"),
     ],
 )
 def test_usage_errors_are_unknown(arguments: list[str], message: str) -> None:
