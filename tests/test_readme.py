@@ -6,14 +6,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pychrony import _address, check, library_path
-from pychrony.testing import ScriptedDaemon, make_source, make_tracking
+from pychrony.testing import ScriptedDaemon, faults, make_source, make_tracking
 
 README = Path(__file__).parents[1].joinpath("README.rst").read_text()
+
+CLOCK = make_tracking(
+    offset=0.000012,
+    root_delay=0.001,
+    root_dispersion=0.000524,
+    reference_ip="192.0.2.1",
+    stratum=3,
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -28,7 +35,7 @@ def blocks(language: str) -> list[str]:
 def test_python(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     with ScriptedDaemon(tracking=make_tracking(offset=0.25)) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address,))
         # The only thing changed: where the chronyd of this machine is.
@@ -38,20 +45,38 @@ def test_python(
     assert second.startswith("192.168.1.100 SELECTED 0.000123456")
 
 
+def test_asyncio_and_many(capsys: pytest.CaptureFixture[str]) -> None:
+    _, code = blocks("python")
+    with ScriptedDaemon() as daemon, ScriptedDaemon() as silent:
+        silent.misbehave = faults.silent
+        here = code.replace('"127.0.0.1"', repr(daemon.address))
+        exec(here.replace('"192.0.2.7"', repr(silent.address)), {})
+    lists, answer, failure = capsys.readouterr().out.splitlines()
+    assert lists == "1 of 1"
+    assert answer.startswith(f"{daemon.address} 0.000123456")
+    assert failure.startswith(f"{silent.address}: tracking: no answer to 3 requests")
+
+
+def test_check_of_many(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (example,) = [block for block in blocks("console") if "--hosts" in block]
+    command, *shown = example.splitlines()
+    hosts = tmp_path / command.split()[-1]
+    with ScriptedDaemon(tracking=CLOCK) as daemon, ScriptedDaemon() as refused:
+        refused.stop()
+        hosts.write_text(f"{daemon.address}\n{refused.address}\n")
+        assert check.main(["--hosts", str(hosts)]) == check.CRITICAL
+    output = capsys.readouterr().out.replace(daemon.address, "192.0.2.7")
+    lines = output.replace(refused.address, "127.0.0.1:9").splitlines()
+    assert [line.split() for line in lines] == [line.split() for line in shown]
+
+
 def test_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (example,) = [block for block in blocks("console") if "pychrony.check" in block]
+    example = next(block for block in blocks("console") if "pychrony.check" in block)
     shown = example.splitlines()[1].removesuffix("...")
-    tracking: Any = make_tracking(
-        offset=0.000012,
-        root_delay=0.001,
-        root_dispersion=0.000524,
-        reference_ip="192.0.2.1",
-        stratum=3,
-    )
     sources = [make_source(address=f"192.0.2.{number}") for number in range(4)]
-    with ScriptedDaemon(tracking=tracking, sources=sources) as daemon:
+    with ScriptedDaemon(tracking=CLOCK, sources=sources) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address,))
         assert check.main([]) == check.OK
     assert capsys.readouterr().out.startswith(shown)
