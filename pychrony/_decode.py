@@ -14,7 +14,7 @@ from types import UnionType
 
 from ._libchrony import ffi
 from ._library import in_lock
-from .models import FieldContent, FieldType, Value, refid_name
+from .models import FieldContent, FieldType, Source, Value, refid_name
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -22,18 +22,13 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar
 
     T = TypeVar("T")
-    _Plan: TypeAlias = tuple[
-        list[tuple[str, int, Callable[[Any, int], Any]]],
-        list[tuple[str, int, Callable[[Any], Any]]],
-        list[tuple[str, Callable[[dict[str, Any]], Any]]],
-        dict[str, None],
-    ]
+    # A field: the attribute, its index, how to read it and how to convert it.
+    _Step: TypeAlias = tuple[str, int, Callable[[Any, int], Any], Callable[[Any], Any]]
 
-# A layout is told by the report, its number of fields, and the type of its
-# first field (an address or a reference ID in "sources"). Its plan: attribute,
-# index and how to read it for each field; how to convert some of them; how to
-# derive other attributes; those that it does not have.
-_plans: dict[tuple[type, int, int], _Plan] = {}
+# How to make the record of each layout from a session, and the steps of that.
+# A layout is told by the report, its number of fields, and in "sources" by the
+# type of the first one (an address or a reference ID).
+_plans: dict[tuple[type, int, int], tuple[Callable[..., Any], list[_Step]]] = {}
 
 
 def decode(record: type[T], lib: Any, session: Any, **given: Any) -> T:
@@ -46,27 +41,75 @@ def decode(record: type[T], lib: Any, session: Any, **given: Any) -> T:
     layout = (
         record,
         lib.chrony_get_record_number_fields(session),
-        lib.chrony_get_field_type(session, 0),
+        lib.chrony_get_field_type(session, 0) if record is Source else 0,
     )
     plan = _plans.get(layout)
     if plan is None:
         plan = _plans[layout] = _plan(lib, session, record)
-    steps, conversions, derived, absent = plan
-    values: dict[str, Any] = {**given, **absent}
-    for attribute, index, read in steps:
-        values[attribute] = read(session, index)
-    for attribute, index, convert in conversions:
+    make, steps = plan
+    try:
+        made: T = make(session, given)
+        return made
+    except ValueError:
+        _complain(lib, session, steps)
+        raise
+
+
+def _complain(lib: Any, session: Any, steps: list[_Step]) -> None:
+    """Raise the error for the first field with a value outside its range."""
+    for _, index, read, convert in steps:
         try:
-            values[attribute] = convert(values[attribute])
+            convert(read(session, index))
         except ValueError as reason:
-            raise ValueError(f"{_field_name(lib, session, index)}: {reason}") from None
-    for attribute, function in derived:
-        values[attribute] = function(values)
-    # The generated __init__ of a frozen dataclass would cost more than all of
-    # libchrony's own work for the record.
-    instance = object.__new__(record)
-    object.__setattr__(instance, "__dict__", values)
-    return instance
+            name = _field_name(lib, session, index)
+            raise ValueError(f"{name}: {reason}") from None
+
+
+_MAKE = """
+def make(session, given):
+    values = {{{items}, **given}}
+{derived}
+    record = new(record_type)
+    set_attribute(record, "__dict__", values)
+    return record
+"""
+
+
+def _maker(record: type, steps: list[_Step], absent: list[str]) -> Callable[..., Any]:
+    """Return a function that makes a record.
+
+    It is written out, as the standard library does it for dataclasses: a loop
+    over the fields takes half as long again, and the generated __init__ of a
+    frozen dataclass longer than all of libchrony's own work.
+    """
+    names: dict[str, Any] = {
+        "new": object.__new__,
+        "record_type": record,
+        "set_attribute": object.__setattr__,
+    }
+    items = [f"{attribute!r}: None" for attribute in absent]
+    for number, (attribute, index, read, convert) in enumerate(steps):
+        names[f"read_{number}"] = read
+        item = f"read_{number}(session, {index})"
+        if convert is not _as_it_is:
+            names[f"convert_{number}"] = convert
+            item = f"convert_{number}({item})"
+        items.append(f"{attribute!r}: {item}")
+    derived = [field for field in fields(record) if "derived" in field.metadata]
+    names |= {f"derive_{one.name}": one.metadata["derived"] for one in derived}
+    source = _MAKE.format(
+        items=", ".join(items),
+        derived="\n".join(
+            f"    values[{one.name!r}] = derive_{one.name}(values)" for one in derived
+        ),
+    )
+    exec(source, names)
+    make: Callable[..., Any] = names["make"]
+    return make
+
+
+def _as_it_is(value: T) -> T:
+    return value
 
 
 # ntp_flags in libchrony's reports.h has these two the wrong way round.
@@ -95,8 +138,7 @@ def decode_generic(
         value = None
         if wanted is not None:
             read, convert = _reader(lib, session, index, wanted)
-            value = read(session, index)
-            value = value if convert is None else convert(value)
+            value = convert(read(session, index))
         names = _constant_names(lib, session, index, content, value)
         override = _FLAG_NAMES.get((report, name), {})
         names = {bit: override.get(bit, constant) for bit, constant in names.items()}
@@ -146,20 +188,17 @@ def _field_name(lib: Any, session: Any, index: int) -> str:
     return name.decode()
 
 
-def _plan(lib: Any, session: Any, record: Any) -> _Plan:
+def _plan(
+    lib: Any, session: Any, record: Any
+) -> tuple[Callable[..., Any], list[_Step]]:
     indexes = {
         _field_name(lib, session, index): index
         for index in range(lib.chrony_get_record_number_fields(session))
     }
-    steps: list[Any] = []
-    conversions: list[Any] = []
-    derived: list[Any] = []
-    absent: dict[str, None] = {}
+    steps: list[_Step] = []
+    absent: list[str] = []
     for field in fields(record):
-        if "given" in field.metadata:
-            continue
-        if "derived" in field.metadata:
-            derived.append((field.name, field.metadata["derived"]))
+        if "names" not in field.metadata:  # it is given, or derived from others
             continue
         names, most = field.metadata["names"], field.metadata["most"]
         index = next((indexes[name] for name in names if name in indexes), None)
@@ -167,7 +206,7 @@ def _plan(lib: Any, session: Any, record: Any) -> _Plan:
         if isinstance(wanted, UnionType):  # an older chronyd does not send it
             wanted, _ = wanted.__args__
             if index is None:
-                absent[field.name] = None
+                absent.append(field.name)
                 continue
         if index is None:
             raise ValueError(
@@ -175,12 +214,8 @@ def _plan(lib: Any, session: Any, record: Any) -> _Plan:
                 f"only {', '.join(indexes)}"
             )
         read, convert = _reader(lib, session, index, wanted)
-        steps.append((field.name, index, read))
-        if most:
-            convert = _at_most(most)
-        if convert is not None:
-            conversions.append((field.name, index, convert))
-    return steps, conversions, derived, absent
+        steps.append((field.name, index, read, _at_most(most) if most else convert))
+    return _maker(record, steps, absent), steps
 
 
 def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
@@ -196,15 +231,15 @@ def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
         lib.CHRONY_CONTENT_MEASURE_PPM,
     )
     readers = {
-        (lib.CHRONY_TYPE_UINTEGER, int): (lib.chrony_get_field_uinteger, None),
+        (lib.CHRONY_TYPE_UINTEGER, int): (lib.chrony_get_field_uinteger, _as_it_is),
         (lib.CHRONY_TYPE_UINTEGER, bool): (lib.chrony_get_field_uinteger, bool),
         (lib.CHRONY_TYPE_UINTEGER, str): (lib.chrony_get_field_uinteger, refid_name),
         (lib.CHRONY_TYPE_INTEGER, int): (lib.chrony_get_field_integer, _sign_extended),
         (lib.CHRONY_TYPE_FLOAT, float): (
             lib.chrony_get_field_float,
-            _not_negative if measure else None,
+            _not_negative if measure else _as_it_is,
         ),
-        (lib.CHRONY_TYPE_STRING, str): (_string_reader(lib), None),
+        (lib.CHRONY_TYPE_STRING, str): (_string_reader(lib), _as_it_is),
         (lib.CHRONY_TYPE_TIMESPEC, int): (
             _timespec_reader(lib, ffi.sizeof("long"), _time_t_size),
             _nanoseconds,

@@ -16,7 +16,7 @@ from .exceptions import (
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
     from typing import TypeVar
 
     from ._address import Target
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 _A_DAY = 86_400
 
 
-def patience(timeout: float, retries: int) -> float:
-    """Return the longest that one request with its resends can take [s].
+def waits(timeout: float, retries: int) -> list[float]:
+    """Return how long to wait for the answer to a request and its resends [s].
 
     Raises:
         ValueError: that is nonsense.
     """
     if 0 <= retries < 99 and 0 < timeout <= _A_DAY:
-        longest: float = timeout * (2.0 ** (retries + 1) - 1)
-        if longest <= _A_DAY:
-            return longest
+        seconds = [timeout * 2.0**number for number in range(retries + 1)]
+        if sum(seconds) <= _A_DAY:
+            return seconds
     raise ValueError(
         f"timeout {timeout!r} s and {retries!r} retries: the timeout must be "
         "positive, the retries not negative, and all waits a day at most"
@@ -45,7 +45,7 @@ def patience(timeout: float, retries: int) -> float:
 
 
 def open_session(
-    targets: list[Target], timeout: float, retries: int
+    targets: list[Target], waits: Sequence[float], *, alone: bool
 ) -> Conversation[Session]:
     """Open a session to the first target where a chronyd answers.
 
@@ -56,16 +56,17 @@ def open_session(
     if targets[0].is_name:
         from ._address import resolve
 
-        targets = yield from resolve(targets[0], patience(timeout, retries))
+        targets = yield from resolve(targets[0], sum(waits))
     if len(targets) == 1:
-        return Session(targets[0], timeout, retries)
+        return Session(targets[0], waits, alone=alone)
     failures: dict[Target, ChronyError] = {}
-    for attempt in range(retries + 1):
+    for wait in waits:
         for target in targets:
-            if attempt and not isinstance(failures[target], ChronyTimeoutError):
+            failed = failures.get(target)
+            if failed and not isinstance(failed, ChronyTimeoutError):
                 continue
             try:
-                session = Session(target, timeout * 2**attempt, 0)
+                session = Session(target, [wait], alone=alone)
             except (ChronyConnectionError, ChronyPermissionError) as error:
                 failures[target] = error
                 continue
@@ -78,7 +79,7 @@ def open_session(
             except BaseException:
                 session.close()
                 raise
-            session.timeout, session.retries = timeout, retries
+            session.be_patient(waits, alone=alone)
             return session
     silent = any(isinstance(error, TimeoutError) for error in failures.values())
     kind = ChronyTimeoutError if silent else ChronyConnectionError
@@ -96,6 +97,8 @@ def nothing(_: Session) -> Conversation[None]:
 class Endpoint:
     """Where a chronyd is, and the session with it while there is one."""
 
+    _alone = False  # whether whoever drives it has nothing else to do
+
     def __init__(
         self,
         address: str | os.PathLike[str] | None = None,
@@ -103,13 +106,11 @@ class Endpoint:
         timeout: float = 1.0,
         retries: int = 2,
     ) -> None:
-        patience(timeout, retries)
+        self._waits = waits(timeout, retries)
         from . import _address
 
         wanted = _address.LOCAL if address is None else (address,)
         self._targets = [_address.parse(one) for one in wanted]
-        self._timeout = timeout
-        self._retries = retries
         self._session: Session | None = None
         self._connected: Target | None = None
         self._closed = False
@@ -134,22 +135,15 @@ class Endpoint:
         """Whether ``close`` was called; a ``with`` block opens it again."""
         return self._closed
 
-    def _ask(self, question: Callable[[Session], Conversation[T]]) -> Conversation[T]:
-        """Open a session if there is none, and ask; drop it if that fails."""
+    def _open(self) -> Conversation[Session]:
+        """Open the session."""
         if self._closed:
             raise ChronyUsageError(f"{self!r}: use it in a 'with' block or a new one")
-        try:
-            if self._session is None:
-                self._session = yield from open_session(
-                    self._targets, self._timeout, self._retries
-                )
-                self._connected = self._session.target
-            return (yield from question(self._session))
-        except BaseException:
-            # libchrony may hold a pending request: no session survives an
-            # error. The next call opens a new one.
-            self._drop()
-            raise
+        self._session = yield from open_session(
+            self._targets, self._waits, alone=self._alone
+        )
+        self._connected = self._session.target
+        return self._session
 
     def _drop(self) -> None:
         session, self._session = self._session, None

@@ -46,7 +46,7 @@ def in_lock(values: Iterator[T]) -> T:
     the lock could run a signal handler, or a finalizer, that waits for a thread
     that waits for the lock, or that reads a clock and changes the buffer.
     """
-    return next(zip(_acquire, values, _release, strict=False))[1]
+    return next(zip(_acquire, values, _release))[1]
 
 
 # ABI mode has no compiler to hold the declared chrony_err against the real

@@ -49,17 +49,15 @@ _IN_FLIGHT = 128
 
 def probe(session: Session) -> Conversation[None]:
     """Return when a chronyd has answered, whatever the answer."""
-    request = session.lib.chrony_request_record
     try:
-        yield from session.exchange("tracking", request, 0)
+        yield from session.record("tracking", 0, lambda _: None)
     except (ChronyDataError, ChronyPermissionError):
         session.reset()
 
 
 def one(session: Session, record: type[T]) -> Conversation[T]:
     """Read a report that is one record."""
-    decoder = partial(decode, record, session.lib)
-    return (yield from session.record(REPORTS[record], 0, decoder))
+    return session.record(REPORTS[record], 0, partial(decode, record, session.lib))
 
 
 def one_or_none(session: Session, record: type[T]) -> Conversation[T | None]:
@@ -202,7 +200,7 @@ def _at_once(
     """
     found: dict[int, tuple[Any, T | None]] = {}
     counts: list[int] = []
-    sessions = [session]
+    sessions: list[Session] = []
 
     def read_from(session: Session, indexes: Iterable[int]) -> Conversation[None]:
         for index in indexes:
@@ -216,8 +214,9 @@ def _at_once(
         counts.append((yield from sessions[-1].count(report)))
 
     try:
-        _add_sessions(sessions, min(count, _IN_FLIGHT))
-        if len(sessions) == 1:
+        # Not the session itself: it may wait where the others could go on.
+        _add_sessions(sessions, session, min(count, _IN_FLIGHT))
+        if len(sessions) < 2:
             return (yield from _one_by_one(session, report, read, count))
         yield from read_all()
         if next(iter(found)) != count - 1:
@@ -226,20 +225,19 @@ def _at_once(
             yield from read_from(session, [count - 1])
             yield from read_all()
         last = found[count - 1][0]
-        yield from side_by_side([read_from(session, [count - 1]), recount()])
+        yield from side_by_side([read_from(sessions[0], [count - 1]), recount()])
         if found[count - 1][0] != last or counts != [count]:
             return None
         return [found[index] for index in range(count)]
     finally:
-        for other in sessions[1:]:
-            other.close()
+        for each in sessions:
+            each.close()
 
 
-def _add_sessions(sessions: list[Session], number: int) -> None:
-    first = sessions[0]
+def _add_sessions(sessions: list[Session], like: Session, number: int) -> None:
     try:
         while len(sessions) < number:
-            sessions.append(Session(first.target, first.timeout, first.retries))
+            sessions.append(Session(like.target, like.waits))
     except ChronyConnectionError:  # no descriptor is left: fewer are slower
         pass
 
@@ -255,7 +253,7 @@ def _by_address(
     again.
     """
     decode_stats = partial(decode, SourceStats, session.lib)
-    waits = session.waits()
+    waits = list(session.waits)
     while True:
         stats = yield from session.record("sourcestats", index, decode_stats)
         key = _identity(stats.address, stats.reference_id)
@@ -268,7 +266,7 @@ def _by_address(
         except ChronyTimeoutError:
             del waits[0]
             if not waits:
-                raise session.no_answer(report, session.waits()) from None
+                raise session.no_answer(report, session.waits) from None
 
 
 def _identity(address: Any, reference_id: Any) -> tuple[bool, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import warnings
 import weakref
 from collections import deque
@@ -29,7 +30,7 @@ from .models import BY_ADDRESS, Transport
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, TypeAlias, TypeVar
 
     from ._address import Target
@@ -63,14 +64,16 @@ class Session:
 
     Attributes:
         target: where it is connected to.
-        timeout: seconds to wait for the first answer; doubled at each resend.
-        retries: how often a request is sent again.
+        waits: how long to wait for the answer to a request and its resends [s].
+        alone: whether nothing else has to go on meanwhile; set by
+            :meth:`be_patient`. Then the first wait is that of libchrony's own
+            ``recv``, with a timeout: ``poll`` would be another system call.
     """
 
-    def __init__(self, target: Target, timeout: float, retries: int) -> None:
+    def __init__(
+        self, target: Target, waits: Sequence[float], *, alone: bool = False
+    ) -> None:
         self.target = target
-        self.timeout = timeout
-        self.retries = retries
         self.lib = load()
         self.pid = os.getpid()
         self._holder = ffi.new("chrony_session **")
@@ -86,10 +89,27 @@ class Session:
                 self._fd = self._open_unix()
             else:
                 self._fd = self._open_udp()
+            self.be_patient(waits, alone=alone)
             self._init()
         except BaseException:
             self.close()
             raise
+
+    def be_patient(self, waits: Sequence[float], *, alone: bool) -> None:
+        """Wait so long for the answer to a request and its resends [s]."""
+        self.waits = waits
+        # Not for the Unix socket, whose send() would wait, too; nor where the
+        # size of time_t is not that of long, or the clock tick is too coarse.
+        udp = self.target.transport is Transport.COMMAND_PORT
+        self.alone = alone and udp and waits[0] >= 0.01 and ffi.sizeof("long") == 8
+        if self.alone:
+            import socket
+
+            seconds, fraction = divmod(waits[0], 1)
+            timeout = struct.pack("ll", int(seconds), int(fraction * 1_000_000))
+            udp_socket = self._socket[0]
+            udp_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+            udp_socket.setblocking(True)
 
     def _open_unix(self) -> int:
         # Opened and kept in one function of C: nothing comes in between.
@@ -156,15 +176,16 @@ class Session:
 
     def count(self, report: str) -> Conversation[int]:
         """Ask how many records a report has."""
-        lib = self.lib
-        yield from self.exchange(report, lib.chrony_request_report_number_records)
+        request = self.lib.chrony_request_report_number_records
+        return self._exchange(report, request, (), self._number, self.waits)
+
+    def _number(self, handle: Any) -> int:
         # A uint32 of the network in an int: the largest are negative.
-        count: int = lib.chrony_get_report_number_records(self._handle)
+        count: int = self.lib.chrony_get_report_number_records(handle)
         if not 0 <= count <= MOST_RECORDS:
-            raise ChronyDataError(
-                f"{self.target}: {report}: chronyd claims to have "
-                f"{count & 0xFFFFFFFF} sources, more than the {MOST_RECORDS} that "
-                "pychrony reads. Is it a chronyd?"
+            raise ValueError(
+                f"chronyd claims to have {count & 0xFFFFFFFF} sources, more than the "
+                f"{MOST_RECORDS} that pychrony reads. Is it a chronyd?"
             )
         return count
 
@@ -173,35 +194,25 @@ class Session:
         report: str,
         index: int,
         decoder: Callable[[Any], T],
-        waits: list[float] | None = None,
+        waits: Sequence[float] = (),
     ) -> Conversation[T]:
         """Ask for a record and return what ``decoder`` makes of it."""
         request = self.lib.chrony_request_record
         if report in BY_ADDRESS:
             request = partial(_in_lock, request)
-        yield from self.exchange(report, request, index, waits=waits)
-        try:
-            return decoder(self._handle)
-        except ValueError as reason:
-            raise ChronyDataError(
-                f"{self.target}: {report}: the reply makes no sense: {reason}"
-            ) from None
+        return self._exchange(report, request, (index,), decoder, waits or self.waits)
 
-    def waits(self) -> list[float]:
-        """Return how long to wait for the answer to each request [s]."""
-        return [self.timeout * 2.0**number for number in range(self.retries + 1)]
-
-    def exchange(
+    def _exchange(
         self,
         report: str,
         request: Callable[..., int],
-        *arguments: int,
-        waits: list[float] | None = None,
-    ) -> Conversation[None]:
-        """Send a request until libchrony has taken the response to it."""
-        lib, fd, handle = self.lib, self._fd, self._handle
+        arguments: tuple[int, ...],
+        decoder: Callable[[Any], T],
+        waits: Sequence[float],
+    ) -> Conversation[T]:
+        """Send a request until libchrony has taken the response, and decode it."""
+        lib, handle = self.lib, self._handle
         name = _NAMES.get(report) or _NAMES.setdefault(report, report.encode())
-        waits = waits or self.waits()
         self._ignored = 0
         for wait in waits:
             deadline = monotonic() + wait
@@ -210,24 +221,34 @@ class Session:
                 yield from self._queue(code, report, request, arguments, deadline)
             ):
                 continue
-            late = False
-            while lib.chrony_needs_response(handle):
+            # A count that libchrony knows by itself is not asked for.
+            pending = arguments or lib.chrony_needs_response(handle)
+            here, late = self.alone, False
+            while pending:
                 # The first wait is granted even if this process was held up
                 # past the deadline: the response may be there. A flood of
                 # datagrams that libchrony ignores ends at the deadline all the
                 # same.
-                if late or not (yield fd, POLLIN, deadline):
+                if here:
+                    here = False
+                elif late or not (yield self._fd, POLLIN, deadline):
                     break
                 # Without the lock: only where libchrony asks for an address by
                 # itself does this write into its buffer.
                 code = lib.chrony_process_response(handle)
                 if not code:
+                    pending = lib.chrony_needs_response(handle)
                     self._ignored += 1
                 elif code != lib.CHRONY_RECV_FAILED or ffi.errno not in _AGAIN:
                     raise self._error(code, report)
-                late = monotonic() >= deadline
+                late = pending and monotonic() >= deadline
             else:
-                return
+                try:
+                    return decoder(handle)
+                except ValueError as reason:
+                    raise ChronyDataError(
+                        f"{self.target}: {report}: the reply makes no sense: {reason}"
+                    ) from None
         raise self.no_answer(report, waits)
 
     def _queue(
@@ -287,7 +308,7 @@ class Session:
         )
         return kind(f"{self.target}: {report}: {text}", code)
 
-    def no_answer(self, report: str, waits: list[float]) -> ChronyTimeoutError:
+    def no_answer(self, report: str, waits: Sequence[float]) -> ChronyTimeoutError:
         """Return the error for no answer within these waits."""
         text = (
             f"{self.target}: {report}: no answer to {len(waits)} "

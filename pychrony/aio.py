@@ -7,7 +7,7 @@ import os
 from select import POLLIN
 from time import monotonic
 
-from ._endpoint import Endpoint, nothing
+from ._endpoint import Endpoint, nothing, waits
 from ._reports import every, generic, one, one_or_none
 from .fleet import Sweep
 from .models import (
@@ -81,8 +81,8 @@ class AsyncChronyConnection(Endpoint):
         connection goes on.
         """
         self._drop_if_inherited()
-        self._closed = True
         async with self._lock:
+            self._closed = True
             self._connected = None
             self._drop()
 
@@ -133,7 +133,14 @@ class AsyncChronyConnection(Endpoint):
     async def _turn(self, question: Callable[[Session], Conversation[T]]) -> T:
         self._check_process()
         async with self._lock:
-            return await _drive(self._ask(question))
+            try:
+                session = self._session
+                if session is None:
+                    session = await _drive(self._open())
+                return await _drive(question(session))
+            except BaseException:
+                self._drop()
+                raise
 
 
 async def async_query_many(
@@ -146,7 +153,7 @@ async def async_query_many(
     progress: Callable[[int], object] | None = None,
 ) -> AsyncIterator[tuple[Address, Any]]:
     """Read a report of many chronyds: :func:`query_many` for asyncio."""
-    sweep = Sweep(addresses, report, concurrency, (timeout, retries), progress)
+    sweep = Sweep(addresses, report, concurrency, waits(timeout, retries), progress)
     conversation = sweep.conversation()
     try:
         wait = next(conversation)

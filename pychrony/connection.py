@@ -80,6 +80,8 @@ class ChronyConnection(Endpoint):
             they come to more than a day.
     """
 
+    _alone = True
+
     def __init__(
         self,
         address: str | os.PathLike[str] | None = None,
@@ -243,16 +245,22 @@ class ChronyConnection(Endpoint):
                 )
             turn.busy = True
             try:
-                return turn.waiter.drive(self._ask(question))
+                session = self._session or turn.waiter.drive(self._open())
+                return turn.waiter.drive(question(session))
+            except BaseException:
+                # libchrony may hold a pending request: no session survives an
+                # error. The next call opens a new one.
+                self._drop()
+                raise
             finally:
                 turn.busy = False
                 if self._closed:
                     self._drop()
 
     def _whose(self) -> _Turn:
+        pid = self._check_process()
         # In a child, a thread of the parent that is not there any more may hold
         # the parent's lock. setdefault gives all threads of a child the same.
-        pid = self._check_process()
         return self._turns.get(pid) or self._turns.setdefault(pid, _Turn())
 
 

@@ -9,13 +9,13 @@ from collections import deque
 from ._address import parse
 from ._blocking import Waiter
 from ._conversation import side_by_side
-from ._endpoint import open_session, patience
+from ._endpoint import open_session, waits
 from ._reports import by_name, known
 from .exceptions import ChronyError, ChronyUsageError
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from ._conversation import Conversation, Polite
@@ -61,7 +61,7 @@ def query_many(
         ChronyDataError: libchrony has no such report.
         ValueError: ``concurrency``, ``timeout`` or ``retries`` is nonsense.
     """
-    sweep = Sweep(addresses, report, concurrency, (timeout, retries), progress)
+    sweep = Sweep(addresses, report, concurrency, waits(timeout, retries), progress)
     return _results(sweep)
 
 
@@ -87,10 +87,9 @@ class Sweep:
         addresses: Iterable[Address],
         report: str,
         concurrency: int,
-        waits: tuple[float, int],
+        waits: Sequence[float],
         progress: Callable[[int], object] | None,
     ) -> None:
-        patience(*waits)
         known(report)
         if concurrency < 1:
             raise ValueError(f"concurrency {concurrency!r} is less than 1")
@@ -149,4 +148,4 @@ class Sweep:
                 session.turn_to(target)
                 return session
             session.close()
-        return (yield from open_session([target], *self._waits))
+        return (yield from open_session([target], self._waits, alone=False))

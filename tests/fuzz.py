@@ -47,6 +47,7 @@ from pychrony import (
     _address,
     _reports,
 )
+from pychrony._endpoint import waits
 from pychrony._reports import every, generic, one, one_or_none
 from pychrony._session import Session
 
@@ -206,7 +207,7 @@ class Loop:
     def read(self) -> None:
         """Read one report."""
         if self._session is None:
-            self._session = Session(self._target, timeout=600.0, retries=0)
+            self._session = Session(self._target, waits(600.0, 0))
         name, reader = self.liar.pick(self._readers)
         conversation = reader(self._session)
         ready: Any = None

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -42,7 +43,7 @@ from pychrony import (
     get_tracking,
 )
 from pychrony._blocking import Waiter
-from pychrony._endpoint import open_session
+from pychrony._endpoint import open_session, waits
 from pychrony._reports import one
 from pychrony._session import Session
 from pychrony.testing import (
@@ -329,7 +330,7 @@ def test_count_that_can_be() -> None:
 
 @contextmanager
 def by_hand(address: str, timeout: float, retries: int) -> Iterator[Session]:
-    session = Session(_address.parse(address), timeout, retries)
+    session = Session(_address.parse(address), waits(timeout, retries))
     try:
         yield session
     finally:
@@ -356,12 +357,12 @@ def test_so_it_is_while_looking_for_the_daemon() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         target = _address.parse(daemon.address)
         begin = time.monotonic()
-        looking = open_session([target, target], 1000, 1)
-        waits = [next(looking), *(looking.send(False) for _ in range(3))]
+        looking = open_session([target, target], waits(1000, 1), alone=False)
+        seen = [next(looking), *(looking.send(False) for _ in range(3))]
         end = time.monotonic()
         with pytest.raises(ChronyTimeoutError):
             looking.send(False)
-    deadlines = [deadline for _, _, deadline in waits]
+    deadlines = [deadline for _, _, deadline in seen]
     for deadline, wait in zip(deadlines, (1000, 1000, 2000, 2000), strict=True):
         assert begin + wait <= deadline <= end + wait
 
@@ -370,7 +371,7 @@ def test_only_the_silent_are_asked_again() -> None:
     with ScriptedDaemon() as refused, ScriptedDaemon(misbehave=faults.silent) as silent:
         refused.stop()
         targets = [_address.parse(one.address) for one in (refused, silent)]
-        looking = open_session(targets, 1000, 1)
+        looking = open_session(targets, waits(1000, 1), alone=False)
         fd, events, _ = next(looking)
         assert Waiter().wait(fd, events, time.monotonic() + 20)
         looking.send(True)
@@ -419,7 +420,7 @@ def test_flood_ends_at_the_deadline(address: str) -> None:
 def test_error_that_nobody_expected() -> None:
     lib = _library.load()
     with ScriptedDaemon() as daemon, by_hand(daemon.address, 1, 0) as session:
-        request = session.exchange("nonsense", lib.chrony_request_record, 0)
+        request = session.record("nonsense", 0, lambda _: None)
         with pytest.raises(ChronyError, match="nonsense: ") as caught:
             next(request)
         assert type(caught.value) is ChronyError
@@ -780,6 +781,24 @@ def test_full_queue_of_a_hung_daemon() -> None:
 # --- descriptors, memory, and what is left behind ----------------------------
 
 
+@pytest.mark.parametrize("timeout", [2.5, 0.009])
+def test_libchrony_itself_waits_for_the_timeout_at_most(
+    timeout: float, address: str
+) -> None:
+    with (
+        ScriptedDaemon(address=address) as daemon,
+        ChronyConnection(daemon.address, timeout=timeout) as connection,
+    ):
+        assert connection._session is not None
+        fd = connection._session._fd
+        # Not where its send() would wait, too, or the kernel's clock is too coarse.
+        waits = timeout == 2.5 and not address.startswith("/")
+        assert os.get_blocking(fd) == waits
+        with socket.socket(fileno=os.dup(fd)) as copy:
+            limit = copy.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+        assert struct.unpack("ll", limit) == ((2, 500_000) if waits else (0, 0))
+
+
 def test_descriptors_are_not_inherited(address: str) -> None:
     with (
         ScriptedDaemon(address=address) as daemon,
@@ -787,7 +806,6 @@ def test_descriptors_are_not_inherited(address: str) -> None:
     ):
         assert connection._session is not None
         assert not os.get_inheritable(connection._session._fd)
-        assert not os.get_blocking(connection._session._fd)
 
 
 def resident() -> int:

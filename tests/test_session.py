@@ -18,7 +18,7 @@ from pychrony import (
     _decode,
     _session,
 )
-from pychrony._endpoint import open_session
+from pychrony._endpoint import open_session, waits
 from pychrony._reports import every
 from pychrony._session import Session
 from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, faults, make_source
@@ -37,7 +37,7 @@ def test_full_queue_between_an_address_and_its_record() -> None:
         daemon.bind(path)
         daemon.setblocking(False)
         client.setblocking(False)
-        session = Session(_address.parse(path), timeout=5.0, retries=1)
+        session = Session(_address.parse(path), waits(5.0, 1))
         conversation = every(session, AuthData)
         try:
             with pytest.raises(StopIteration) as end:
@@ -65,7 +65,7 @@ def test_full_queue_between_an_address_and_its_record() -> None:
 def test_driver_that_leaves_while_the_daemon_is_looked_for() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         target = _address.parse(daemon.address)
-        conversation = open_session([target, target], timeout=9.0, retries=0)
+        conversation = open_session([target, target], waits(9.0, 0), alone=False)
         before = len(os.listdir("/proc/self/fd"))
         next(conversation)
         conversation.close()
@@ -74,7 +74,7 @@ def test_driver_that_leaves_while_the_daemon_is_looked_for() -> None:
 
 def test_close_that_was_interrupted_when_all_was_done() -> None:
     with ScriptedDaemon() as daemon:
-        session = Session(_address.parse(daemon.address), timeout=1.0, retries=0)
+        session = Session(_address.parse(daemon.address), waits(1.0, 0))
         _session._release(session.lib, session._held)
         del session  # no warning of an unclosed connection
 
