@@ -45,6 +45,8 @@ UNIX, V4, V6, NAME = (
         ("2001:db8::1:323", V6, "2001:db8::1:323", 323),
         ("fe80::1%eth0", V6, "fe80::1%eth0", 323),
         ("[fe80::1%eth0]:99", V6, "fe80::1%eth0", 99),
+        ("fe80::1%" + "i" * 15, V6, "fe80::1%" + "i" * 15, 323),
+        ("a." * 126 + "a", NAME, "a." * 126 + "a", 323),
         ("::ffff:192.0.2.7", V6, "::ffff:192.0.2.7", 323),
         ("localhost", NAME, "localhost", 323),
         ("ntp1.example:65535", NAME, "ntp1.example", 65535),
@@ -71,6 +73,7 @@ def test_address(address: str | Path, family: int, host: str, port: int | None) 
         ("127.0.0.1:0000099999", "is not a port"),
         ("/tmp/\ud800", "lone surrogate"),
         ("fe80::1%" + "7" * 5000, "not an IPv6 address"),
+        ("fe80::1%" + "7" * 16, "not an IPv6 address"),
         ("./chronyd.sock", "a path begins with /"),
         ("127.0.0.1:-1", "is not a port"),
         ("127.0.0.1:abc", "'abc' is not a port"),
@@ -96,6 +99,7 @@ def test_address(address: str | Path, family: int, host: str, port: int | None) 
         ("\udcff.example", "neither"),
         ("a" * 64 + ".example", "neither"),
         ("a." * 130 + "example", "neither"),
+        ("a." * 126 + "ab", "neither"),
     ],
 )
 def test_nonsense(address: str, reason: str) -> None:
@@ -199,10 +203,11 @@ def test_resolver_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_resolver_without_a_thread_to_run_in() -> None:
     usual = threading.stack_size(1 << 46)  # more than there are addresses
     try:
-        with pytest.raises(ChronyConnectionError, match="Give an IP address"):
+        with pytest.raises(ChronyConnectionError, match="Give an IP address") as caught:
             get_tracking("clock.invalid")
     finally:
         threading.stack_size(usual)
+    assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 HANGING_RESOLVER = """

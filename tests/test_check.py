@@ -94,6 +94,8 @@ def test_fine_clock() -> None:
         (0.051, ["-w", "0.01", "-c", "0.05"], CRITICAL),
         (5.0, ["--warning=1", "--critical=9"], WARNING),
         (0.21, ["-w", "0.2"], CRITICAL),
+        (0.25, ["-w", "0.25", "-c", "0.5"], OK),
+        (0.5, ["-w", "0.25", "-c", "0.5"], WARNING),
     ],
 )
 def test_thresholds(offset: float, arguments: list[str], status: int) -> None:

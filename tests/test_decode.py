@@ -299,6 +299,29 @@ def test_rtc_data() -> None:
             connection.get_rtc_data()
 
 
+def test_generic_report_that_is_disabled_has_no_record() -> None:
+    with (
+        ScriptedDaemon() as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        for status in (6, 13):
+            daemon.misbehave = faults.status(status)
+            assert connection.get_report("rtcdata") == []
+        for status in (3, 99):  # any other refusal is an error
+            daemon.misbehave = faults.status(status)
+            with pytest.raises(ChronyDataError, match="rtcdata"):
+                connection.get_report("rtcdata")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", "Tracking", "tracking\0", "\udcff"])
+def test_report_that_libchrony_has_not(name: str) -> None:
+    with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
+        with pytest.raises(ChronyDataError, match="only tracking, sources") as caught:
+            connection.get_report(name)
+        assert repr(name) in str(caught.value)
+        assert daemon.requests == []
+
+
 def test_records_are_like_those_made_by_hand() -> None:
     tracking = make_tracking(
         offset=0.25,

@@ -15,6 +15,7 @@ from pychrony import (
     ChronyError,
     LeapStatus,
     RTCData,
+    SelectState,
     Source,
     SourceMode,
     SourceState,
@@ -115,6 +116,12 @@ def test_published_fields_come_first_and_are_enough(record: Any) -> None:
 def test_enums(enum: type[Enum], members: str) -> None:
     assert [member.name for member in enum] == members.split()
     assert [member.value for member in enum] == list(range(len(list(enum))))
+
+
+def test_every_letter_of_chronyc_is_a_state() -> None:
+    letters = "NsMd~wSOTxWPUDLr?+*"  # chronyc(1), "selectdata", and its source
+    assert "".join(chr(state.value) for state in SelectState) == letters
+    assert not any(state.name.startswith("UNKNOWN_") for state in SelectState)
 
 
 def test_an_unknown_number_becomes_a_member() -> None:

@@ -52,7 +52,6 @@ from pychrony import (
 from pychrony._libchrony import ffi
 from pychrony._library import load
 from pychrony.models import BY_ADDRESS, REPORTS
-from pychrony.testing import ScriptedDaemon
 
 # A key and a certificate that it signed itself, for localhost, 127.0.0.1 to
 # 127.0.0.4 and ::1, valid from 2000 to 2049. They protect nothing.
@@ -403,14 +402,6 @@ def _same(typed: Any, value: Value) -> bool:
         and len(named) == len(value.names)
         and all(map(_same_name, named, value.names))
     )
-
-
-def test_report_that_libchrony_does_not_have() -> None:
-    """Its name never reaches libchrony, and no session is lost."""
-    with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
-        with pytest.raises(ChronyDataError, match=r"no report 'clock', only tracking,"):
-            connection.get_report("clock")
-        assert not daemon.requests
 
 
 @pytest.mark.parametrize("record", REPORTS, ids=REPORTS.get)

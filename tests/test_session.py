@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import suppress
+from select import POLLIN, POLLOUT
 
 import pytest
 from test_connection import short_directory
@@ -14,12 +16,14 @@ from pychrony import (
     ChronyConnection,
     ChronyTimeoutError,
     SmoothingFlag,
+    TrackingStatus,
     _address,
     _decode,
     _session,
 )
+from pychrony._blocking import Waiter
 from pychrony._endpoint import open_session, waits
-from pychrony._reports import every
+from pychrony._reports import every, one
 from pychrony._session import Session
 from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, faults, make_source
 
@@ -87,6 +91,58 @@ def test_timeout_of_a_pair_of_requests_counts_them_all() -> None:
         pytest.raises(ChronyTimeoutError, match=r"no answer to 3 requests in 0\.35 s"),
     ):
         connection.get_auth_data()
+
+
+def test_resends_of_a_pair_of_requests_wait_longer_each_time() -> None:
+    fault = faults.only("AUTH_DATA", faults.silent)
+    with ScriptedDaemon(misbehave=fault, open_commands=ALL_COMMANDS) as daemon:
+        session = Session(_address.parse(daemon.address), waits(1000, 2))
+        deadlines: list[float] = []
+        begin = time.monotonic()
+        try:
+            conversation = every(session, AuthData)
+            fd, events, _ = next(conversation)  # the number of sources
+            with pytest.raises(ChronyTimeoutError):
+                while True:
+                    assert Waiter().wait(fd, events, begin + 20)
+                    if not deadlines:
+                        conversation.send(True)  # the address is on its way
+                        assert Waiter().wait(fd, events, begin + 20)
+                    _, _, deadline = conversation.send(True)
+                    deadlines.append(deadline)
+                    conversation.send(False)  # the record is not
+        finally:
+            session.close()
+        end = time.monotonic()
+    for deadline, wait in zip(deadlines, (1000, 2000, 4000), strict=True):
+        assert begin + wait <= deadline <= end + wait
+
+
+def test_wait_for_the_queue_counts_to_the_wait_for_the_answer() -> None:
+    with (
+        short_directory() as directory,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client,
+    ):
+        path = f"{directory}/chronyd.sock"
+        daemon.bind(path)
+        daemon.setblocking(False)
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                client.sendto(b"", path)
+        session = Session(_address.parse(path), waits(1000, 0))
+        try:
+            conversation = one(session, TrackingStatus)
+            fd, events, deadline = next(conversation)
+            assert events == POLLOUT
+            with suppress(BlockingIOError):
+                while True:
+                    daemon.recv(1000)
+            assert conversation.send(True) == (fd, POLLIN, deadline)
+        finally:
+            session.close()
+            os.unlink(path)
 
 
 def test_flags_of_the_network_do_not_fill_the_memory() -> None:
