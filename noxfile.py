@@ -133,6 +133,26 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Compare the speed with that of others; arguments pick parts, see --help."""
+    install(session, *group("bench"))
+    # With an interpreter of its own, as it has the same name.
+    old = Path(session.create_tmp(), "2.0.3").resolve()
+    session.run("python", "-m", "venv", str(old))
+    pip = (str(old / "bin/python"), "-m", "pip", "install", "--quiet")
+    # If there is no wheel for this Python, its column says so.
+    session.run(
+        *(*pip, "--only-binary", "pychrony", "pychrony==2.0.3"), success_codes=(0, 1)
+    )
+    session.run(
+        *("python", "tests/bench.py", f"--old={old}/bin/python", *session.posargs),
+        env=parts(session),
+        interrupt_timeout=10,
+        terminate_timeout=10,
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the style."""
     session.install(*group("lint"))
