@@ -123,14 +123,17 @@ def known(report: str) -> None:
         )
 
 
-def by_name(session: Session, report: str) -> Conversation[Any]:
-    """Read a report as the method for it does, or as it is if there is none."""
-    record = next((one for one, name in REPORTS.items() if name == report), None)
+def question(report: str) -> Callable[[Session], Conversation[Any]]:
+    """Return what reads a report as the method for it does.
+
+    A report that has none is read as it is.
+    """
+    known(report)
+    record = next((record for record in REPORTS if REPORTS[record] == report), None)
     if record is None:
-        return generic(session, report)
-    if report in LISTS:
-        return every(session, record)
-    return (one_or_none if report in OPTIONAL else one)(session, record)
+        return lambda session: generic(session, report)
+    ask = every if report in LISTS else one_or_none if report in OPTIONAL else one
+    return lambda session: ask(session, record)
 
 
 def _list(session: Session, report: str, read: _Reader[T]) -> Conversation[list[T]]:

@@ -10,7 +10,7 @@ from ._address import parse
 from ._blocking import Waiter
 from ._conversation import side_by_side
 from ._endpoint import open_session, waits
-from ._reports import by_name, known
+from ._reports import question
 from .exceptions import ChronyError, ChronyUsageError
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
@@ -90,11 +90,10 @@ class Sweep:
         waits: Sequence[float],
         progress: Callable[[int], object] | None,
     ) -> None:
-        known(report)
         if concurrency < 1:
             raise ValueError(f"concurrency {concurrency!r} is less than 1")
         self._addresses = iter(addresses)
-        self._report = report
+        self._question = question(report)
         self._concurrency = concurrency
         self._waits = waits
         self._progress = progress
@@ -123,7 +122,7 @@ class Sweep:
             for address in self._addresses:
                 try:
                     session = yield from self._turn(session, address)
-                    result = yield from by_name(session, self._report)
+                    result = yield from self._question(session)
                 except ChronyError as error:
                     # A value, without the frames that it has seen.
                     result = error.with_traceback(None)
