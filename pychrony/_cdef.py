@@ -109,11 +109,17 @@ const char *chrony_get_field_constant_name(chrony_session *s, int field,
                                            uint64_t value);
 """
 
+# Of the C library, which libchrony brings with it: with Python alone connect()
+# cannot be given AF_UNSPEC, which makes a socket forget its local address.
+C_LIBRARY = """
+int connect(int fd, const char *address, unsigned int length);
+"""
+
 
 if __name__ == "__main__":
     from cffi import FFI
 
     ffi = FFI()
-    ffi.cdef(CDEF)
+    ffi.cdef(CDEF + C_LIBRARY)
     ffi.set_source("pychrony._libchrony", None)
     ffi.emit_python_code(sys.argv[1])

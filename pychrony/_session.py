@@ -58,6 +58,9 @@ _NAMES: dict[str, bytes] = {}
 
 _AGAIN = (errno.EAGAIN, errno.EINTR)
 
+# A struct sockaddr with the family AF_UNSPEC.
+_NOWHERE = bytes(16)
+
 
 class Session:
     """A libchrony session, its socket, and its patience.
@@ -138,6 +141,8 @@ class Session:
     def turn_to(self, target: Target) -> None:
         """Turn from one UDP address to another of the same family, when idle."""
         self.target = target
+        # Else it would keep the local address that was right for the first.
+        self.lib.connect(self._fd, _NOWHERE, len(_NOWHERE))
         try:
             self._socket[0].connect(target.socket_address())
         except OSError as reason:
