@@ -9,6 +9,7 @@ from time import monotonic
 
 from ._endpoint import Endpoint, nothing, waits
 from ._reports import every, generic, one, one_or_none
+from .exceptions import ChronyUsageError
 from .fleet import Sweep
 from .models import (
     Activity,
@@ -25,7 +26,7 @@ from .models import (
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from types import TracebackType
     from typing import Any, TypeVar
 
@@ -57,6 +58,7 @@ class AsyncChronyConnection(Endpoint):
         retries: int = 2,
     ) -> None:
         super().__init__(address, timeout=timeout, retries=retries)
+        self._here: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncChronyConnection:
@@ -81,8 +83,8 @@ class AsyncChronyConnection(Endpoint):
         connection goes on.
         """
         self._drop_if_inherited()
-        async with self._lock:
-            self._closed = True
+        self._closed = True
+        async with self._whose():
             self._connected = None
             self._drop()
 
@@ -131,8 +133,7 @@ class AsyncChronyConnection(Endpoint):
         return await self._turn(lambda session: generic(session, name))
 
     async def _turn(self, question: Callable[[Session], Conversation[T]]) -> T:
-        self._check_process()
-        async with self._lock:
+        async with self._whose():
             try:
                 session = self._session
                 if session is None:
@@ -141,9 +142,24 @@ class AsyncChronyConnection(Endpoint):
             except BaseException:
                 self._drop()
                 raise
+            finally:
+                if self._closed:  # by a close() that may not have waited for us
+                    self._drop()
+
+    def _whose(self) -> asyncio.Lock:
+        """Return the lock for this loop: asyncio's never change loops."""
+        here = self._check_process(), asyncio.get_running_loop()
+        if self._here != here:
+            if self._here and self._here[0] == here[0] and self._lock.locked():
+                raise ChronyUsageError(
+                    f"{self!r} is in the middle of a call in another event loop. Use "
+                    "another connection in this one"
+                )
+            self._here, self._lock = here, asyncio.Lock()
+        return self._lock
 
 
-async def async_query_many(
+def async_query_many(
     addresses: Iterable[Address],
     report: str = "tracking",
     *,
@@ -151,9 +167,17 @@ async def async_query_many(
     timeout: float = 1.0,
     retries: int = 2,
     progress: Callable[[int], object] | None = None,
-) -> AsyncIterator[tuple[Address, Any]]:
-    """Read a report of many chronyds: :func:`query_many` for asyncio."""
+) -> AsyncGenerator[tuple[Address, Any], None]:
+    """Read a report of many chronyds: :func:`query_many` for asyncio.
+
+    Where the results are not taken to the end, ``contextlib.aclosing`` closes
+    it at once, else asyncio does so later.
+    """
     sweep = Sweep(addresses, report, concurrency, waits(timeout, retries), progress)
+    return _results(sweep)
+
+
+async def _results(sweep: Sweep) -> AsyncGenerator[tuple[Address, Any], None]:
     conversation = sweep.conversation()
     try:
         wait = next(conversation)

@@ -124,8 +124,7 @@ class Sweep:
                     session = yield from self._turn(session, address)
                     result = yield from self._question(session)
                 except ChronyError as error:
-                    # A value, without the frames that it has seen.
-                    result = error.with_traceback(None)
+                    result = _as_value(error)
                     if session is not None:
                         session.close()
                         session = None
@@ -148,3 +147,13 @@ class Sweep:
                 return session
             session.close()
         return (yield from open_session([target], self._waits, alone=False))
+
+
+def _as_value(error: ChronyError) -> ChronyError:
+    """Return it without the frames that it has seen: they keep all they used."""
+    seen: list[BaseException | None] = [error]
+    for one in seen:
+        if one is not None:
+            one.__traceback__ = None
+            seen += one.__cause__, one.__context__
+    return error
