@@ -71,7 +71,10 @@ class Session:
         alone: whether nothing else has to go on meanwhile; set by
             :meth:`be_patient`. Then the first wait is that of libchrony's own
             ``recv``, with a timeout: ``poll`` would be another system call.
+        in_flight: how many records of a list may be asked for at once.
     """
+
+    in_flight = 128
 
     def __init__(
         self, target: Target, waits: Sequence[float], *, alone: bool = False

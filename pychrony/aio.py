@@ -144,6 +144,7 @@ class AsyncChronyConnection(Endpoint):
                 raise
             finally:
                 if self._closed:  # by a close() that may not have waited for us
+                    self._connected = None
                     self._drop()
 
     def _whose(self) -> asyncio.Lock:

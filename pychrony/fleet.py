@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
+from errno import EMFILE, ENFILE
 
 from ._address import parse
 from ._blocking import Waiter
@@ -43,7 +44,8 @@ def query_many(
             a million.
         report: libchrony's name of the report, one of :func:`reports`.
         concurrency: how many chronyds are asked at once. Each takes two
-            descriptors, and two more while its name is resolved.
+            descriptors, and two more while its name is resolved; where
+            they run out, fewer are asked at once.
         timeout: seconds to wait for an answer before sending again.
         retries: how often to send again, the wait doubled each time. A silent
             host takes its place among those asked at once until the end of
@@ -93,16 +95,18 @@ class Sweep:
         if concurrency < 1:
             raise ValueError(f"concurrency {concurrency!r} is less than 1")
         self._addresses = iter(addresses)
+        self._again: list[Address] = []
         self._question = question(report)
-        self._concurrency = concurrency
+        self._slots = range(concurrency)
         self._waits = waits
         self._progress = progress
         self._found: deque[tuple[Address, Any]] = deque()
         self._done = 0
+        self._asking = 0
         self._pid = os.getpid()
 
     def conversation(self) -> Conversation[None]:
-        return side_by_side(self._slot() for _ in range(self._concurrency))
+        return side_by_side(self._slot() for _ in self._slots)
 
     def arrived(self) -> Iterator[tuple[Address, Any]]:
         """Yield the results that have arrived and were not yielded before."""
@@ -118,24 +122,36 @@ class Sweep:
         """Ask one chronyd after the other."""
         session: Session | None = None
         result: Any
+        self._asking += 1
         try:
-            for address in self._addresses:
+            for address in self._take():
                 try:
                     session = yield from self._turn(session, address)
                     result = yield from self._question(session)
                 except ChronyError as error:
-                    result = _as_value(error)
                     if session is not None:
                         session.close()
                         session = None
+                    if self._asking > 1 and _lacks_descriptors(error):
+                        self._again.append(address)
+                        return
+                    result = _as_value(error)
                 self._found.append((address, result))
                 self._done += 1
                 if self._progress is not None:
                     self._progress(self._done)
                 yield None
         finally:
+            self._asking -= 1
             if session is not None:
                 session.close()
+
+    def _take(self) -> Iterator[Address]:
+        """Yield addresses, also those that others have to leave."""
+        for address in self._addresses:
+            yield address
+            while self._again:
+                yield self._again.pop()
 
     def _turn(self, session: Session | None, address: Address) -> Conversation[Session]:
         """Return a session with ``address``: the same one where that can be."""
@@ -146,7 +162,10 @@ class Sweep:
                 session.turn_to(target)
                 return session
             session.close()
-        return (yield from open_session([target], self._waits, alone=False))
+        session = yield from open_session([target], self._waits, alone=False)
+        # The others need descriptors, too.
+        session.in_flight //= len(self._slots)
+        return session
 
 
 def _as_value(error: ChronyError) -> ChronyError:
@@ -157,3 +176,8 @@ def _as_value(error: ChronyError) -> ChronyError:
             one.__traceback__ = None
             seen += one.__cause__, one.__context__
     return error
+
+
+def _lacks_descriptors(error: ChronyError) -> bool:
+    reason = error.__cause__
+    return isinstance(reason, OSError) and reason.errno in (EMFILE, ENFILE)
