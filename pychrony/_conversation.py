@@ -13,6 +13,8 @@ from math import inf
 from select import EPOLLIN, EPOLLONESHOT, epoll
 from time import monotonic
 
+from .exceptions import ChronyConnectionError
+
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -32,6 +34,9 @@ def side_by_side(conversations: Iterable[Polite]) -> Conversation[None]:
     """Run conversations until all have returned, or one raises an error.
 
     It waits for one ``epoll`` descriptor, so that every driver can drive it.
+
+    Raises:
+        ChronyConnectionError: there is no descriptor for that.
     """
     conversations = list(conversations)
     ready: deque[tuple[Polite, Any]] = deque((each, None) for each in conversations)
@@ -39,7 +44,7 @@ def side_by_side(conversations: Iterable[Polite]) -> Conversation[None]:
     # No deadline is earlier. It is exact only after it has passed: nearly all
     # answers come long before their deadlines.
     earliest = inf
-    polling = epoll()
+    polling = _epoll()
     try:
         while True:
             for _ in range(len(ready)):
@@ -72,6 +77,15 @@ def side_by_side(conversations: Iterable[Polite]) -> Conversation[None]:
         polling.close()
         for conversation in conversations:
             conversation.close()
+
+
+def _epoll() -> epoll:
+    try:
+        return epoll()
+    except OSError as reason:
+        raise ChronyConnectionError(
+            f"cannot wait for several answers: {reason.strerror}"
+        ) from reason
 
 
 def _arm(polling: epoll, fd: int, events: int) -> None:

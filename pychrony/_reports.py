@@ -27,7 +27,7 @@ from .models import (
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, TypeAlias, TypeVar
 
     from ._conversation import Conversation
@@ -44,7 +44,6 @@ LIST_READS = 10
 # Where a round trip takes longer [s], many records of a list are asked for at
 # once, each over a session of its own.
 _FAR = 0.002
-_IN_FLIGHT = 128
 
 
 def probe(session: Session) -> Conversation[None]:
@@ -142,14 +141,19 @@ def _list(session: Session, report: str, read: _Reader[T]) -> Conversation[list[
     refusal: ChronyDataError | None = None
     for _ in range(LIST_READS):
         keys = found = None
-        began = monotonic()
-        count = yield from session.count(report)
-        far = monotonic() - began > _FAR
+        # What it was the last time saves a round trip; it is counted anyhow.
+        count = session.counts.pop(report, None)
+        far = count is not None
+        if count is None:
+            began = monotonic()
+            count = yield from session.count(report)
+            far = monotonic() - began > _FAR
+        udp = session.target.transport is Transport.COMMAND_PORT
+        at_once = far and udp and count > 4 and session.in_flight > 1
         try:
-            if far and count > 4 and session.target.transport is Transport.COMMAND_PORT:
-                found = yield from _at_once(session, report, read, count)
-            else:
-                found = yield from _one_by_one(session, report, read, count)
+            found = yield from (_at_once if at_once else _one_by_one)(
+                session, report, read, count
+            )
         except ChronyDataError as error:
             # To a request for a record: there is none with that index.
             if error.error_code != session.lib.CHRONY_UNEXPECTED_STATUS:
@@ -198,39 +202,38 @@ def _at_once(
 
     They may overtake each other. But where a source goes, those behind it move
     and never move back: a last record that is in its place both before and
-    after all the others were read shows that none of them moved, and the count
-    that none is behind it. (Unless it went and came back itself meanwhile.)
+    after all the others were read shows that none of them moved, and a count
+    between the two that none was behind it. (Unless it went and came back
+    itself meanwhile.)
     """
     found: dict[int, tuple[Any, T | None]] = {}
-    counts: list[int] = []
+    # Not the session itself: it may wait where the others could go on.
     sessions: list[Session] = []
+    last = count - 1
+    others = reversed(range(last))
+    recount = 0
 
-    def read_from(session: Session, indexes: Iterable[int]) -> Conversation[None]:
-        for index in indexes:
+    def read_others(session: Session) -> Conversation[None]:
+        for index in others:
             found[index] = yield from read(session, index)
 
-    def read_all() -> Conversation[None]:
-        indexes = reversed(range(count))
-        yield from side_by_side(read_from(each, indexes) for each in sessions)
-
-    def recount() -> Conversation[None]:
-        counts.append((yield from sessions[-1].count(report)))
+    def recount_and_read_others() -> Conversation[None]:
+        nonlocal recount
+        recount = yield from sessions[0].count(report)
+        yield from read_others(sessions[0])
 
     try:
-        # Not the session itself: it may wait where the others could go on.
-        _add_sessions(sessions, session, min(count, _IN_FLIGHT))
-        if len(sessions) < 2:
+        _add_sessions(sessions, session, min(count, session.in_flight))
+        if not sessions:
             return (yield from _one_by_one(session, report, read, count))
-        yield from read_all()
-        if next(iter(found)) != count - 1:
-            # The request for the last one, sent first, was lost or overtaken.
-            found.clear()
-            yield from read_from(session, [count - 1])
-            yield from read_all()
-        last = found[count - 1][0]
-        yield from side_by_side([read_from(sessions[0], [count - 1]), recount()])
-        if found[count - 1][0] != last or counts != [count]:
+        found[last] = yield from read(session, last)
+        yield from side_by_side(
+            [recount_and_read_others(), *map(read_others, sessions[1:])]
+        )
+        key, _ = yield from read(session, last)
+        if recount != count or key != found[last][0]:
             return None
+        session.counts[report] = count
         return [found[index] for index in range(count)]
     finally:
         for each in sessions:
@@ -241,8 +244,11 @@ def _add_sessions(sessions: list[Session], like: Session, number: int) -> None:
     try:
         while len(sessions) < number:
             sessions.append(Session(like.target, like.waits))
-    except ChronyConnectionError:  # no descriptor is left: fewer are slower
-        pass
+    except ChronyConnectionError:
+        # No descriptor is left. Fewer are slower, and to wait for them takes
+        # a descriptor, too.
+        if sessions:
+            sessions.pop().close()
 
 
 def _by_address(

@@ -72,6 +72,7 @@ class Session:
             :meth:`be_patient`. Then the first wait is that of libchrony's own
             ``recv``, with a timeout: ``poll`` would be another system call.
         in_flight: how many records of a list may be asked for at once.
+        counts: how many records far lists had the last time.
     """
 
     in_flight = 128
@@ -80,6 +81,7 @@ class Session:
         self, target: Target, waits: Sequence[float], *, alone: bool = False
     ) -> None:
         self.target = target
+        self.counts: dict[str, int] = {}
         self.lib = load()
         self.pid = os.getpid()
         self._holder = ffi.new("chrony_session **")
