@@ -1,0 +1,401 @@
+"""Conversations side by side, driven by hand over pipes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from select import POLLIN, POLLOUT
+from typing import Any
+
+import pytest
+
+from pychrony import ChronyConnectionError
+from pychrony._blocking import Waiter
+from pychrony._conversation import side_by_side
+
+NEVER = time.monotonic() + 50_000
+Slot = Generator[Any, Any, None]
+
+
+@pytest.fixture
+def pipes() -> Iterator[Any]:
+    """Make socket pairs that are closed at the end."""
+    with ExitStack() as stack:
+
+        def make(number: int) -> list[tuple[socket.socket, socket.socket]]:
+            pairs = [socket.socketpair() for _ in range(number)]
+            for end in (end for pair in pairs for end in pair):
+                stack.enter_context(end)
+            return pairs
+
+        yield make
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def asking(
+    log: list[Any], name: Any, fd: int, deadline: float = NEVER, events: int = POLLIN
+) -> Slot:
+    """Wait once; log the answer, and that it ended."""
+    try:
+        log.append((name, (yield fd, events, deadline)))
+    except GeneratorExit:
+        log.append((name, "closed"))
+        raise
+
+
+def test_none_at_all() -> None:
+    before = descriptors()
+    assert list(side_by_side([])) == []
+    assert descriptors() == before
+
+
+def test_each_is_told_that_its_own_descriptor_is_ready(pipes: Any) -> None:
+    (a, to_a), (b, to_b) = pipes(2)
+    log: list[Any] = []
+    before = descriptors()
+    conversation = side_by_side(
+        [asking(log, "a", a.fileno()), asking(log, "b", b.fileno())]
+    )
+    fd, events, deadline = next(conversation)
+    assert events == POLLIN
+    assert deadline == NEVER
+    waiter = Waiter()
+    assert not waiter.wait(fd, events, 0.0)
+    to_b.send(b"!")
+    assert waiter.wait(fd, events, 0.0)
+    assert conversation.send(True) == (fd, POLLIN, NEVER)
+    assert log == [("b", True)]
+    to_a.send(b"!")
+    assert waiter.wait(fd, events, 0.0)
+    with pytest.raises(StopIteration):  # at once, without a last wait
+        conversation.send(True)
+    assert log == [("b", True), ("a", True)]
+    assert descriptors() == before
+
+
+def test_what_the_driver_says_does_not_matter(pipes: Any) -> None:
+    """It may have waited for too short, or looked before the answer came."""
+    ((a, to_a),) = pipes(1)
+    log: list[Any] = []
+    conversation = side_by_side([asking(log, "a", a.fileno())])
+    wait = next(conversation)
+    assert conversation.send(True) == wait
+    assert conversation.send(False) == wait
+    to_a.send(b"!")
+    with pytest.raises(StopIteration):
+        conversation.send(False)
+    assert log == [("a", True)]
+
+
+def test_ready_to_write(pipes: Any) -> None:
+    ((a, to_a),) = pipes(1)
+    a.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            a.send(b"!" * 1000)
+    log: list[Any] = []
+    conversation = side_by_side([asking(log, "a", a.fileno(), events=POLLOUT)])
+    fd, events, _ = next(conversation)
+    assert not Waiter().wait(fd, events, 0.0)
+    to_a.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            to_a.recv(10**6)
+    assert Waiter().wait(fd, events, 0.0)
+    with pytest.raises(StopIteration):
+        conversation.send(True)
+    assert log == [("a", True)]
+
+
+def test_deadlines(pipes: Any) -> None:
+    """The earliest is waited for; who is late is told, and the others wait on."""
+    (a, _), (b, _), (c, _) = pipes(3)
+    log: list[Any] = []
+    soon, past = time.monotonic() + 1000, time.monotonic()
+    conversation = side_by_side(
+        [
+            asking(log, "a", a.fileno(), soon),
+            asking(log, "b", b.fileno()),
+            asking(log, "c", c.fileno(), past),
+        ]
+    )
+    fd, _, deadline = next(conversation)
+    assert deadline == past
+    assert conversation.send(False) == (fd, POLLIN, soon)
+    assert log == [("c", False)]
+    conversation.close()
+    assert log == [("c", False), ("a", "closed"), ("b", "closed")]
+
+
+def test_deadline_of_one_that_was_answered_is_forgotten(pipes: Any) -> None:
+    (a, to_a), (b, _) = pipes(2)
+    log: list[Any] = []
+    past = time.monotonic()
+    conversation = side_by_side(
+        [asking(log, "a", a.fileno(), past), asking(log, "b", b.fileno())]
+    )
+    next(conversation)
+    to_a.send(b"!")
+    conversation.send(True)
+    # It is looked at anew once it has passed, not before.
+    _, _, deadline = conversation.send(False)
+    assert deadline == NEVER
+    assert log == [("a", True)]
+    conversation.close()
+
+
+def test_answer_that_is_there_counts_after_its_deadline(pipes: Any) -> None:
+    ((a, to_a),) = pipes(1)
+    log: list[Any] = []
+    conversation = side_by_side([asking(log, "a", a.fileno(), 0.0)])
+    next(conversation)
+    to_a.send(b"!")
+    with pytest.raises(StopIteration):
+        conversation.send(False)
+    assert log == [("a", True)]
+
+
+def test_more_answers_than_are_taken_at_once_do_not_expire_the_rest(
+    pipes: Any,
+) -> None:
+    number = 200
+    pairs = pipes(number)
+    log: list[Any] = []
+    conversation = side_by_side(
+        asking(log, index, a.fileno(), 0.0) for index, (a, _) in enumerate(pairs)
+    )
+    next(conversation)
+    for _, to_a in pairs:
+        to_a.send(b"!")
+    rounds = 0
+    with pytest.raises(StopIteration):
+        while True:
+            conversation.send(False)
+            rounds += 1
+    assert sorted(log) == [(index, True) for index in range(number)]
+    assert rounds >= 2  # the driver has its turn in between
+
+
+def test_who_is_silent_expires_while_others_answer(pipes: Any) -> None:
+    (a, _), (b, to_b) = pipes(2)
+    log: list[Any] = []
+
+    def talking() -> Slot:
+        while True:
+            assert (yield b.fileno(), POLLIN, NEVER)
+
+    conversation = side_by_side([talking(), asking(log, "a", a.fileno(), 0.0)])
+    next(conversation)
+    to_b.send(b"!")  # never read, so always ready
+    while not log:
+        conversation.send(True)
+    assert log == [("a", False)]
+    conversation.close()
+
+
+def test_one_that_is_polite_lets_the_others_and_the_driver_go_first(
+    pipes: Any,
+) -> None:
+    ((a, to_a),) = pipes(1)
+    log: list[Any] = []
+
+    def polite(name: str) -> Slot:
+        for number in range(3):
+            log.append((name, number))
+            assert (yield None) is None
+
+    conversation = side_by_side(
+        [polite("p"), polite("q"), asking(log, "a", a.fileno())]
+    )
+    fd, _, deadline = next(conversation)
+    assert deadline == 0.0  # it has only to look
+    assert log == [("p", 0), ("q", 0)]
+    to_a.send(b"!")
+    conversation.send(False)
+    assert log[2:] == [("p", 1), ("q", 1), ("a", True)]
+    assert conversation.send(False) == (fd, POLLIN, 0.0)
+    with pytest.raises(StopIteration):
+        conversation.send(False)
+    assert log[5:] == [("p", 2), ("q", 2)]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_error_of_one_closes_the_others(first: bool, pipes: Any) -> None:
+    (a, to_a), (b, _) = pipes(2)
+    log: list[Any] = []
+
+    def failing() -> Slot:
+        if not first:
+            yield a.fileno(), POLLIN, NEVER
+        raise OSError(errno.EIO, "broken")
+        yield
+
+    before = descriptors()
+    conversation = side_by_side(
+        [
+            asking(log, "b", b.fileno()),
+            failing(),
+            asking(log, "never begun", b.fileno()),
+        ][: 3 if first else 2]
+    )
+    with pytest.raises(OSError, match="broken"):
+        next(conversation)
+        to_a.send(b"!")
+        conversation.send(True)
+    assert log == [("b", "closed")]
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_driver_that_leaves_closes_all(begun: bool, pipes: Any) -> None:
+    pairs = pipes(5)
+    log: list[Any] = []
+    before = descriptors()
+    conversation = side_by_side(
+        asking(log, index, a.fileno()) for index, (a, _) in enumerate(pairs)
+    )
+    if begun:
+        next(conversation)
+        assert descriptors() == before + 1
+    conversation.close()
+    assert log == [(index, "closed") for index in range(5 * begun)]
+    assert descriptors() == before
+
+
+def test_error_that_the_driver_throws_in_closes_all(pipes: Any) -> None:
+    ((a, _),) = pipes(1)
+    log: list[Any] = []
+    before = descriptors()
+    conversation = side_by_side([asking(log, "a", a.fileno())])
+    next(conversation)
+    with pytest.raises(KeyboardInterrupt):
+        conversation.throw(KeyboardInterrupt)
+    assert log == [("a", "closed")]
+    assert descriptors() == before
+
+
+def test_descriptor_that_was_closed_and_opened_again_with_the_same_number() -> None:
+    log: list[Any] = []
+
+    def twice() -> Slot:
+        for number in range(3):
+            one, other = socket.socketpair()
+            with one, other:
+                fds.append(one.fileno())
+                other.send(b"!")
+                log.append((number, (yield one.fileno(), POLLIN, NEVER)))
+
+    fds: list[int] = []
+    Waiter().drive(side_by_side([twice()]))
+    assert fds == fds[:1] * 3
+    assert log == [(0, True), (1, True), (2, True)]
+
+
+def test_number_of_another_conversation_that_has_ended(pipes: Any) -> None:
+    """One closes its descriptor, and another gets the number for its own."""
+    ((a, to_a),) = pipes(1)
+    log: list[Any] = []
+    fds: list[int] = []
+
+    def first() -> Slot:
+        one, other = socket.socketpair()
+        with one, other:
+            fds.append(one.fileno())
+            assert not (yield one.fileno(), POLLIN, 0.0)
+
+    def second() -> Slot:
+        assert (yield a.fileno(), POLLIN, NEVER)
+        one, other = socket.socketpair()
+        with one, other:
+            fds.append(one.fileno())
+            log.append((yield one.fileno(), POLLIN, time.monotonic()))
+            other.send(b"!")
+            log.append((yield one.fileno(), POLLIN, NEVER))
+
+    conversation = side_by_side([first(), second()])
+    next(conversation)
+    conversation.send(False)  # the first expires
+    to_a.send(b"!")
+    with pytest.raises(StopIteration):
+        while True:
+            conversation.send(True)
+    assert fds[0] == fds[1]
+    assert log == [False, True]
+
+
+def test_what_comes_for_one_that_waits_no_more_disturbs_nobody(pipes: Any) -> None:
+    (a, to_a), (b, to_b) = pipes(2)
+    log: list[Any] = []
+
+    def patient() -> Slot:
+        log.append((yield a.fileno(), POLLIN, 0.0))
+        log.append((yield b.fileno(), POLLIN, NEVER))
+        log.append((yield a.fileno(), POLLIN, NEVER))
+
+    conversation = side_by_side([patient()])
+    fd, events, _ = next(conversation)
+    _, _, deadline = conversation.send(False)
+    assert deadline == NEVER
+    to_a.send(b"!")  # too late
+    conversation.send(True)
+    assert log == [False]
+    # It is told once, else the driver would be woken for ever.
+    assert not Waiter().wait(fd, events, 0.0)
+    to_b.send(b"!")
+    conversation.send(True)
+    # And not lost for who asks for it later.
+    with pytest.raises(StopIteration):
+        while True:
+            conversation.send(True)
+    assert log == [False, True, True]
+
+
+def test_descriptor_that_was_expected_before_is_expected_again(pipes: Any) -> None:
+    ((a, to_a),) = pipes(1)
+    answers: list[bool] = []
+
+    def again() -> Slot:
+        for _ in range(5):
+            to_a.send(b"!")
+            answers.append((yield a.fileno(), POLLIN, NEVER))
+            a.recv(1)
+            answers.append((yield a.fileno(), POLLIN, 0.0))
+
+    Waiter().drive(side_by_side([again()]))
+    assert answers == [True, False] * 5
+
+
+def test_side_by_side_within_side_by_side(pipes: Any) -> None:
+    pairs = pipes(9)
+    log: list[Any] = []
+    for _, to_a in pairs:
+        to_a.send(b"!")
+    Waiter().drive(
+        side_by_side(
+            side_by_side(asking(log, a.fileno(), a.fileno()) for a, _ in pairs[n::3])
+            for n in range(3)
+        )
+    )
+    assert sorted(log) == sorted((a.fileno(), True) for a, _ in pairs)
+
+
+def test_no_descriptor_to_wait_with() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    log: list[Any] = []
+    conversation = side_by_side([asking(log, "a", 0)])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(ChronyConnectionError, match="Too many open") as caught:
+            next(conversation)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert log == []

@@ -1,0 +1,394 @@
+"""Lists of a chronyd at a distance, with many requests in flight."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from test_connection import short_directory
+
+from pychrony import (
+    AuthData,
+    ChronyConnection,
+    ChronyDataError,
+    ChronyPermissionError,
+    ChronyTimeoutError,
+    Source,
+    SourceMode,
+    SourceStats,
+    _address,
+    _conversation,
+    _reports,
+    _session,
+)
+from pychrony._blocking import Waiter
+from pychrony._reports import every
+from pychrony._session import Session
+from pychrony.testing import (
+    ALL_COMMANDS,
+    Request,
+    ScriptedDaemon,
+    faults,
+    make_source,
+)
+
+LISTS: dict[str, tuple[str, ...]] = {
+    "sources": ("get_sources",),
+    "sourcestats": ("get_source_stats",),
+    "selectdata": ("get_select_data",),
+    "authdata": ("get_auth_data",),
+    "ntpdata": ("get_ntp_data",),
+    **{
+        f"get_report {name}": ("get_report", name)
+        for name in ("sources", "sourcestats", "selectdata", "authdata", "ntpdata")
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every UDP address is far away."""
+    monkeypatch.setattr(_reports, "_FAR", -1.0)
+
+
+def sources_of(number: int) -> list[Source]:
+    return [
+        make_source(address=f"192.0.{2 + index // 250}.{index % 250 + 1}")
+        for index in range(number)
+    ]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+class Watched:
+    """A fault that harms nothing, and sees how many descriptors are in use."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    def __call__(self, request: Request, reply: bytes) -> Iterable[bytes]:
+        self.most = max(self.most, descriptors())
+        return (reply,)
+
+
+@pytest.mark.parametrize("number", [5, 40])
+@pytest.mark.parametrize("which", LISTS)
+def test_list_is_that_of_a_near_one(
+    which: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, *arguments = LISTS[which]
+    sources = sources_of(number)
+    sources[number // 2] = make_source(address="GPS", mode=SourceMode.REFCLOCK)
+    with (
+        ScriptedDaemon(sources=sources, open_commands=ALL_COMMANDS) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        found = getattr(connection, name)(*arguments)
+        far = len(daemon.requests)
+        monkeypatch.setattr(_reports, "_FAR", 9e9)
+        assert getattr(connection, name)(*arguments) == found
+        near = len(daemon.requests) - far
+    # The last one is asked for twice, which takes two requests by address. Of a
+    # reference clock there is no record.
+    by_address = which.endswith(("authdata", "ntpdata"))
+    assert far == near + 1 + by_address
+    assert len(found) == number - by_address
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 127, 128, 129, 300])
+def test_any_length(number: int) -> None:
+    before = descriptors()
+    watched = Watched()
+    sources = sources_of(number)
+    with (
+        ScriptedDaemon(sources=sources, misbehave=watched) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        with_one = descriptors()
+        found = connection.get_sources()
+        assert [one.address for one in found] == [one.address for one in sources]
+        assert descriptors() == with_one
+        sessions = 1 if number < 5 else min(number, 128)
+        # Two for each session; one to wait; the one that counts them.
+        assert watched.most <= with_one + 2 * (sessions - 1) + 2
+        if number > 4:
+            assert watched.most >= with_one + 2 * (sessions - 1)
+    assert descriptors() == before
+
+
+def test_unix_socket_is_never_far() -> None:
+    watched = Watched()
+    with (
+        short_directory() as directory,
+        ScriptedDaemon(
+            address=f"{directory}/chronyd.sock",
+            sources=sources_of(20),
+            misbehave=watched,
+        ) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        before = descriptors()
+        assert len(connection.get_sources()) == 20
+        assert watched.most == before
+
+
+def test_what_is_lost_is_sent_again_alone() -> None:
+    lost: list[int | None] = []
+
+    def losing(request: Request, reply: bytes) -> Iterable[bytes]:
+        if request.index in (3, 17, 39) and lost.count(request.index) == 0:
+            lost.append(request.index)
+            return ()
+        return (reply,)
+
+    sources = sources_of(40)
+    with (
+        ScriptedDaemon(sources=sources, misbehave=losing) as daemon,
+        ChronyConnection(daemon.address, timeout=0.5, retries=1) as connection,
+    ):
+        assert len(connection.get_sources()) == 40
+        assert sorted(filter(None, lost)) == [3, 17, 39]
+        assert daemon.requests.count(("N_SOURCES", None)) == 2
+        asked = [daemon.requests.count(("SOURCE_DATA", index)) for index in range(40)]
+        # The last one is asked for before and after the others.
+        assert asked == [1 + (index in lost) + (index == 39) for index in range(40)]
+
+
+def test_silence_in_the_middle() -> None:
+    fault = faults.only("SOURCE_DATA", faults.silent, index=3)
+    with (
+        ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon,
+        ChronyConnection(daemon.address, timeout=0.05, retries=1) as connection,
+    ):
+        with pytest.raises(ChronyTimeoutError, match=r"no answer to 2 requests"):
+            connection.get_sources()
+        assert daemon.requests.count(("SOURCE_DATA", 3)) == 2
+        daemon.misbehave = None
+        assert len(connection.get_sources()) == 40
+
+
+@pytest.mark.parametrize("times", [1, 9, 10])
+def test_source_that_is_not_there(times: int) -> None:
+    fault = faults.only("SOURCE_DATA", faults.first(times, faults.status(4)), index=3)
+    with (
+        ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        before = descriptors()
+        if times < 10:
+            assert len(connection.get_sources()) == 40
+            assert descriptors() == before
+        else:
+            with pytest.raises(ChronyDataError, match="changed during each of 10"):
+                connection.get_sources()
+        assert daemon.requests.count(("SOURCE_DATA", 3)) == min(times + 1, 10)
+
+
+def test_error_in_the_middle_closes_all() -> None:
+    fault = faults.only("SOURCE_DATA", faults.status(2), index=3)
+    with ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon:
+        before = descriptors()
+        with ChronyConnection(daemon.address) as connection:
+            with pytest.raises(ChronyPermissionError) as caught:
+                connection.get_sources()
+            # At once, not only when the traceback lets go of them.
+            assert caught.tb is not None
+            assert descriptors() == before
+            daemon.misbehave = None
+            assert len(connection.get_sources()) == 40
+
+
+@pytest.mark.parametrize("left", range(12))
+def test_with_few_descriptors(left: int) -> None:
+    """They are asked over fewer sessions, or one by one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (
+        ScriptedDaemon(sources=sources_of(40)) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        fill = [os.open("/dev/null", os.O_RDONLY) for _ in range(left)]
+        limit = max(map(int, os.listdir("/proc/self/fd"))) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        try:
+            holes = []
+            with suppress(OSError):
+                while True:
+                    holes.append(os.open("/dev/null", os.O_RDONLY))
+            for fd in fill:
+                os.close(fd)
+            assert len(connection.get_sources()) == 40
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in holes:
+                os.close(fd)
+
+
+def test_driver_that_leaves_closes_all() -> None:
+    with ScriptedDaemon(sources=sources_of(40)) as daemon:
+        session = Session(_address.parse(daemon.address), timeout=9.0, retries=0)
+        before = descriptors()
+        conversation = every(session, Source)
+        wait = next(conversation)
+        waiter = Waiter()
+        while descriptors() == before:
+            wait = conversation.send(waiter.wait(*wait))
+        assert descriptors() > before + 40
+        conversation.close()
+        assert descriptors() == before
+        session.close()
+
+
+# --- lists that change while they are read ---------------------------------
+
+
+class Network:
+    """A chronyd far away, whose list changes at any moment.
+
+    Requests and replies are lost, and overtake each other. It lives in the
+    thread of the test: a seed says all that happens, and the clock stands
+    still until nothing else is left to happen.
+    """
+
+    POOL = sources_of(200)
+    SCRIPT = ScriptedDaemon(sources=POOL, open_commands=ALL_COMMANDS)
+
+    def __init__(self, seed: str, number: int, changes: float, losses: float) -> None:
+        self.random = random.Random(seed)
+        self.changes = changes
+        self.losses = losses
+        self.list = list(range(number))
+        self.fresh = number
+        self.history = [tuple(self.list)]
+        self.requests: list[tuple[bytes, Any]] = []
+        self.replies: list[tuple[bytes, Any]] = []
+        self.clock = 0.0
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.setblocking(False)
+        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def monotonic(self) -> float:
+        return self.clock
+
+    def change(self) -> None:
+        """Remove a source as chronyd does, or append one that was never there."""
+        # Shorter lists are read one by one.
+        if self.random.random() < 0.5 and len(self.list) > 5:
+            del self.list[self.random.randrange(len(self.list))]
+        elif self.fresh < len(self.POOL):
+            self.list.append(self.fresh)
+            self.fresh += 1
+        self.history.append(tuple(self.list))
+
+    def answer(self, request: bytes) -> bytes:
+        code = int.from_bytes(request[4:6], "big")
+        if code in (15, 34, 69):  # by index
+            index = int.from_bytes(request[20:24], "big")
+            which = self.list[index] if index < len(self.list) else len(self.POOL)
+            request = request[:20] + which.to_bytes(4, "big") + request[24:]
+        (reply,) = self.SCRIPT._answer(request)
+        assert isinstance(reply, bytes)
+        name, asked = self.SCRIPT.requests.pop()
+        if name == "N_SOURCES":
+            reply = reply[:28] + len(self.list).to_bytes(4, "big") + reply[32:]
+        elif name == "AUTH_DATA":
+            there = {self.POOL[one].address for one in self.list}
+            if asked not in there:
+                reply = reply[:6] + b"\0\1\0\4" + reply[10:28]  # no such source
+        return reply
+
+    def happen(self) -> bool:
+        """Let things happen until something arrives; say whether anything did."""
+        while True:
+            with suppress(BlockingIOError):
+                while True:
+                    datagram = self.socket.recvfrom(2000)
+                    if self.random.random() >= self.losses:
+                        self.requests.append(datagram)
+            if not (self.requests or self.replies):
+                return False
+            if self.random.random() < self.changes:
+                self.change()
+            which = self.random.choice((self.requests, self.replies))
+            if not which:
+                continue
+            datagram = which.pop(self.random.randrange(len(which)))
+            if which is self.requests:
+                self.replies.append((self.answer(datagram[0]), datagram[1]))
+            elif self.random.random() >= self.losses:
+                with suppress(ConnectionRefusedError):  # by a socket that is closed
+                    self.socket.sendto(*datagram)
+                return True
+
+    def read(self, kind: type[Any]) -> list[Any]:
+        session = Session(_address.parse(self.address), timeout=1.0, retries=9)
+        try:
+            conversation = every(session, kind)
+            waiter = Waiter()
+            fd, events, deadline = next(conversation)
+            while True:
+                arrived = waiter.wait(fd, events, 0.0) or self.happen()
+                if not arrived:
+                    self.clock = max(self.clock, deadline)
+                fd, events, deadline = conversation.send(arrived)
+        except StopIteration as end:
+            found: list[Any] = end.value
+            return found
+        finally:
+            session.close()
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Network]]:
+    def monotonic() -> float:
+        return made[-1].clock
+
+    made: list[Network] = []
+
+    class Made(Network):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    for module in (_conversation, _session, _reports):
+        monkeypatch.setattr(module, "monotonic", monotonic)
+    yield Made
+    for one in made:
+        one.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reads"), [(Source, 700), (SourceStats, 150), (AuthData, 150)]
+)
+@pytest.mark.parametrize(("changes", "losses"), [(0.02, 0.0), (0.1, 0.0), (0.05, 0.05)])
+def test_list_is_that_of_one_moment(
+    kind: type[Any],
+    reads: int,
+    changes: float,
+    losses: float,
+    network: type[Network],
+) -> None:
+    wrong, changed = [], 0
+    for seed in range(reads):
+        number = 5 + seed % 8
+        there = network(f"{seed} {changes} {losses}", number, changes, losses)
+        try:
+            found = [one.address for one in there.read(kind)]
+        except ChronyDataError:
+            continue  # it never held still
+        finally:
+            there.socket.close()
+        moments = [[there.POOL[one].address for one in then] for then in there.history]
+        changed += len(moments) > 1
+        if found not in moments:
+            wrong.append((seed, found, there.history))
+    assert wrong == []
+    assert changed > reads / 10
