@@ -146,6 +146,7 @@ class Session:
     def turn_to(self, target: Target) -> None:
         """Turn from one UDP address to another of the same family, when idle."""
         self.target = target
+        self.counts.clear()
         # Else it would keep the local address that was right for the first.
         self.lib.connect(self._fd, _NOWHERE, len(_NOWHERE))
         try:
@@ -153,8 +154,7 @@ class Session:
         except OSError as reason:
             raise _unreachable(target, reason, -1) from reason
         # From here on only the new one can send something. What others left,
-        # an error or a datagram, must not count as its answer: libchrony's
-        # sequence numbers can be foretold (it does not seed random()).
+        # an error or a datagram, must not count as its answer.
         while True:
             try:
                 self._socket[0].recv(1)
