@@ -34,6 +34,7 @@ from pychrony import (
     _address,
     _reports,
     async_query_many,
+    models,
     query_many,
 )
 from pychrony._blocking import Waiter
@@ -160,7 +161,7 @@ def test_every_report_is_that_of_the_connection(
 def test_report_that_only_libchrony_knows(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(_reports.REPORTS, pychrony.Activity)
+    monkeypatch.delitem(models.REPORTS, pychrony.Activity)
     with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
         expected = connection.get_report("activity")
         assert list(ask([daemon.address], "activity")) == [(daemon.address, expected)]
@@ -606,7 +607,7 @@ def test_late_replies_of_one_host_are_no_answers_of_the_next() -> None:
         ScriptedDaemon(tracking=make_tracking(stratum=1), misbehave=twice) as one,
         ScriptedDaemon(tracking=make_tracking(stratum=9), misbehave=twice) as other,
     ):
-        wanted = {one.address: 1, other.address: 9}
+        wanted: dict[Any, int] = {one.address: 1, other.address: 9}
         for address, result in query_many([*wanted] * 50, concurrency=3):
             assert result.stratum == wanted[address]
 
