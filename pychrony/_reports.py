@@ -223,6 +223,7 @@ def _at_once(
         yield from read_others(sessions[0])
 
     try:
+        # One for each of the others, and one that counts meanwhile.
         _add_sessions(sessions, session, min(count, session.in_flight))
         if not sessions:
             return (yield from _one_by_one(session, report, read, count))

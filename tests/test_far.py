@@ -28,6 +28,7 @@ from pychrony import (
     _session,
 )
 from pychrony._blocking import Waiter
+from pychrony._endpoint import waits
 from pychrony._reports import every
 from pychrony._session import Session
 from pychrony.testing import (
@@ -87,15 +88,14 @@ def test_list_is_that_of_a_near_one(
     name, *arguments = LISTS[which]
     sources = sources_of(number)
     sources[number // 2] = make_source(address="GPS", mode=SourceMode.REFCLOCK)
-    with (
-        ScriptedDaemon(sources=sources, open_commands=ALL_COMMANDS) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
-        found = getattr(connection, name)(*arguments)
-        far = len(daemon.requests)
+    with ScriptedDaemon(sources=sources, open_commands=ALL_COMMANDS) as daemon:
+        with ChronyConnection(daemon.address) as connection:
+            found = getattr(connection, name)(*arguments)
+            far = len(daemon.requests)
         monkeypatch.setattr(_reports, "_FAR", 9e9)
-        assert getattr(connection, name)(*arguments) == found
-        near = len(daemon.requests) - far
+        with ChronyConnection(daemon.address) as connection:
+            assert getattr(connection, name)(*arguments) == found
+            near = len(daemon.requests) - far
     # The last one is asked for twice, which takes two requests by address. Of a
     # reference clock there is no record.
     by_address = which.endswith(("authdata", "ntpdata"))
@@ -116,12 +116,29 @@ def test_any_length(number: int) -> None:
         found = connection.get_sources()
         assert [one.address for one in found] == [one.address for one in sources]
         assert descriptors() == with_one
-        sessions = 1 if number < 5 else min(number, 128)
+        sessions = 0 if number < 5 else min(number, 128)
         # Two for each session; one to wait; the one that counts them.
-        assert watched.most <= with_one + 2 * (sessions - 1) + 2
-        if number > 4:
-            assert watched.most >= with_one + 2 * (sessions - 1)
+        assert watched.most <= with_one + 2 * sessions + 2
+        assert watched.most >= with_one + 2 * sessions
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("change", [0, -30, -1, 1, 30])
+def test_number_of_the_last_time_saves_a_round_trip_or_nothing(change: int) -> None:
+    with (
+        ScriptedDaemon(sources=sources_of(40)) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        assert len(connection.get_sources()) == 40
+        assert daemon.requests[0] == ("N_SOURCES", None)
+        asked = len(daemon.requests)
+        daemon.sources = sources_of(40 + change)
+        found = connection.get_sources()
+        assert [one.address for one in found] == [one.address for one in daemon.sources]
+        # At once for the last one of before; counted while the others are read.
+        assert daemon.requests[asked] == ("SOURCE_DATA", 39)
+        if not change:
+            assert daemon.requests[asked:].count(("N_SOURCES", None)) == 1
 
 
 def test_unix_socket_is_never_far() -> None:
@@ -233,7 +250,7 @@ def test_with_few_descriptors(left: int) -> None:
 
 def test_driver_that_leaves_closes_all() -> None:
     with ScriptedDaemon(sources=sources_of(40)) as daemon:
-        session = Session(_address.parse(daemon.address), timeout=9.0, retries=0)
+        session = Session(_address.parse(daemon.address), waits(9.0, 0))
         before = descriptors()
         conversation = every(session, Source)
         wait = next(conversation)
@@ -329,7 +346,7 @@ class Network:
                 return True
 
     def read(self, kind: type[Any]) -> list[Any]:
-        session = Session(_address.parse(self.address), timeout=1.0, retries=9)
+        session = Session(_address.parse(self.address), waits(1.0, 9))
         try:
             conversation = every(session, kind)
             waiter = Waiter()

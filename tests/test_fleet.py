@@ -38,6 +38,7 @@ from pychrony import (
     query_many,
 )
 from pychrony._blocking import Waiter
+from pychrony._endpoint import waits
 from pychrony._reports import one
 from pychrony._session import Session
 from pychrony.testing import (
@@ -586,7 +587,7 @@ def test_datagrams_of_one_host_do_not_reach_the_next() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
         host.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{host.getsockname()[1]}"
-        session = Session(_address.parse(place), timeout=1, retries=0)
+        session = Session(_address.parse(place), waits(1, 0))
         try:
             here = session._socket[0].getsockname()
             for _ in range(5):
@@ -614,7 +615,7 @@ def test_late_replies_of_one_host_are_no_answers_of_the_next() -> None:
 
 def test_error_of_one_host_is_not_one_of_the_next() -> None:
     with ScriptedDaemon() as gone, ScriptedDaemon(address="127.0.0.1:0") as daemon:
-        session = Session(_address.parse(gone.address), timeout=20, retries=0)
+        session = Session(_address.parse(gone.address), waits(20, 0))
         try:
             gone.stop()
             session._socket[0].send(b"is anybody there?")
@@ -626,7 +627,7 @@ def test_error_of_one_host_is_not_one_of_the_next() -> None:
 
 def test_each_host_is_asked_from_an_address_of_its_own() -> None:
     """What suits a host on loopback suits no other."""
-    session = Session(_address.parse("127.0.0.1:9"), timeout=1, retries=0)
+    session = Session(_address.parse("127.0.0.1:9"), waits(1, 0))
     probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         ports = set()
@@ -657,9 +658,9 @@ def test_sockets_are_used_again() -> None:
         made: list[Any] = []
         usual = Session.__init__
 
-        def counting(self: Session, *arguments: Any) -> None:
+        def counting(self: Session, *arguments: Any, **named: Any) -> None:
             made.append(self)
-            usual(self, *arguments)
+            usual(self, *arguments, **named)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Session, "__init__", counting)
