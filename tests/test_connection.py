@@ -1217,6 +1217,7 @@ def test_finalizers_and_readers_may_share_a_lock(parts: Parts) -> None:
             gc.set_threshold(*before)
 
 
+@pytest.mark.interrupts
 @pytest.mark.timeout(60, method="thread")  # the other method needs SIGALRM, too
 def test_signal_handlers_and_readers_may_share_a_lock() -> None:
     """Nor does a signal handler run under the lock of the library."""
