@@ -415,6 +415,18 @@ def test_leaving_while_all_are_silent(ask: Ask) -> None:
         assert descriptors() == before
 
 
+def test_interrupt_closes_everything_at_once() -> None:
+    """Not only when the traceback lets go of it."""
+    with ScriptedDaemon(misbehave=faults.silent) as silent, ScriptedDaemon() as daemon:
+        before = descriptors()
+        results: Any = query_many([silent.address, daemon.address], timeout=1000)
+        next(results)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            results.throw(KeyboardInterrupt)
+        assert caught.tb is not None
+        assert descriptors() == before
+
+
 @pytest.mark.parametrize("factory", LOOPS.values(), ids=LOOPS)
 def test_cancelled_sweep_closes_everything(
     factory: Callable[[], asyncio.AbstractEventLoop],
@@ -592,8 +604,10 @@ def test_datagrams_of_one_host_do_not_reach_the_next() -> None:
             here = session._socket[0].getsockname()
             for _ in range(5):
                 host.sendto(b"before", here)
+            # Nobody is there, which is told before all of that.
+            host.close()
+            session._socket[0].send(b"is anybody there?")
             session.turn_to(_address.parse("127.0.0.1:9"))
-            host.sendto(b"after", here)
             with pytest.raises(BlockingIOError):
                 session._socket[0].recv(1)
         finally:
@@ -667,6 +681,30 @@ def test_sockets_are_used_again() -> None:
             addresses = [one.address, other.address] * 50
             assert len(list(query_many(addresses, concurrency=4))) == 100
         assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "each"), [(1, 128), (4, 32), (40, 3), (256, 1)]
+)
+def test_hosts_share_the_requests_in_flight(
+    concurrency: int, each: int, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reports, "_FAR", -1.0)
+    most = 0
+
+    def watched(request: Request, reply: bytes) -> Iterable[bytes]:
+        nonlocal most
+        most = max(most, descriptors())
+        return (reply,)
+
+    sources = [make_source(address=f"192.0.2.{index}") for index in range(1, 141)]
+    with ScriptedDaemon(sources=sources, misbehave=watched) as daemon:
+        before = descriptors()
+        for _, found in ask([daemon.address] * 3, "sources", concurrency=concurrency):
+            assert len(found) == 140
+        hosts = min(concurrency, 3)
+        # Besides the sessions: what the loop has, what waits, and what counts.
+        assert 0 <= most - before - 2 * each <= 2 * (hosts - 1) * each + hosts + 6
 
 
 # --- few descriptors ---------------------------------------------------------
