@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from select import epoll
 from time import monotonic
 
 from ._conversation import side_by_side
@@ -243,13 +244,11 @@ def _at_once(
 
 def _add_sessions(sessions: list[Session], like: Session, number: int) -> None:
     try:
-        while len(sessions) < number:
-            sessions.append(Session(like.target, like.waits))
-    except ChronyConnectionError:
-        # No descriptor is left. Fewer are slower, and to wait for them takes
-        # a descriptor, too.
-        if sessions:
-            sessions.pop().close()
+        with epoll():  # keeps the descriptor that it takes to wait for them
+            while len(sessions) < number:
+                sessions.append(Session(like.target, like.waits))
+    except (ChronyConnectionError, OSError):  # no more are left: fewer are slower
+        pass
 
 
 def _by_address(

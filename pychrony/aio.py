@@ -186,9 +186,8 @@ async def _results(sweep: Sweep) -> AsyncGenerator[tuple[Address, Any], None]:
             wait = conversation.send(await _wait(*wait))
             for result in sweep.arrived():
                 yield result
-    except StopIteration:
-        for result in sweep.arrived():
-            yield result
+    except StopIteration:  # all have arrived: each gave us a turn
+        pass
     finally:
         conversation.close()
 

@@ -75,8 +75,8 @@ def _results(sweep: Sweep) -> Iterator[tuple[Address, Any]]:
         while True:
             wait = conversation.send(waiter.wait(*wait))
             yield from sweep.arrived()
-    except StopIteration:
-        yield from sweep.arrived()
+    except StopIteration:  # all have arrived: each gave us a turn
+        pass
     finally:
         conversation.close()
 
