@@ -69,22 +69,27 @@ def loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLo
 
 @pytest.fixture
 def run(loop: Callable[[], asyncio.AbstractEventLoop]) -> Runner[Any]:
-    """``asyncio.run`` with that loop, in debug mode; no task is left."""
+    """``asyncio.run`` with that loop, in debug mode; no task or timer is left."""
+    errors: list[Any] = []
 
     def run(main: Coroutine[Any, Any, T]) -> T:
         async def alone() -> T:
             result = await main
             assert asyncio.all_tasks() == {asyncio.current_task()}
+            timers = getattr(running, "_scheduled", ())  # of asyncio's own loops
+            assert all(timer.cancelled() for timer in timers)
             return result
 
         running = loop()
         running.set_debug(True)
         running.slow_callback_duration = 1000
+        running.set_exception_handler(lambda _, context: errors.append(context))
         try:
             return running.run_until_complete(alone())
         finally:
             running.run_until_complete(running.shutdown_asyncgens())
             running.close()
+            assert errors == []
 
     return run
 

@@ -239,17 +239,14 @@ def test_error_of_one_closes_the_others(first: bool, pipes: Any) -> None:
         yield
 
     before = descriptors()
-    conversation = side_by_side(
-        [
-            asking(log, "b", b.fileno()),
-            failing(),
-            asking(log, "never begun", b.fileno()),
-        ][: 3 if first else 2]
-    )
-    with pytest.raises(OSError, match="broken"):
+    others = [asking(log, "b", b.fileno()), asking(log, "c", b.fileno())]
+    conversation = side_by_side([others[0], failing(), *others[1 : 1 + first]])
+    with pytest.raises(OSError, match="broken") as caught:
         next(conversation)
         to_a.send(b"!")
         conversation.send(True)
+    # At once, not only when nobody refers to them. The third was never begun.
+    assert caught.tb is not None
     assert log == [("b", "closed")]
     assert descriptors() == before
 
