@@ -209,6 +209,16 @@ def test_source_that_is_not_there(times: int) -> None:
         assert daemon.requests.count(("SOURCE_DATA", 3)) == min(times + 1, 10)
 
 
+def test_list_that_never_holds_still() -> None:
+    fault = faults.only("SOURCE_DATA", faults.status(4), index=3)
+    with (
+        ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon,
+        ChronyConnection(daemon.address) as connection,
+        pytest.raises(ChronyDataError, match="changed during each of 10"),
+    ):
+        connection.get_report("sources")
+
+
 @pytest.mark.parametrize("which", ["sources", "get_report sources"])
 def test_error_in_the_middle_closes_all(which: str) -> None:
     name, *arguments = LISTS[which]
