@@ -50,19 +50,22 @@ def decode(record: type[T], lib: Any, session: Any, **given: Any) -> T:
     try:
         made: T = make(session, given)
         return made
+    except ValueError as reason:
+        index = next(
+            index
+            for _, index, read, convert in steps
+            if _refuses(convert, read(session, index))
+        )
+        name = _field_name(lib, session, index)
+        raise ValueError(f"{name}: {reason}") from None
+
+
+def _refuses(convert: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        convert(value)
     except ValueError:
-        _complain(lib, session, steps)
-        raise
-
-
-def _complain(lib: Any, session: Any, steps: list[_Step]) -> None:
-    """Raise the error for the first field with a value outside its range."""
-    for _, index, read, convert in steps:
-        try:
-            convert(read(session, index))
-        except ValueError as reason:
-            name = _field_name(lib, session, index)
-            raise ValueError(f"{name}: {reason}") from None
+        return True
+    return False
 
 
 _MAKE = """
