@@ -848,6 +848,25 @@ def test_libchrony_itself_waits_for_the_timeout_at_most(
         assert struct.unpack("ll", limit) == ((2, 500_000) if waits else (0, 0))
 
 
+def test_so_it_does_with_the_daemon_that_was_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long the waits were when it was found."""
+    with (
+        ScriptedDaemon(misbehave=faults.silent) as silent,
+        ScriptedDaemon(misbehave=faults.first(1, faults.silent)) as daemon,
+    ):
+        monkeypatch.setattr(_address, "LOCAL", (silent.address, daemon.address))
+        with ChronyConnection(timeout=0.1) as connection:
+            assert connection.address == daemon.address
+            assert connection._session is not None
+            fd = connection._session._fd
+            assert os.get_blocking(fd)
+            with socket.socket(fileno=os.dup(fd)) as copy:
+                limit = copy.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+    assert struct.unpack("ll", limit) == (0, 100_000)
+
+
 def test_descriptors_are_not_inherited(address: str) -> None:
     with (
         ScriptedDaemon(address=address) as daemon,
@@ -916,25 +935,66 @@ def test_failed_opening_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
                 os.close(fd)
 
 
-def test_failed_reset_leaves_nothing() -> None:
+READS_AFTER_A_REFUSAL: Any = {
+    "disabled": (ChronyConnection.get_rtc_data, None, None),
+    "disabled, generic": (lambda one: one.get_report("rtcdata"), None, []),
+    "no such source": (
+        lambda one: len(one.get_sources()),
+        faults.only("SOURCE_DATA", faults.status(4)),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("which", READS_AFTER_A_REFUSAL)
+def test_failed_reset_leaves_nothing(which: str) -> None:
     """A session that could not be replaced by a fresh one is not freed again."""
+    read, fault, usual = READS_AFTER_A_REFUSAL[which]
+    with ScriptedDaemon(misbehave=starving(fault)) as daemon:
+        with ChronyConnection(daemon.address) as connection:
+            with enough_descriptors_later():
+                # It is refused, and the session begins afresh after that.
+                with pytest.raises(ChronyConnectionError, match="Too many open files"):
+                    read(connection)
+            daemon.misbehave = None
+            assert read(connection) == usual
+
+
+def test_failed_reset_after_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = faults.only("TRACKING", faults.status(2))
+    with ScriptedDaemon(misbehave=starving(fault)) as daemon:
+        monkeypatch.setattr(_address, "LOCAL", (daemon.address,) * 2)
+        connection = ChronyConnection()
+        with enough_descriptors_later():
+            with pytest.raises(ChronyConnectionError, match="Too many open files"):
+                connection.get_sources()
+        daemon.misbehave = fault
+        assert len(connection.get_sources()) == 1
+        connection.close()
+
+
+def starving(fault: faults.Fault | None) -> faults.Fault:
+    """From the first request on, this process can open nothing more."""
     import resource
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-    def starve(request: Request, reply: bytes) -> Iterable[bytes]:
+    def starve(request: Request, reply: bytes) -> Iterable[Any]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        return (reply,)
+        return fault(request, reply) if fault else (reply,)
 
-    with ScriptedDaemon(misbehave=starve) as daemon:
-        with ChronyConnection(daemon.address) as connection:
-            try:  # there is no RTC, and the session begins afresh after that
-                with pytest.raises(ChronyConnectionError, match="Too many open files"):
-                    connection.get_rtc_data()
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            daemon.misbehave = None
-            assert connection.get_rtc_data() is None
+    return starve
+
+
+@contextmanager
+def enough_descriptors_later() -> Iterator[None]:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_second_close_closes_nothing_else(address: str) -> None:

@@ -11,7 +11,11 @@ import pytest
 
 from pychrony import (
     ChronyConnection,
+    ChronyConnectionError,
     ChronyDataError,
+    ChronyError,
+    ChronyPermissionError,
+    ChronyTimeoutError,
     FieldType,
     LeapStatus,
     SourceMode,
@@ -311,6 +315,36 @@ def test_generic_report_that_is_disabled_has_no_record() -> None:
             daemon.misbehave = faults.status(status)
             with pytest.raises(ChronyDataError, match="rtcdata"):
                 connection.get_report("rtcdata")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        ChronyConnection.get_rtc_data,
+        ChronyConnection.get_smoothing,
+        lambda connection: connection.get_report("rtcdata"),
+        lambda connection: connection.get_report("smoothing"),
+    ],
+    ids=["rtcdata", "smoothing", "rtcdata, generic", "smoothing, generic"],
+)
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (faults.status(2), ChronyPermissionError),
+        (faults.silent, ChronyTimeoutError),
+        (None, ChronyConnectionError),
+    ],
+    ids=["refused", "silent", "dead"],
+)
+def test_only_what_is_disabled_is_no_error(
+    fault: faults.Fault | None, kind: type[ChronyError], read: Any
+) -> None:
+    with ScriptedDaemon(misbehave=fault) as daemon:
+        if fault is None:
+            daemon.stop()
+        connection = ChronyConnection(daemon.address, timeout=0.05, retries=0)
+        with pytest.raises(kind):
+            read(connection)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "Tracking", "tracking\0", "\udcff"])

@@ -145,6 +145,18 @@ def test_wait_for_the_queue_counts_to_the_wait_for_the_answer() -> None:
             os.unlink(path)
 
 
+def test_what_was_waited_for_before_wakes_nobody() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        waiter = Waiter()
+        other.send(b"!")
+        assert waiter.wait(one.fileno(), POLLIN, 0.0)
+        assert not waiter.wait(other.fileno(), POLLIN, 0.0)
+        assert waiter.wait(other.fileno(), POLLOUT, 0.0)
+        assert not waiter.wait(other.fileno(), POLLIN, 0.0)
+        assert waiter.wait(one.fileno(), POLLIN, 0.0)
+
+
 def test_flags_of_the_network_do_not_fill_the_memory() -> None:
     member = _decode._member_of(SmoothingFlag)
     for value in range(0, 80_000, 4):
