@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import resource
+import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from test_connection import short_directory
+from test_connection import on_alarm, short_directory
 
 from pychrony import (
     AuthData,
@@ -141,6 +142,35 @@ def test_number_of_the_last_time_saves_a_round_trip_or_nothing(change: int) -> N
             assert daemon.requests[asked:].count(("N_SOURCES", None)) == 1
 
 
+def test_all_are_asked_for_before_an_answer_is_waited_for() -> None:
+    script = ScriptedDaemon(sources=sources_of(40))
+    batches: list[int] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        daemon.setblocking(False)
+        place = f"127.0.0.1:{daemon.getsockname()[1]}"
+        session = Session(_address.parse(place), waits(20, 0))
+        try:
+            conversation = every(session, Source)
+            next(conversation)
+            with pytest.raises(StopIteration) as end:
+                while True:
+                    batches.append(0)
+                    with suppress(BlockingIOError):
+                        while True:
+                            request, peer = daemon.recvfrom(1000)
+                            batches[-1] += 1
+                            for reply in script._answer(request):
+                                assert isinstance(reply, bytes)
+                                daemon.sendto(reply, peer)
+                    conversation.send(True)
+        finally:
+            session.close()
+    assert len(end.value.value) == 40
+    # The number, the last one, the others with the number, and the last one.
+    assert batches == [1, 1, 40, 1]
+
+
 def test_unix_socket_is_never_far() -> None:
     watched = Watched()
     with (
@@ -235,6 +265,24 @@ def test_error_in_the_middle_closes_all(which: str) -> None:
             assert len(getattr(connection, name)(*arguments)) == 40
 
 
+@pytest.mark.interrupts
+@pytest.mark.timeout(15)
+def test_interrupt_closes_all() -> None:
+    fault = faults.only("SOURCE_DATA", faults.silent, index=3)
+    with ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon:
+        before = descriptors()
+        with ChronyConnection(daemon.address, timeout=20) as connection:
+            with (
+                on_alarm(signal.default_int_handler, 0.2),
+                pytest.raises(KeyboardInterrupt) as caught,
+            ):
+                connection.get_sources()
+            assert caught.tb is not None
+            assert descriptors() == before
+            daemon.misbehave = None
+            assert len(connection.get_sources()) == 40
+
+
 @pytest.mark.parametrize("left", range(12))
 def test_with_few_descriptors(left: int) -> None:
     """They are asked over fewer sessions, or one by one."""
@@ -276,6 +324,23 @@ def test_driver_that_leaves_closes_all() -> None:
 
 
 # --- lists that change while they are read ---------------------------------
+
+
+def test_number_counted_after_all_was_read_is_that_of_another_moment() -> None:
+    everyone = sources_of(7)
+    with ScriptedDaemon(sources=everyone[:5]) as daemon:
+
+        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+            if daemon.requests == [("N_SOURCES", None)]:
+                daemon.sources = everyone[1:]  # one goes, two come
+            elif daemon.requests.count(("SOURCE_DATA", 4)) == 2:
+                daemon.sources = everyone[2:]  # as many as at first
+            return (reply,)
+
+        daemon.misbehave = change
+        with ChronyConnection(daemon.address, timeout=20) as connection:
+            found = [one.address for one in connection.get_sources()]
+        assert found == [one.address for one in everyone[2:]]
 
 
 class Network:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import resource
+import signal
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ import pytest
 from chronyd import Chronyd
 from provision import Parts
 from test_aio import LOOPS
-from test_connection import in_child, resident, short_directory
+from test_connection import in_child, on_alarm, resident, short_directory
 
 import pychrony
 from pychrony import (
@@ -30,6 +31,7 @@ from pychrony import (
     ChronyPermissionError,
     ChronyTimeoutError,
     ChronyUsageError,
+    Source,
     TrackingStatus,
     _address,
     _reports,
@@ -224,10 +226,10 @@ def test_errors_are_values_and_leave_the_others_alone(
             found = list(ask(order, concurrency=concurrency, timeout=0.05, retries=1))
             assert {address: type(result) for address, result in found} == wanted
             assert descriptors() == before
-    for address, result in found:
-        if isinstance(result, ChronyError):
-            assert address in str(result)
-            assert frames(result) == []
+            for address, result in found:
+                if isinstance(result, ChronyError):
+                    assert address in str(result)
+                    assert frames(result) == []
     errors = dict(found)
     assert "no answer to 2 requests" in str(errors[silent.address])
     assert isinstance(errors[refused.address].__cause__, ConnectionRefusedError)
@@ -259,6 +261,8 @@ def test_one_dead_in_a_hundred(
             isinstance(result, ChronyTimeoutError) == (address == dead.address)
             for address, result in found
         )
+        # Nobody is asked again because of an error.
+        assert len(dead.requests) <= 10 * 2
 
 
 def test_order_of_arrival(ask: Ask) -> None:
@@ -403,6 +407,20 @@ def test_leaving_early_closes_everything(
     assert (descriptors() > before) == bool(moment)
     results.close()
     assert descriptors() == before
+
+
+@pytest.mark.interrupts
+@pytest.mark.timeout(15)
+def test_interrupt_closes_everything() -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        before = descriptors()
+        with (
+            on_alarm(signal.default_int_handler, 0.2),
+            pytest.raises(KeyboardInterrupt) as caught,
+        ):
+            list(query_many([daemon.address] * 20, timeout=20))
+        assert caught.tb is not None
+        assert descriptors() == before
 
 
 def test_leaving_while_all_are_silent(ask: Ask) -> None:
@@ -614,6 +632,23 @@ def test_datagrams_of_one_host_do_not_reach_the_next() -> None:
             session.close()
 
 
+def test_datagrams_behind_an_error_do_not_reach_the_next_host() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
+        host.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{host.getsockname()[1]}"
+        session = Session(_address.parse(place), waits(1, 0))
+        try:
+            for _ in range(5):
+                host.sendto(b"before", session._socket[0].getsockname())
+            host.close()
+            session._socket[0].send(b"is anybody there?")
+            session.turn_to(_address.parse("127.0.0.1:9"))
+            with pytest.raises(BlockingIOError):
+                session._socket[0].recv(1)
+        finally:
+            session.close()
+
+
 def test_late_replies_of_one_host_are_no_answers_of_the_next() -> None:
     def twice(request: Request, reply: bytes) -> Iterable[Any]:
         return (reply, (0.01, reply), (0.02, reply))
@@ -683,6 +718,10 @@ def test_sockets_are_used_again() -> None:
         assert len(made) == 4
 
 
+def many_sources(number: int) -> list[Source]:
+    return [make_source(address=f"192.0.2.{index + 1}") for index in range(number)]
+
+
 @pytest.mark.parametrize(
     ("concurrency", "each"), [(1, 128), (4, 32), (40, 3), (256, 1)]
 )
@@ -697,14 +736,30 @@ def test_hosts_share_the_requests_in_flight(
         most = max(most, descriptors())
         return (reply,)
 
-    sources = [make_source(address=f"192.0.2.{index}") for index in range(1, 141)]
-    with ScriptedDaemon(sources=sources, misbehave=watched) as daemon:
+    with ScriptedDaemon(sources=many_sources(140), misbehave=watched) as daemon:
         before = descriptors()
         for _, found in ask([daemon.address] * 3, "sources", concurrency=concurrency):
             assert len(found) == 140
         hosts = min(concurrency, 3)
         # Besides the sessions: what the loop has, what waits, and what counts.
         assert 0 <= most - before - 2 * each <= 2 * (hosts - 1) * each + hosts + 16
+
+
+def test_length_of_a_list_is_not_that_of_the_next_host(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reports, "_FAR", -1.0)
+    with (
+        ScriptedDaemon(sources=many_sources(9)) as one,
+        ScriptedDaemon(sources=many_sources(6)) as other,
+    ):
+        addresses = [one.address, other.address]
+        for number in (1, 2):
+            found = list(ask(addresses, "sources", concurrency=1, timeout=20))
+            assert [len(result) for _, result in found] == [9, 6]
+            # Counted before and while they are read, then read.
+            assert other.requests.count(("N_SOURCES", None)) == 2 * number
+            assert max(index or 0 for _, index in other.requests) == 5
 
 
 # --- few descriptors ---------------------------------------------------------
