@@ -334,6 +334,16 @@ def test_the_loop_goes_on(run: Runner[Any]) -> None:
     assert ticks > 10
 
 
+def test_libchrony_itself_never_waits(address: str, run: Runner[Any]) -> None:
+    async def main() -> None:
+        async with AsyncChronyConnection(daemon.address) as connection:
+            assert connection._session is not None
+            assert not os.get_blocking(connection._session._fd)
+
+    with ScriptedDaemon(address=address) as daemon:
+        run(main())
+
+
 def test_close_waits_for_the_calls_of_other_tasks(run: Runner[Any]) -> None:
     with ScriptedDaemon(misbehave=faults.delayed(0.05)) as daemon:
 
@@ -615,7 +625,11 @@ def test_answer_that_is_there_counts_after_its_deadline(run: Runner[Any]) -> Non
 
 
 def test_waits(run: Runner[Any]) -> None:
+    unexpected: list[Any] = []
+
     async def main() -> None:
+        running = asyncio.get_running_loop()
+        running.set_exception_handler(lambda _, context: unexpected.append(context))
         one, other = socket.socketpair()
         with one, other:
             assert not await _wait(one.fileno(), POLLIN, 0.0)
@@ -625,11 +639,11 @@ def test_waits(run: Runner[Any]) -> None:
             # Both may come in the same round of the loop.
             for deadline in (0.0, time.monotonic()):
                 await _wait(one.fileno(), POLLIN, deadline)
-            running = asyncio.get_running_loop()
             assert not running.remove_reader(one.fileno())
             assert not running.remove_writer(one.fileno())
 
     run(main())
+    assert unexpected == []
 
 
 def test_conversation_without_a_wait(run: Runner[Any]) -> None:
@@ -644,6 +658,19 @@ def test_conversation_without_a_wait(run: Runner[Any]) -> None:
 
 
 # --- what is left behind ------------------------------------------------------------
+
+
+def test_what_was_answered_is_not_kept_until_its_timeout(run: Runner[Any]) -> None:
+    async def main() -> None:
+        async with AsyncChronyConnection(daemon.address, timeout=1000) as connection:
+            for _ in range(100):
+                await connection.get_tracking()
+            gc.collect()
+            waits = [one for one in gc.get_objects() if isinstance(one, asyncio.Future)]
+            assert len(waits) < 50
+
+    with ScriptedDaemon() as daemon:
+        run(main())
 
 
 def test_dropped_connection_warns_and_closes(address: str, run: Runner[Any]) -> None:
