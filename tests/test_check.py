@@ -187,6 +187,30 @@ def test_many_clocks(tmp_path: Path) -> None:
     assert "Not authorized" in table[2]
 
 
+def test_many_clocks_are_checked_like_one() -> None:
+    with (
+        ScriptedDaemon(tracking=make_tracking(offset=0.01)) as daemon,
+        ScriptedDaemon(misbehave=faults.silent) as silent,
+    ):
+        addresses = (daemon.address, silent.address)
+        options = ("-w", "0.001", "-c", "0.005", "-t", "0.05", "-r", "0")
+        status, output = check(*options, *addresses)
+        assert (status, output.count("CRITICAL ")) == (CRITICAL, 3)
+        assert "offset +10ms (more than 5000us)" in output
+        assert "no answer to 1 request in 0.05 s" in output
+        status, output = check(daemon.address, daemon.address, "-c", "1")
+    assert status == OK
+    # States that no clock is in are told to the monitoring system only.
+    assert output.startswith("CHRONY OK - 2 of 2 clocks OK | ok=2;;;0;2 warning=0;")
+
+
+def test_a_bar_of_many_clocks_is_only_before_the_performance_data() -> None:
+    with ScriptedDaemon() as daemon:
+        _, output = check("/no|where", daemon.address)
+    assert "CRITICAL  /no/where" in output
+    assert output.count("|") == 1
+
+
 def test_only_the_worst_of_many_clocks_are_shown() -> None:
     offsets = [number / 1000 for number in range(25)]
     with ExitStack() as stack:
