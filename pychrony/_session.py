@@ -384,7 +384,7 @@ def _deinit(lib: Any, holder: Any) -> None:
 def _release(lib: Any, held: _Held) -> None:
     holder, sockets, pid = held
     _deinit(lib, holder)
-    close: Any
+    close: Callable[[Any], Any]
     if sockets and not isinstance(sockets[0], int):
         close = methodcaller("close")
     elif os.getpid() == pid:

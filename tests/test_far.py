@@ -294,8 +294,8 @@ def test_with_few_descriptors(left: int) -> None:
         fill = [os.open("/dev/null", os.O_RDONLY) for _ in range(left)]
         limit = max(map(int, os.listdir("/proc/self/fd"))) + 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        holes: list[int] = []
         try:
-            holes = []
             with suppress(OSError):
                 while True:
                     holes.append(os.open("/dev/null", os.O_RDONLY))
