@@ -16,7 +16,14 @@ from select import POLLIN, POLLOUT
 from typing import Any, TypeVar
 
 import pytest
-from test_connection import QUICK, hung_daemon, in_child, short_directory
+from test_connection import (
+    QUICK,
+    descriptors,
+    hung_daemon,
+    in_child,
+    many_sources,
+    short_directory,
+)
 
 import pychrony
 from pychrony import (
@@ -39,7 +46,6 @@ from pychrony.testing import (
     faults,
     make_rtc_data,
     make_smoothing,
-    make_source,
     make_tracking,
 )
 
@@ -104,14 +110,6 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
             yield f"{directory}/chronyd.sock"
 
 
-def sources_of(number: int) -> list[pychrony.Source]:
-    return [make_source(address=f"192.0.2.{index + 1}") for index in range(number)]
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 async def steps(number: int) -> None:
     """Let the loop go round."""
     for _ in range(number):
@@ -135,7 +133,7 @@ def test_every_method_is_that_of_the_blocking_connection(
     calls += [("get_report", report) for report in pychrony.reports()]
     with ScriptedDaemon(
         address=address,
-        sources=sources_of(20),
+        sources=many_sources(20),
         rtc_data=make_rtc_data(),
         smoothing=make_smoothing(),
         open_commands=ALL_COMMANDS,
@@ -274,7 +272,7 @@ def test_context_manager(address: str, run: Runner[Any]) -> None:
 
 
 def test_tasks_share_a_connection(address: str, run: Runner[Any]) -> None:
-    with ScriptedDaemon(address=address, sources=sources_of(5)) as daemon:
+    with ScriptedDaemon(address=address, sources=many_sources(5)) as daemon:
 
         async def main() -> None:
             async with AsyncChronyConnection(daemon.address, timeout=20) as connection:
@@ -284,7 +282,7 @@ def test_tasks_share_a_connection(address: str, run: Runner[Any]) -> None:
                         for name in ("get_tracking", "get_sources") * 50
                     )
                 )
-                expected = await connection.get_tracking(), sources_of(5)
+                expected = await connection.get_tracking(), many_sources(5)
                 assert [*results[::2]] == [expected[0]] * 50
                 assert all(len(found) == 5 for found in results[1::2])
 
@@ -433,7 +431,7 @@ def test_cancelling_at_any_await(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_reports, "_FAR", -1.0 if far else 9e9)
-    with ScriptedDaemon(address=address, sources=sources_of(12)) as daemon:
+    with ScriptedDaemon(address=address, sources=many_sources(12)) as daemon:
         expected = getattr(pychrony, name)(daemon.address)
         before = descriptors()
 

@@ -876,6 +876,19 @@ def test_descriptors_are_not_inherited(address: str) -> None:
         assert not os.get_inheritable(connection._session._fd)
 
 
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def many_sources(number: int) -> list[pychrony.Source]:
+    """So many, each with an address of its own."""
+    return [
+        make_source(address=f"192.0.{2 + index // 250}.{index % 250 + 1}")
+        for index in range(number)
+    ]
+
+
 def resident() -> int:
     """Memory of this process in KiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -886,15 +899,15 @@ def resident() -> int:
 
 def test_ten_thousand_connections_leave_nothing(address: str) -> None:
     with ScriptedDaemon(address=address) as daemon:
-        memory = descriptors = 0
+        memory = opened = 0
         for number in range(10_000):
             if number == 1000:
                 gc.collect()
-                memory, descriptors = resident(), len(os.listdir("/proc/self/fd"))
+                memory, opened = resident(), descriptors()
             assert get_tracking(daemon.address).stratum == 2
             daemon.requests.clear()
         gc.collect()
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert descriptors() == opened
         assert resident() - memory < 1024
 
 
@@ -1169,12 +1182,12 @@ def test_interrupt_while_looking_for_the_daemon(
 
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address, daemon.address))
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         with pytest.raises(KeyboardInterrupt) as caught, on_alarm(interrupt, 0.05):
             get_tracking(timeout=1000)
         # At once, not only when the traceback lets go of the conversation.
         assert caught.tb is not None
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert descriptors() == before
 
 
 @pytest.mark.interrupts

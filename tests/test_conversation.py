@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import socket
 import time
@@ -13,6 +12,7 @@ from select import POLLIN, POLLOUT
 from typing import Any
 
 import pytest
+from test_connection import descriptors
 
 from pychrony import ChronyConnectionError
 from pychrony._blocking import Waiter
@@ -34,10 +34,6 @@ def pipes() -> Iterator[Any]:
             return pairs
 
         yield make
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def asking(

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from test_connection import on_alarm, short_directory
+from test_connection import descriptors, many_sources, on_alarm, short_directory
 
 from pychrony import (
     AuthData,
@@ -59,17 +59,6 @@ def far(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_reports, "_FAR", -1.0)
 
 
-def sources_of(number: int) -> list[Source]:
-    return [
-        make_source(address=f"192.0.{2 + index // 250}.{index % 250 + 1}")
-        for index in range(number)
-    ]
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 class Watched:
     """A fault that harms nothing, and sees how many descriptors are in use."""
 
@@ -87,7 +76,7 @@ def test_list_is_that_of_a_near_one(
     which: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, *arguments = LISTS[which]
-    sources = sources_of(number)
+    sources = many_sources(number)
     sources[number // 2] = make_source(address="GPS", mode=SourceMode.REFCLOCK)
     with ScriptedDaemon(sources=sources, open_commands=ALL_COMMANDS) as daemon:
         with ChronyConnection(daemon.address) as connection:
@@ -108,7 +97,7 @@ def test_list_is_that_of_a_near_one(
 def test_any_length(number: int) -> None:
     before = descriptors()
     watched = Watched()
-    sources = sources_of(number)
+    sources = many_sources(number)
     with (
         ScriptedDaemon(sources=sources, misbehave=watched) as daemon,
         ChronyConnection(daemon.address) as connection,
@@ -127,13 +116,13 @@ def test_any_length(number: int) -> None:
 @pytest.mark.parametrize("change", [0, -30, -1, 1, 30])
 def test_number_of_the_last_time_saves_a_round_trip_or_nothing(change: int) -> None:
     with (
-        ScriptedDaemon(sources=sources_of(40)) as daemon,
+        ScriptedDaemon(sources=many_sources(40)) as daemon,
         ChronyConnection(daemon.address) as connection,
     ):
         assert len(connection.get_sources()) == 40
         assert daemon.requests[0] == ("N_SOURCES", None)
         asked = len(daemon.requests)
-        daemon.sources = sources_of(40 + change)
+        daemon.sources = many_sources(40 + change)
         found = connection.get_sources()
         assert [one.address for one in found] == [one.address for one in daemon.sources]
         # At once for the last one of before; counted while the others are read.
@@ -143,7 +132,7 @@ def test_number_of_the_last_time_saves_a_round_trip_or_nothing(change: int) -> N
 
 
 def test_all_are_asked_for_before_an_answer_is_waited_for() -> None:
-    script = ScriptedDaemon(sources=sources_of(40))
+    script = ScriptedDaemon(sources=many_sources(40))
     batches: list[int] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
         daemon.bind(("127.0.0.1", 0))
@@ -177,7 +166,7 @@ def test_unix_socket_is_never_far() -> None:
         short_directory() as directory,
         ScriptedDaemon(
             address=f"{directory}/chronyd.sock",
-            sources=sources_of(20),
+            sources=many_sources(20),
             misbehave=watched,
         ) as daemon,
         ChronyConnection(daemon.address) as connection,
@@ -196,7 +185,7 @@ def test_what_is_lost_is_sent_again_alone() -> None:
             return ()
         return (reply,)
 
-    sources = sources_of(40)
+    sources = many_sources(40)
     with (
         ScriptedDaemon(sources=sources, misbehave=losing) as daemon,
         ChronyConnection(daemon.address, timeout=0.5, retries=1) as connection,
@@ -212,7 +201,7 @@ def test_what_is_lost_is_sent_again_alone() -> None:
 def test_silence_in_the_middle() -> None:
     fault = faults.only("SOURCE_DATA", faults.silent, index=3)
     with (
-        ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon,
+        ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon,
         ChronyConnection(daemon.address, timeout=0.05, retries=1) as connection,
     ):
         with pytest.raises(ChronyTimeoutError, match=r"no answer to 2 requests"):
@@ -226,7 +215,7 @@ def test_silence_in_the_middle() -> None:
 def test_source_that_is_not_there(times: int) -> None:
     fault = faults.only("SOURCE_DATA", faults.first(times, faults.status(4)), index=3)
     with (
-        ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon,
+        ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon,
         ChronyConnection(daemon.address) as connection,
     ):
         before = descriptors()
@@ -242,7 +231,7 @@ def test_source_that_is_not_there(times: int) -> None:
 def test_list_that_never_holds_still() -> None:
     fault = faults.only("SOURCE_DATA", faults.status(4), index=3)
     with (
-        ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon,
+        ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon,
         ChronyConnection(daemon.address) as connection,
         pytest.raises(ChronyDataError, match="changed during each of 10"),
     ):
@@ -253,7 +242,7 @@ def test_list_that_never_holds_still() -> None:
 def test_error_in_the_middle_closes_all(which: str) -> None:
     name, *arguments = LISTS[which]
     fault = faults.only("SOURCE_DATA", faults.status(2), index=3)
-    with ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon:
+    with ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon:
         before = descriptors()
         with ChronyConnection(daemon.address) as connection:
             with pytest.raises(ChronyPermissionError) as caught:
@@ -269,7 +258,7 @@ def test_error_in_the_middle_closes_all(which: str) -> None:
 @pytest.mark.timeout(15)
 def test_interrupt_closes_all() -> None:
     fault = faults.only("SOURCE_DATA", faults.silent, index=3)
-    with ScriptedDaemon(sources=sources_of(40), misbehave=fault) as daemon:
+    with ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon:
         before = descriptors()
         with ChronyConnection(daemon.address, timeout=20) as connection:
             with (
@@ -288,7 +277,7 @@ def test_with_few_descriptors(left: int) -> None:
     """They are asked over fewer sessions, or one by one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with (
-        ScriptedDaemon(sources=sources_of(40)) as daemon,
+        ScriptedDaemon(sources=many_sources(40)) as daemon,
         ChronyConnection(daemon.address) as connection,
     ):
         fill = [os.open("/dev/null", os.O_RDONLY) for _ in range(left)]
@@ -309,7 +298,7 @@ def test_with_few_descriptors(left: int) -> None:
 
 
 def test_driver_that_leaves_closes_all() -> None:
-    with ScriptedDaemon(sources=sources_of(40)) as daemon:
+    with ScriptedDaemon(sources=many_sources(40)) as daemon:
         session = Session(_address.parse(daemon.address), waits(9.0, 0))
         before = descriptors()
         conversation = every(session, Source)
@@ -327,7 +316,7 @@ def test_driver_that_leaves_closes_all() -> None:
 
 
 def test_number_counted_after_all_was_read_is_that_of_another_moment() -> None:
-    everyone = sources_of(7)
+    everyone = many_sources(7)
     with ScriptedDaemon(sources=everyone[:5]) as daemon:
 
         def change(request: Request, reply: bytes) -> Iterable[bytes]:
@@ -351,7 +340,7 @@ class Network:
     still until nothing else is left to happen.
     """
 
-    POOL = sources_of(200)
+    POOL = many_sources(200)
     SCRIPT = ScriptedDaemon(sources=POOL, open_commands=ALL_COMMANDS)
 
     def __init__(self, seed: str, number: int, changes: float, losses: float) -> None:

@@ -19,7 +19,14 @@ import pytest
 from chronyd import Chronyd
 from provision import Parts
 from test_aio import LOOPS
-from test_connection import in_child, on_alarm, resident, short_directory
+from test_connection import (
+    descriptors,
+    in_child,
+    many_sources,
+    on_alarm,
+    resident,
+    short_directory,
+)
 
 import pychrony
 from pychrony import (
@@ -31,7 +38,6 @@ from pychrony import (
     ChronyPermissionError,
     ChronyTimeoutError,
     ChronyUsageError,
-    Source,
     TrackingStatus,
     _address,
     _reports,
@@ -91,10 +97,6 @@ DRIVERS: dict[str, Ask] = {
 def ask(request: pytest.FixtureRequest) -> Ask:
     """Ask many, by each of the drivers."""
     return DRIVERS[request.param]
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture
@@ -716,10 +718,6 @@ def test_sockets_are_used_again() -> None:
             addresses = [one.address, other.address] * 50
             assert len(list(query_many(addresses, concurrency=4))) == 100
         assert len(made) == 4
-
-
-def many_sources(number: int) -> list[Source]:
-    return [make_source(address=f"192.0.2.{index + 1}") for index in range(number)]
 
 
 @pytest.mark.parametrize(
