@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from .models import LeapStatus, Source, SourceMode, SourceState, TrackingStatus
 
@@ -101,7 +102,7 @@ def _reference(record: TrackingStatus) -> str:
     return ""
 
 
-def sources(records: list[Source]) -> str:
+def sources(records: Sequence[Source]) -> str:
     """Return what ``chronyc -n sources -a`` prints."""
     head = "MS Name/IP address         Stratum Poll Reach LastRx Last sample"
     return "\n".join([head, "=" * 79, *map(_source, records)])

@@ -93,10 +93,13 @@ def _state(address: str) -> tuple[str, bool]:
     except pychrony.ChronyError as error:
         return str(error), False
     usable = sum(source.is_usable() for source in sources)
+    # With less the check would warn of a source that rarely answers.
+    measured = all(source.reachability.bit_count() >= 4 for source in sources)
     state = f"{usable} of {len(SERVERS)} servers usable, "
     if not tracking.is_synchronized():
         return f"{state}not synchronised yet", False
-    return f"{state}synchronised at stratum {tracking.stratum}", usable == len(SERVERS)
+    done = usable == len(SERVERS) and measured
+    return f"{state}synchronised at stratum {tracking.stratum}", done
 
 
 def _check(*arguments: str) -> int:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import pty
 import re
+import stat
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, redirect_stdout
+from importlib.metadata import entry_points
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from chronyd import Chronyd, chronyc_command
 from provision import Parts
 
 import pychrony
 from pychrony import LeapStatus, SourceMode, SourceState, _text
-from pychrony.check import main
+from pychrony.check import _range, main
+from pychrony.check._items import ITEMS
 from pychrony.testing import ScriptedDaemon, faults, make_source, make_tracking
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
@@ -48,64 +55,24 @@ def check(
 
 
 PERFORMANCE = re.compile(
-    r"([a-z_]+=-?\d+(\.\d+)?s?(;(-?\d+\.\d+:\d+\.\d+)?){0,2}(;\d+){0,2} ?)+"
+    r"([a-z_]+=-?\d+(\.\d+)?s?"
+    r"(;(@?(~|-?\d+(\.\d+)?)?:?(-?\d+(\.\d+)?)?)?){0,2}(;0)? ?)+"
 )
 
+SELECTED = make_source(address="192.0.2.1")
+OTHER = make_source(address="192.0.2.2", state=SourceState.UNSELECTED)
+WRONG = make_source(address="192.0.2.9", state=SourceState.FALSETICKER)
 
-def test_fine_clock() -> None:
-    tracking = make_tracking(
-        offset=0.000123456,
-        root_delay=0.25,
-        root_dispersion=0.5,
-        reference_ip="192.0.2.1",
-        stratum=3,
-        frequency=-1.5,
-        skew=0.0625,
-    )
-    sources = [make_source(), make_source(address="192.0.2.2", state=SourceState(1))]
-    with ScriptedDaemon(tracking=tracking, sources=sources) as daemon:
-        status, output = check(daemon.address)
-    assert status == OK
-    (line,) = output.splitlines()
-    text, performance = line.split(" | ")
-    assert text == (
-        "CHRONY OK - offset +123us, error bound 625ms, stratum 3, source 192.0.2.1, "
-        "1 of 2 sources usable"
-    )
-    assert performance == (
-        "offset=0.000123456s;-0.050000000:0.050000000;-0.200000000:0.200000000 "
-        "error_bound=0.625123456s;;;0 root_delay=0.250000000s;;;0 "
-        "root_dispersion=0.500000000s;;;0 frequency=-1.500 skew=0.062;;;0 "
-        "stratum=3;;;0;16 sources_usable=1;;;0;2"
-    )
-    assert PERFORMANCE.fullmatch(performance)
-
-
-@pytest.mark.parametrize(
-    ("offset", "arguments", "status"),
-    [
-        (0.049, [], OK),
-        (0.051, [], WARNING),
-        (-0.051, [], WARNING),
-        (0.21, [], CRITICAL),
-        (-0.21, [], CRITICAL),
-        (0.051, ["-w", "0.1"], OK),
-        (1e-7, ["-w", "1e-8", "-c", "1e-3"], WARNING),
-        (0.051, ["-w", "0.01", "-c", "0.05"], CRITICAL),
-        (5.0, ["--warning=1", "--critical=9"], WARNING),
-        (0.21, ["-w", "0.2"], CRITICAL),
-        (0.25, ["-w", "0.25", "-c", "0.5"], OK),
-        (0.5, ["-w", "0.25", "-c", "0.5"], WARNING),
-    ],
-)
-def test_thresholds(offset: float, arguments: list[str], status: int) -> None:
-    with ScriptedDaemon(tracking=make_tracking(offset=offset)) as daemon:
-        found, output = check(daemon.address, *arguments)
-    assert found == status
-    assert output.startswith(f"CHRONY {STATES[status]} - offset ")
-    assert ("(more than " in output) == (status != OK)
-    assert PERFORMANCE.fullmatch(output.rstrip().split(" | ")[1])
-
+# Figures that are exact as chronyd's floats, so that the outputs are, too.
+FINE: Any = {
+    "offset": 2**-13,
+    "root_delay": 0.25,
+    "root_dispersion": 0.5,
+    "reference_ip": "192.0.2.1",
+    "stratum": 3,
+    "frequency": -1.5,
+    "skew": 0.0625,
+}
 
 UNSYNCHRONISED: Any = {
     "reference_id": 0,
@@ -114,65 +81,517 @@ UNSYNCHRONISED: Any = {
     "leap_status": LeapStatus.UNSYNC,
 }
 
+LOCAL: Any = {"reference_id": 0x7F7F0101, "reference_ip": ""}
+
+
+def clock(age: float = 0.0, **changes: Any) -> pychrony.TrackingStatus:
+    """A fine clock, updated ``age`` seconds ago, but for the changes."""
+    return make_tracking(**{**FINE, "ref_time": time.time() - age, **changes})
+
+
+def fine_daemon(**changes: Any) -> ScriptedDaemon:
+    return ScriptedDaemon(tracking=clock(**changes), sources=[SELECTED, OTHER])
+
+
+def ageless(output: str) -> str:
+    """The output without the age, which is another each time."""
+    return re.sub(r'\bage(",.*?"value": |=|\s+)[\d.e-]+(ms|us|s)?', "age", output)
+
+
+def items(output: str) -> dict[str, dict[str, Any]]:
+    """The items of the only clock in a JSON document."""
+    (only,) = json.loads(output)["clocks"]
+    return {item["name"]: item for item in only["items"]}
+
+
+def test_fine_clock() -> None:
+    with fine_daemon() as daemon:
+        status, output = check(daemon.address)
+    assert status == OK
+    (line,) = output.splitlines()
+    text, performance = line.split(" | ")
+    assert text == (
+        "CHRONY OK - offset +122us, error bound 625ms, stratum 3, source 192.0.2.1, "
+        "2 of 2 sources usable"
+    )
+    assert ageless(performance) == (
+        "synchronised=1;;1:;0 local=0;0;;0 offset=0.00012207s;-0.05:0.05;-0.2:0.2 "
+        "error_bound=0.62512207s;;;0 root_delay=0.25s;;;0 root_dispersion=0.5s;;;0 "
+        "stratum=3;9;;0 age;1025;;0 frequency=-1.500 skew=0.062;;;0 "
+        "usable_sources=2;2:;1:;0 reach=8;4:;;0 falsetickers=0;0;;0"
+    )
+    assert PERFORMANCE.fullmatch(performance)
+
+
+# What is changed of a fine clock, options, the state, and what is said of it.
+VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
+    ({"offset": 0.049}, None, [], OK, "offset +49ms, "),
+    ({"offset": 0.051}, None, [], WARNING, "offset +51ms (more than +50ms): Wait"),
+    ({"offset": -0.051}, None, [], WARNING, "offset -51ms (less than -50ms): Wait"),
+    ({"offset": 0.21}, None, [], CRITICAL, "offset +210ms (more than +200ms): Wait"),
+    ({"offset": -0.21}, None, [], CRITICAL, "offset -210ms (less than -200ms): "),
+    ({"offset": 0.051}, None, ["-w", "0.1"], OK, "offset +51ms, "),
+    ({"offset": 0.25}, None, ["-w", "0.25", "-c", "0.5"], OK, "offset +250ms, "),
+    ({"offset": 0.5}, None, ["-w", "0.25", "-c", "0.5"], WARNING, "(more than +250ms)"),
+    ({"offset": -1.5}, None, ["-w", "off", "--critical=off"], OK, "offset -1500ms, "),
+    ({"offset": 2**-23}, None, ["-w", "1e-8"], WARNING, "offset +119ns (more than"),
+    ({"offset": 0.01}, None, ["-c", "~:0.005"], CRITICAL, "(more than +5000us)"),
+    ({"offset": -9.0}, None, ["-w~:1", "-c~:2"], OK, "offset -9000ms, "),
+    ({"offset": 0.03}, None, ["-w", "@0.02:0.04"], WARNING, "+30ms (in @0.02:0.04): "),
+    ({"offset": -0.03}, None, ["-w", "@0.04"], WARNING, "-30ms (in @-0.04:0.04): "),
+    ({}, None, ["-w", "error_bound=.5"], WARNING, "error bound 625ms (more than 500ms"),
+    ({}, None, ["-c", "root_delay=0.1"], CRITICAL, "root delay 250ms (more than 100"),
+    ({}, None, ["-w", "root_dispersion=.1"], WARNING, "root dispersion 500ms (more"),
+    ({"stratum": 9}, None, [], OK, "stratum 9, "),
+    ({"stratum": 10}, None, [], WARNING, "stratum 10 (more than 9): Use sources"),
+    ({"stratum": 3}, None, ["-c", "stratum=2"], CRITICAL, "stratum 3 (more than 2): "),
+    ({"age": 1000.0}, None, [], OK, "offset"),
+    ({"age": 1030.0}, None, [], WARNING, "age 1030s (more than 1025s): chronyd gets"),
+    ({"age": 8000.0, "update_interval": 1024.0}, None, [], OK, "offset"),
+    ({"age": 8200.0, "update_interval": 1024.0}, None, [], WARNING, "more than 8192s"),
+    ({"age": 9.0}, None, ["-c", "age=5"], CRITICAL, "(more than 5000ms): chronyd gets"),
+    ({"age": -500.0}, None, ["-w", "age=5"], OK, "offset"),
+    ({}, None, ["-w", "frequency=1"], WARNING, "frequency -1.500ppm (less than -1.000"),
+    ({}, None, ["-w", "frequency=1", "-c", "frequency=2:"], CRITICAL, "less than +2.0"),
+    ({}, None, ["-w", "skew=0.01"], WARNING, "skew 0.062ppm (more than 0.010ppm): "),
+    ({}, [SELECTED], [], WARNING, "usable sources 1 (less than 2): Add sources"),
+    ({}, [WRONG], [], CRITICAL, "usable sources 0 (less than 1): Add sources"),
+    ({}, [SELECTED], ["-w", "usable_sources=1:"], OK, "1 of 1 sources usable"),
+    (
+        {},
+        [make_source(address="192.0.2.1", reachability=0o105), OTHER],
+        *([], WARNING, "reach 3 (less than 4): Check the network to 192.0.2.1; "),
+    ),
+    ({}, [make_source(reachability=0o17), OTHER], [], OK, "offset"),
+    (
+        {},
+        [SELECTED, OTHER, WRONG],
+        *([], WARNING, "falsetickers 1 (more than 0): Check or remove 192.0.2.9; "),
+    ),
+    ({}, [SELECTED, OTHER, WRONG], ["-w", "falsetickers=off"], OK, "2 of 3 sources us"),
+    ({"leap_status": LeapStatus.INSERT}, None, [], OK, ", a leap second will be inser"),
+    ({"leap_status": LeapStatus.DELETE}, None, [], OK, ", a leap second will be delet"),
+    (
+        {"leap_status": LeapStatus.UNSYNC},
+        None,
+        *(
+            [],
+            CRITICAL,
+            "not synchronised: no source is selected. 'chronyc ",
+        ),
+    ),
+    (
+        UNSYNCHRONISED,
+        [],
+        *([], CRITICAL, "not synchronised: chronyd has no sources. Add a server or "),
+    ),
+    (
+        UNSYNCHRONISED,
+        [make_source(reachability=0, state=SourceState.NONSELECTABLE)],
+        *([], CRITICAL, "not synchronised: no source is reachable. Check the network"),
+    ),
+    (
+        UNSYNCHRONISED,
+        [WRONG],
+        *([], CRITICAL, "not synchronised: no source is selected. "),
+    ),
+    (UNSYNCHRONISED, None, ["-c", "synchronised=off"], OK, "2 of 2 sources usable"),
+    (LOCAL, [], [], WARNING, "local mode: chronyd serves its own clock, as it has"),
+    (LOCAL, [], ["-w", "local=off"], OK, "0 of 0 sources usable"),
+    (LOCAL, [], ["-c", "local=0"], CRITICAL, "local mode: "),
+]
+
+
+@pytest.mark.parametrize(("changes", "sources", "options", "state", "said"), VERDICTS)
+def test_every_verdict(
+    changes: Any, sources: Any, options: list[str], state: int, said: str
+) -> None:
+    tracking = clock(**changes)
+    with ScriptedDaemon(
+        tracking=tracking, sources=[SELECTED, OTHER] if sources is None else sources
+    ) as daemon:
+        status, output = check(daemon.address, *options)
+    assert status == state, output
+    assert output.startswith(f"CHRONY {STATES[status]} - ")
+    text, performance = output.rstrip().split(" | ")
+    assert said in text
+    assert PERFORMANCE.fullmatch(performance)
+    follows = tracking.is_synchronized() and tracking.leap_status != LeapStatus.UNSYNC
+    for figure in ("offset=", "stratum=", "age=", "skew=", "error_bound="):
+        assert (f" {figure}" in performance) == follows
+
+
+def test_the_worst_is_first() -> None:
+    tracking = clock(offset=0.3, stratum=11)
+    with ScriptedDaemon(tracking=tracking, sources=[SELECTED]) as daemon:
+        status, output = check("-w", "frequency=1", daemon.address)
+        _, table = check("-f", "text", "-c", "skew=@1", daemon.address)
+    assert status == CRITICAL
+    order = [output.index(name) for name in ("offset +300ms", "stratum 11", "freq")]
+    assert order == sorted(order)
+    head, _, *lines = table.splitlines()
+    assert head == (
+        "CHRONY CRITICAL - offset +300ms (more than +200ms), skew 0.062ppm (in @1), "
+        "stratum 11 (more than 9), usable sources 1 (less than 2); error bound 925ms, "
+        "source 192.0.2.1"
+    )
+    assert [line.split()[0] for line in lines] == (
+        ["CRITICAL"] * 2 + ["WARNING"] * 2 + ["OK"] * 9
+    )
+    assert lines[2] == (
+        "WARNING   stratum                   11  warning 9. Use sources that are "
+        "nearer to a reference clock"
+    )
+
+
+def test_a_clock_of_which_only_tracking_is_read_says_where_to_look() -> None:
+    with ScriptedDaemon(tracking=clock(**UNSYNCHRONISED)) as daemon, fine_daemon() as d:
+        status, output = check(d.address, daemon.address)
+    assert status == CRITICAL
+    assert "; first 127.0.0.1:" in output
+    assert "not synchronised: 'chronyc sources' there says more | ok=1;" in output
+
 
 @pytest.mark.parametrize(
-    ("changes", "sources", "status", "message"),
+    ("text", "shown", "fine", "wrong"),
     [
-        (
-            UNSYNCHRONISED,
-            [],
-            CRITICAL,
-            "not synchronised: chronyd has no sources, 0 of 0 sources usable",
-        ),
-        (
-            UNSYNCHRONISED,
-            [make_source(reachability=0, state=SourceState.NONSELECTABLE)],
-            CRITICAL,
-            "not synchronised: no source is reachable, 0 of 1 sources usable",
-        ),
-        (
-            UNSYNCHRONISED,
-            [make_source(state=SourceState.FALSETICKER)],
-            CRITICAL,
-            "not synchronised: no source is selected, 0 of 1 sources usable",
-        ),
-        (
-            {"reference_id": 0x7F7F0101, "reference_ip": ""},
-            [],
-            WARNING,
-            "local mode: chronyd serves its own clock, 0 of 0 sources usable",
-        ),
+        ("10", "10", (0, 10), (-0.1, 10.1)),
+        ("10:", "10:", (10, 1e9), (9.9, -10)),
+        ("~:10", "~:10", (-1e9, 10), (10.1,)),
+        ("10:20", "10:20", (10, 20), (9.9, 20.1)),
+        ("@10:20", "@10:20", (9.9, 20.1), (10, 20)),
+        ("@10", "@10", (-0.1, 10.1), (0, 10)),
+        (":5", "5", (0, 5), (-1, 6)),
+        ("-5:-2.50", "-5:-2.5", (-5, -2.5), (-2, -6)),
+        ("0:", "0:", (0, 1), (-1,)),
+        ("0", "0", (0,), (1, -1)),
+        ("1e-7", "0.0000001", (0, 1e-7), (2e-7,)),
+        (".5:1.", "0.5:1", (0.5, 1), (0.4,)),
+        ("-1e-12:1", "1", (0, 1), (2,)),
     ],
 )
-def test_clock_without_a_source(
-    changes: Any, sources: list[pychrony.Source], status: int, message: str
+def test_ranges(
+    text: str, shown: str, fine: tuple[float, ...], wrong: tuple[float, ...]
 ) -> None:
-    with ScriptedDaemon(tracking=make_tracking(**changes), sources=sources) as daemon:
-        found, output = check(daemon.address)
-    assert found == status
-    assert f"CHRONY {STATES[status]} - {message} | " in output
-    assert "error_bound" not in output
+    limit = _range.parse(text, signed=False)
+    assert str(limit) == shown
+    assert not any(map(limit.alerts, fine))
+    assert all(map(limit.alerts, wrong))
+
+
+def test_ranges_of_what_has_a_sign() -> None:
+    assert str(_range.parse("0.5", signed=True)) == "-0.5:0.5"
+    assert str(_range.parse("@2", signed=True)) == "@-2:2"
+    assert str(_range.parse(":2", signed=True)) == "2"
+    assert str(_range.parse("2:", signed=True)) == "2:"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "@", "@:", "~", "x", "1:2:3", "5:1", "nan", "inf", "1e999", "10~"],
+)
+def test_what_is_no_range(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{text!r} is not a range")):
+        _range.parse(text, signed=False)
+
+
+SCHEMA = json.loads(
+    Path(__file__).parents[1].joinpath("docs", "check.schema.json").read_text()
+)
+
+
+def test_json() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    names = [item.name for item in ITEMS]
+    item = SCHEMA["$defs"]["item"]
+    assert item["properties"]["name"]["enum"] == names
+    every = (
+        ({}, 2, OK),
+        ({"offset": 1.0}, 1, CRITICAL),
+        (LOCAL, 0, WARNING),
+        (UNSYNCHRONISED, 0, CRITICAL),
+    )
+    for changes, number, state in every:
+        sources = [SELECTED, OTHER][:number]
+        with ScriptedDaemon(tracking=clock(**changes), sources=sources) as daemon:
+            status, output = check("--format", "json", daemon.address)
+        document = json.loads(output)
+        jsonschema.validate(document, SCHEMA)
+        assert (status, document["status"]) == (state, state)
+        assert document["clocks"][0]["address"] == daemon.address
+        assert document["clocks"][0]["error"] is None
+        found = items(output)
+        assert list(found) == [name for name in names if name in found]
+    with fine_daemon() as daemon, ScriptedDaemon() as silent:
+        silent.misbehave = faults.silent
+        options = ("-f", "json", "-t", "0.01", "-r", "0")
+        assert items(check(*options, daemon.address)[1])["offset"] == {
+            "name": "offset",
+            "state": "OK",
+            "status": 0,
+            "value": 2**-13,
+            "unit": "s",
+            "warning": "-0.05:0.05",
+            "critical": "-0.2:0.2",
+            "reason": "",
+        }
+        for addresses in ([silent.address], [silent.address, "x y", daemon.address]):
+            status, output = check(*options, "-v", *addresses)
+            document = json.loads(output)
+            jsonschema.validate(document, SCHEMA)
+            assert status == document["status"] == CRITICAL
+            assert [clock["address"] for clock in document["clocks"]] == addresses
+            assert document["clocks"][0]["error"]["type"] == "ChronyTimeoutError"
+            assert document["clocks"][0]["items"] == []
+
+
+def test_prometheus_without_its_library(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with fine_daemon() as daemon:
+        assert main(["-f", "prometheus", daemon.address]) == UNKNOWN
+    assert capsys.readouterr().out == (
+        "CHRONY UNKNOWN - --format prometheus needs prometheus_client. To get it: "
+        "pip install pychrony[prometheus]\n"
+    )
+
+
+def test_text_is_for_a_terminal() -> None:
+    leader, terminal = pty.openpty()
+    with fine_daemon() as daemon:
+        status, _ = check(daemon.address, stdout=terminal)
+        os.close(terminal)
+        with open(leader, "rb", buffering=0) as shown:
+            lines = shown.read(65536).decode().splitlines()
+        plain = check("-f", "text", daemon.address)[1]
+    assert status == OK
+    assert lines[0] == (
+        "CHRONY OK - offset +122us, error bound 625ms, stratum 3, source 192.0.2.1, "
+        "2 of 2 sources usable"
+    )
+    assert lines[1] == ""
+    assert lines[4] == (
+        "OK        offset                +122us  warning -0.05:0.05, critical -0.2:0.2"
+    )
+    assert "OK        synchronised             yes  critical 1:" in lines
+    assert [*map(ageless, lines)] == [*map(ageless, plain.splitlines())]
+
+
+@pytest.mark.parametrize("style", ["text", "nagios", "json"])
+def test_output_to_a_file(tmp_path: Path, style: str) -> None:
+    file = tmp_path / "clock"
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    with fine_daemon() as daemon:
+        options = ("-f", style, daemon.address)
+        _, shown = check(*options)
+        assert check(*options, "--output", str(link)) == (OK, "")
+        written = file.read_text()
+        assert ageless(written) == ageless(shown)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o644
+        assert link.is_symlink()
+        # Nothing else is written there, and nobody sees half a file.
+        assert sorted(tmp_path.iterdir()) == [file, link]
+        before = file.stat().st_ino
+        check(*options, "-o", str(file))
+        assert file.stat().st_ino != before
+        # What is no file is not replaced.
+        status, piped = check(*options, "-o", "/dev/stdout")
+    assert status == OK
+    assert piped[:20] == written[:20]
+
+
+def test_output_to_a_full_disk(tmp_path: Path) -> None:
+    with fine_daemon() as daemon:
+        status, output = check(daemon.address, "-o", "/dev/full")
+        assert status == UNKNOWN
+        assert output == (
+            "CHRONY UNKNOWN - cannot write: [Errno 28] No space left on device\n"
+        )
+        # As full as a disk can get for a process that may not fill one.
+        file = tmp_path / "clock"
+        file.write_text("old")
+        limited = (
+            f"ulimit -f 0; exec {sys.executable} -m pychrony.check {daemon.address}"
+        )
+        result = subprocess.run(
+            ["sh", "-c", f"{limited} -o {file}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == UNKNOWN
+    assert result.stderr == "CHRONY UNKNOWN - cannot write: [Errno 27] File too large\n"
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_output_to_nowhere(tmp_path: Path) -> None:
+    with fine_daemon() as daemon:
+        status, output = check(daemon.address, "-o", str(tmp_path / "no" / "file"))
+    assert status == UNKNOWN
+    assert output.startswith("CHRONY UNKNOWN - cannot write: [Errno 2] No such file")
+
+
+@pytest.mark.parametrize("locale", ["C", "de_DE.UTF-8", "de_DE"])
+def test_locales(locale: str) -> None:
+    with fine_daemon() as daemon:
+        for style in ("text", "nagios", "json"):
+            _, plain = check("-f", style, daemon.address, LC_ALL="C.UTF-8")
+            status, output = check("-f", style, daemon.address, LC_ALL=locale)
+            assert status == OK
+            assert ageless(output) == ageless(plain)
+
+
+def test_wait_until_synchronised() -> None:
+    """As a boot script does: nobody there, then no source, then a clock."""
+    with ScriptedDaemon(tracking=clock(**UNSYNCHRONISED), sources=[]) as daemon:
+        daemon.stop()
+        command = [sys.executable, "-m", "pychrony.check", "--wait", "60"]
+        with subprocess.Popen(
+            [*command, daemon.address], stdout=subprocess.PIPE, text=True
+        ) as waiting:
+            time.sleep(0.3)
+            daemon.start()
+            while not daemon.requests:
+                time.sleep(0.01)
+            daemon.sources = [SELECTED, OTHER]
+            daemon.tracking = clock()
+            output, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == OK
+    assert output.startswith("CHRONY OK - ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"), [(UNSYNCHRONISED, CRITICAL), (LOCAL, WARNING)]
+)
+def test_wait_ends(changes: Any, state: int) -> None:
+    with ScriptedDaemon(tracking=clock(**changes), sources=[]) as daemon:
+        status, _ = check("--wait", "0.1", daemon.address)
+        asked = len(daemon.requests)
+    assert status == state
+    assert asked > 2
+
+
+def test_wait_only_for_what_may_come() -> None:
+    with ScriptedDaemon(misbehave=faults.status(2)) as closed:
+        status, output = check("--wait", "600", closed.address)
+    assert status == UNKNOWN
+    assert "Not authorized" in output
+    assert check("--wait", "600", "x y")[0] == UNKNOWN
+
+
+def test_timeout_state() -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as silent:
+        options = ("-t", "0.01", "-r", "0", silent.address)
+        assert check(*options)[0] == CRITICAL
+        assert check(*options, "--timeout-state", "unknown")[0] == UNKNOWN
+        assert check(*options, "--timeout-state", "critical")[0] == CRITICAL
+        silent.stop()
+        assert check(*options, "--timeout-state", "unknown")[0] == CRITICAL
+
+
+def test_self_tells_what_a_report_of_a_bug_needs(tmp_path: Path) -> None:
+    with ScriptedDaemon() as daemon, ScriptedDaemon() as refused:
+        refused.stop()
+        home = str(Path(pychrony.library_path()).parent)
+        status, output = check(
+            *("--self", daemon.address, refused.address, f"{tmp_path}/chronyd.sock"),
+            HOME=home,
+        )
+    assert status == OK
+    rows = [re.split(" {2,}", line, maxsplit=1) for line in output.splitlines()]
+    told = {row[0]: row[1] for row in rows if row[0] and len(row) == 2}
+    assert told["pychrony"].startswith(pychrony.__version__)
+    assert told["Python"].endswith(platform.python_version())
+    assert told["libchrony"].startswith("~/libchrony")
+    assert told["libchrony"].endswith(" symbols found")
+    assert told["reports"] == ", ".join(pychrony.reports())
+    assert told["user"].startswith(f"uid {os.geteuid()}, ")
+    assert home not in output
+    assert told["tracking"] == "1 record"
+    assert told["rtcdata"] == "0 records"
+    assert "Not authorized" in told["serverstats"]
+    shown = [row[1] for row in rows if row[0] == "daemon"]
+    assert shown == [daemon.address, refused.address, f"{tmp_path}/chronyd.sock"]
+    assert "Connection refused" in output
+    assert re.search(rf"{tmp_path}: drwx------ uid {os.geteuid()} gid \d+\n", output)
+    assert f"{tmp_path}/chronyd.sock: No such file or directory\n" in output
+
+
+def test_self_without_a_library(tmp_path: Path) -> None:
+    missing = str(tmp_path / "libchrony.so.0")
+    status, output = check("--self", "/nowhere", PYCHRONY_LIBCHRONY=missing)
+    assert status == OK
+    assert "no usable libchrony. Tried " in output
+    assert "To get it: " in output
+
+
+def test_command_is_installed() -> None:
+    (command,) = entry_points(group="console_scripts", name="check_chrony")
+    assert command.load() is main
+
+
+FOLLOW = "server {host} port {port} iburst minpoll -6 maxpoll -2{option}\n"
+
+
+def test_real_clocks(parts: Parts) -> None:
+    """Of a real network: fine, with a source that is wrong, and with none."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                Chronyd(parts, "local stratum 1", bind=f"127.0.0.{host}", serve=True)
+            )
+            for host in (2, 3, 4)
+        ]
+        follow = [
+            FOLLOW.format(host=f"127.0.0.{host}", port=server.ntp_port, option="{}")
+            for host, server in zip((2, 3, 4), servers)
+        ]
+        fine, late, alone = (
+            stack.enter_context(Chronyd(parts, config))
+            for config in (
+                "".join(follow).replace("{}", ""),
+                "".join([follow[0].replace("{}", " offset 0.5"), *follow[1:]]).replace(
+                    "{}", ""
+                ),
+                "",
+            )
+        )
+        assert check("--wait", "60", "-c", "reach=4:", fine.address)[0] == OK
+        assert check("-c", "offset=@1", fine.address)[0] == CRITICAL
+        assert check("-w", "error_bound=1e-9", fine.socket)[0] == WARNING
+        options = ("--wait", "60", "-c", "falsetickers=1:", "-c", "reach=4:")
+        status, output = check(*options, late.address)
+        assert status == WARNING
+        assert "falsetickers 1 (more than 0): Check or remove 127.0.0.2; " in output
+        status, output = check(alone.address)
+        assert status == CRITICAL
+        assert "not synchronised: chronyd has no sources" in output
+        hosts = (fine.address, late.address, alone.address)
+        assert check(*hosts)[1].startswith("CHRONY CRITICAL - 2 of 3 clocks OK, 1 crit")
 
 
 def test_many_clocks(tmp_path: Path) -> None:
     with (
-        ScriptedDaemon(tracking=make_tracking(offset=0.001)) as fine,
-        ScriptedDaemon(tracking=make_tracking(offset=-0.1)) as late,
-        ScriptedDaemon(tracking=make_tracking(offset=-0.3)) as wrong,
+        ScriptedDaemon(tracking=clock(offset=0.001)) as fine,
+        ScriptedDaemon(tracking=clock(offset=-0.1)) as late,
+        ScriptedDaemon(tracking=clock(offset=-0.3)) as wrong,
         ScriptedDaemon(misbehave=faults.status(2)) as closed,
     ):
         hosts = tmp_path / "hosts"
         hosts.write_text(f"# our clocks\n\n {late.address} # a bar | here\nx y\n")
         everyone = (fine.address, wrong.address, closed.address, "/nowhere")
-        status, output = check(*everyone, "--hosts", str(hosts))
+        status, output = check("-f", "text", *everyone, "--hosts", str(hosts))
+        nagios = check("-v", *everyone, "--hosts", str(hosts))
         line, *table = output.splitlines()
         assert check("--hosts", "-", lines=f"{fine.address}\n" * 2)[0] == OK
         assert check(fine.address, late.address)[0] == WARNING
         assert check(fine.address, closed.address, late.address)[0] == UNKNOWN
     assert status == CRITICAL
     assert line == (
-        "CHRONY CRITICAL - 1 of 6 clocks OK, 2 critical, 2 unknown, 1 warning | "
-        "ok=1;;;0;6 warning=1;;;0;6 unknown=2;;;0;6 critical=2;;;0;6"
+        "CHRONY CRITICAL - 1 of 6 clocks OK, 2 critical, 2 unknown, 1 warning"
     )
     assert [row.split()[:2] for row in table] == [
         ["CRITICAL", wrong.address],
@@ -182,21 +601,30 @@ def test_many_clocks(tmp_path: Path) -> None:
         ["WARNING", late.address],
         ["OK", fine.address],
     ]
-    assert "offset -300ms (more than 200ms)" in table[0]
+    first = "offset -300ms (less than -200ms): Wait"
+    assert first in table[0]
+    assert nagios[0] == CRITICAL
+    assert nagios[1].startswith(f"{line}; first {wrong.address}: {first} while")
+    assert (
+        nagios[1]
+        .splitlines()[0]
+        .endswith(" | ok=1;;;0;6 warning=1;;;0;6 unknown=2;;;0;6 critical=2;;;0;6")
+    )
+    assert nagios[1].splitlines()[1:] == table
     assert table[1].endswith("  No such file or directory. Is chronyd running?")
     assert "Not authorized" in table[2]
 
 
 def test_many_clocks_are_checked_like_one() -> None:
     with (
-        ScriptedDaemon(tracking=make_tracking(offset=0.01)) as daemon,
+        ScriptedDaemon(tracking=clock(offset=0.01)) as daemon,
         ScriptedDaemon(misbehave=faults.silent) as silent,
     ):
         addresses = (daemon.address, silent.address)
-        options = ("-w", "0.001", "-c", "0.005", "-t", "0.05", "-r", "0")
+        options = ("-ftext", "-w0.001", "-c0.005", "-t0.05", "-r0")
         status, output = check(*options, *addresses)
         assert (status, output.count("CRITICAL ")) == (CRITICAL, 3)
-        assert "offset +10ms (more than 5000us)" in output
+        assert "offset +10ms (more than +5000us)" in output
         assert "no answer to 1 request in 0.05 s" in output
         status, output = check(daemon.address, daemon.address, "-c", "1")
     assert status == OK
@@ -205,8 +633,8 @@ def test_many_clocks_are_checked_like_one() -> None:
 
 
 def test_a_bar_of_many_clocks_is_only_before_the_performance_data() -> None:
-    with ScriptedDaemon() as daemon:
-        _, output = check("/no|where", daemon.address)
+    with fine_daemon() as daemon:
+        _, output = check("-v", "/no|where", daemon.address)
     assert "CRITICAL  /no/where" in output
     assert output.count("|") == 1
 
@@ -214,10 +642,10 @@ def test_a_bar_of_many_clocks_is_only_before_the_performance_data() -> None:
 def test_only_the_worst_of_many_clocks_are_shown() -> None:
     offsets = [number / 1000 for number in range(25)]
     with ExitStack() as stack:
-        daemons = [ScriptedDaemon(tracking=make_tracking(offset=o)) for o in offsets]
+        daemons = [ScriptedDaemon(tracking=clock(offset=o)) for o in offsets]
         addresses = [stack.enter_context(daemon).address for daemon in daemons]
-        _, output = check(*addresses)
-        _, verbose = check("-v", *addresses)
+        _, output = check("-f", "text", *addresses)
+        _, verbose = check("-f", "text", "-v", *addresses)
     _, *table, rest = output.splitlines()
     assert [row.split()[1] for row in table] == addresses[:4:-1]
     assert rest == "and 5 that are no worse (-v shows them)"
@@ -226,7 +654,7 @@ def test_only_the_worst_of_many_clocks_are_shown() -> None:
 
 def test_progress_is_shown_on_a_terminal() -> None:
     leader, terminal = pty.openpty()
-    with ScriptedDaemon() as daemon:
+    with fine_daemon() as daemon:
         command = [sys.executable, "-m", "pychrony.check", *[daemon.address] * 80]
         result = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=terminal, check=True, timeout=60
@@ -286,11 +714,17 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
         (["--nonsense"], "unrecognized arguments: --nonsense. See --help"),
         (["--warn", "0.1"], "unrecognized arguments: --warn"),
         (["-w"], "expected one argument"),
-        (["-w", "much"], "'much' is not a positive number"),
-        (["-w", "nan"], "'nan' is not a positive number"),
-        (["-c", "inf"], "'inf' is not a positive number"),
-        (["-c", "-1"], "'-1' is not a positive number"),
-        (["-w", "1"], "the warning threshold, 1 s, is above the critical one, 0.2 s"),
+        (["-w", "much"], "'much' is not a range. There are 10 (alert outside of"),
+        (["-w", "nan"], "'nan' is not a range"),
+        (["-c", "inf"], "'inf' is not a range"),
+        (["-c", "5:1"], "'5:1' is not a range: its start is above its end"),
+        (["-w", "stratum="], "'' is not a range"),
+        (["-w", "size=1"], "'size' is none of synchronised, local, offset, error_"),
+        (["-f", "xml"], "argument -f/--format: invalid choice: 'xml'"),
+        (["--timeout-state", "ok"], "argument --timeout-state: invalid choice: 'ok'"),
+        (["--wait", "0"], "'0' is not a positive number"),
+        (["-t", "nan"], "'nan' is not a positive number"),
+        (["-t", "inf"], "'inf' is not a positive number"),
         (["-t", "0"], "'0' is not a positive number"),
         (["-r", "-1"], "'-1' is not a natural number"),
         (["-r", "99"], "all waits a day at most"),
@@ -325,18 +759,18 @@ def test_help() -> None:
 def test_reader_that_leaves() -> None:
     read, write = os.pipe()
     os.close(read)
-    with ScriptedDaemon() as daemon, open(write, "wb") as pipe:
+    with fine_daemon() as daemon, open(write, "wb") as pipe:
         assert check("-v", daemon.address, stdout=pipe) == (OK, "")
 
 
 def test_output_that_is_no_file() -> None:
-    with ScriptedDaemon() as daemon, redirect_stdout(StringIO()) as output:
+    with fine_daemon() as daemon, redirect_stdout(StringIO()) as output:
         assert main([daemon.address]) == OK
     assert output.getvalue().startswith("CHRONY OK")
 
 
 def test_full_disk() -> None:
-    with ScriptedDaemon() as daemon, open("/dev/full", "wb") as full:
+    with fine_daemon() as daemon, open("/dev/full", "wb") as full:
         status, output = check(daemon.address, stdout=full)
     assert status == UNKNOWN
     assert "cannot write: [Errno 28] No space left on device" in output
@@ -401,7 +835,7 @@ def test_report_is_that_of_chronyc(parts: Parts) -> None:
             )
         )
     ]
-    clock = make_source(address="GPS", mode=SourceMode.REFCLOCK, state=SourceState(9))
+    gps = make_source(address="GPS", mode=SourceMode.REFCLOCK, state=SourceState(9))
     tracking = make_tracking(
         offset=-0.125,
         frequency=-3.5,
@@ -409,7 +843,7 @@ def test_report_is_that_of_chronyc(parts: Parts) -> None:
         reference_id=0xC0000201,
         reference_ip="192.0.2.1",
     )
-    with ScriptedDaemon(tracking=tracking, sources=[*sources, clock]) as daemon:
+    with ScriptedDaemon(tracking=tracking, sources=[*sources, gps]) as daemon:
         host, _, port = daemon.address.partition(":")
 
         def chronyc(*report: str) -> str:
@@ -420,7 +854,7 @@ def test_report_is_that_of_chronyc(parts: Parts) -> None:
 
         status, output = check("-v", daemon.address)
         line, report = output.split("\n", 1)
-        assert line.startswith("CHRONY WARNING - offset -125ms (more than 50ms)")
+        assert line.startswith("CHRONY WARNING - offset -125ms (less than -50ms): Wait")
         assert status == WARNING
         assert report.split("\n\n") == [chronyc("tracking"), chronyc("sources") + "\n"]
         for leap in [*LeapStatus, LeapStatus(9)]:
@@ -448,11 +882,11 @@ def test_what_the_terminal_cannot_show() -> None:
 
 
 def test_a_bar_is_only_before_the_performance_data() -> None:
-    tracking = make_tracking(reference_id=0x417C4200, reference_ip="")  # "A|B"
-    clock = make_source(address="A|B", mode=SourceMode.REFCLOCK)
-    with ScriptedDaemon(tracking=tracking, sources=[clock]) as daemon:
-        _, output = check("-v", daemon.address)
-    assert "source A/B," in output
+    tracking = clock(reference_id=0x417C4200, reference_ip="")  # "A|B"
+    gps = make_source(address="A|B", mode=SourceMode.REFCLOCK)
+    with ScriptedDaemon(tracking=tracking, sources=[gps]) as daemon:
+        _, output = check("-v", "-w", "usable_sources=1", daemon.address)
+    assert ", source A/B, 1 of 1 sources usable | " in output
     assert output.count("|") == 1
 
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from pychrony import _address, check, library_path
+from pychrony import SourceState, TrackingStatus, _address, check, library_path
 from pychrony.testing import ScriptedDaemon, faults, make_source, make_tracking
 
 README = Path(__file__).parents[1].joinpath("README.rst").read_text()
 
-CLOCK = make_tracking(
-    offset=0.000012,
-    root_delay=0.001,
-    root_dispersion=0.000524,
-    reference_ip="192.0.2.1",
-    stratum=3,
-)
+
+def clock() -> TrackingStatus:
+    return make_tracking(
+        offset=0.000012,
+        root_delay=0.001,
+        root_dispersion=0.000524,
+        reference_ip="192.0.2.1",
+        stratum=3,
+        ref_time=time.time() - 200,
+    )
 
 
 def blocks(language: str) -> list[str]:
@@ -57,29 +61,22 @@ def test_asyncio_and_many(capsys: pytest.CaptureFixture[str]) -> None:
     assert failure.startswith(f"{silent.address}: tracking: no answer to 3 requests")
 
 
-def test_check_of_many(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (example,) = [block for block in blocks("console") if "--hosts" in block]
-    command, *shown = example.splitlines()
-    hosts = tmp_path / command.split()[-1]
-    with ScriptedDaemon(tracking=CLOCK) as daemon, ScriptedDaemon() as refused:
-        refused.stop()
-        hosts.write_text(f"{daemon.address}\n{refused.address}\n")
-        assert check.main(["--hosts", str(hosts)]) == check.CRITICAL
-    output = capsys.readouterr().out.replace(daemon.address, "192.0.2.7")
-    lines = output.replace(refused.address, "127.0.0.1:9").splitlines()
-    assert [line.split() for line in lines] == [line.split() for line in shown]
-
-
 def test_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    example = next(block for block in blocks("console") if "pychrony.check" in block)
-    shown = example.splitlines()[1].removesuffix("...")
-    sources = [make_source(address=f"192.0.2.{number}") for number in range(4)]
-    with ScriptedDaemon(tracking=CLOCK, sources=sources) as daemon:
+    (example,) = [block for block in blocks("console") if "--format text" in block]
+    command, *shown = example.splitlines()
+    states = [SourceState.SELECTED, *[SourceState.UNSELECTED] * 2]
+    sources = [
+        make_source(address=f"192.0.2.{number}", state=state)
+        for number, state in enumerate([*states, SourceState.FALSETICKER], 1)
+    ]
+    with ScriptedDaemon(tracking=clock(), sources=sources) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address,))
-        assert check.main([]) == check.OK
-    assert capsys.readouterr().out.startswith(shown)
+        options = command.removeprefix("$ python -m pychrony.check ").split()
+        assert check.main(options) == check.WARNING
+    output = re.sub(r"\b200\.\ds", "200.0s", capsys.readouterr().out)
+    assert output.splitlines() == shown
 
 
 @pytest.mark.parametrize("session", ["demo", "tests"])

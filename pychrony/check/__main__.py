@@ -1,0 +1,7 @@
+"""``python -m pychrony.check``."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

@@ -1,0 +1,90 @@
+"""What a report of a bug needs: ``python -m pychrony.check --self``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import pychrony
+from pychrony import ChronyConnectionError, ChronyError, _address
+from pychrony._library import VARIABLE, load
+
+
+def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
+    """Return versions, the library, the rights, and what each daemon answers."""
+    rows = [*_software(), *_rights()]
+    for address in addresses or _address.LOCAL:
+        rows += _daemon(address, timeout, retries)
+    # A home directory tells who somebody is.
+    home = os.path.expanduser("~").rstrip("/") or "~"
+    return "\n".join(
+        f"{name:{len(VARIABLE)}}  {text.replace(home, '~')}".rstrip()
+        for name, text in rows
+    )
+
+
+def _software() -> Iterator[tuple[str, str]]:
+    yield "pychrony", f"{pychrony.__version__}, {Path(pychrony.__file__).parent}"
+    yield "cffi", version("cffi")
+    yield "Python", f"{platform.python_implementation()} {platform.python_version()}"
+    try:
+        system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        system = platform.system()
+    libc = " ".join(platform.libc_ver()) or "C library unknown"
+    yield (
+        "system",
+        f"{system}, Linux {platform.release()}, {platform.machine()}, {libc}",
+    )
+    named = os.environ.get(VARIABLE)
+    yield VARIABLE, "not set" if named is None else repr(named)
+    try:
+        path, reports = pychrony.library_path(), pychrony.reports()
+    except ChronyError as error:
+        yield "libchrony", error.message
+        return
+    symbols = len(dir(load()))
+    yield "libchrony", f"{path}, all {symbols} symbols found"
+    yield "reports", ", ".join(reports)
+
+
+def _rights() -> Iterator[tuple[str, str]]:
+    groups = ",".join(map(str, sorted(os.getgroups())))
+    yield "user", f"uid {os.geteuid()}, gid {os.getegid()}, groups {groups}"
+
+
+def _daemon(address: str, timeout: float, retries: int) -> Iterator[tuple[str, str]]:
+    """Ask for every report, until it is clear that nobody answers."""
+    yield "", ""
+    yield "daemon", address
+    if address.startswith("/"):
+        for path in (os.path.dirname(address), address):
+            yield "", f"{path}: {_access(path)}"
+    try:
+        connection = pychrony.ChronyConnection(
+            address, timeout=timeout, retries=retries
+        )
+        with connection:
+            for name in pychrony.reports():
+                try:
+                    number = len(connection.get_report(name))
+                    answer = f"{number} record{'s' * (number != 1)}"
+                except ChronyConnectionError:
+                    raise
+                except ChronyError as error:
+                    answer = str(error)
+                yield name, answer
+    except ChronyError as error:
+        yield "", str(error)
+
+
+def _access(path: str) -> str:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return str(error.strerror)
+    return f"{stat.filemode(status.st_mode)} uid {status.st_uid} gid {status.st_gid}"

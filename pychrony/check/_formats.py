@@ -1,0 +1,202 @@
+"""The verdicts as a person, a monitoring system or a program reads them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pychrony import ChronyError, _text
+
+from ._judge import NAMES, OK, WORST_FIRST, Finding, Verdict
+from ._range import plain
+
+# So many clocks are shown where -v does not show them all.
+SHOWN = 20
+
+
+def text(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+    """Return a headline, and a line for each item or clock."""
+    if len(verdicts) > 1:
+        lines = [_head(verdicts, _counts(verdicts)), *_table(verdicts, verbose)]
+    else:
+        lines = [_head(verdicts, verdicts[0].headline)]
+        if verdicts[0].findings:
+            lines += ["", *map(_line, verdicts[0].worst_first)]
+            if verbose:
+                lines += ["", *_reports(verdicts[0])]
+    return "\n".join(lines)
+
+
+def nagios(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+    """Return one line with performance data, for plugins of the Nagios family."""
+    if len(verdicts) > 1:
+        summary = _counts(verdicts)
+        if verdicts[0].state != OK:
+            summary += f"; first {verdicts[0].address}: {_reason(verdicts[0])}"
+        counts = Counter(verdict.state for verdict in verdicts)
+        data = [
+            f"{NAMES[state].lower()}={counts[state]};;;0;{len(verdicts)}"
+            for state in reversed(WORST_FIRST)
+        ]
+        more = _table(verdicts, verbose)
+    else:
+        summary = verdicts[0].summary
+        data = list(map(_performance, verdicts[0].findings))
+        more = _reports(verdicts[0])
+    # What follows a bar is performance data, to a monitoring system.
+    head, *rest = (
+        line.replace("|", "/")
+        for line in (_head(verdicts, summary), *(more if verbose else ()))
+    )
+    return "\n".join([f"{head} | {' '.join(data)}" if data else head, *rest])
+
+
+def as_json(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+    """Return a JSON document; docs/check.schema.json describes it."""
+    document = {
+        "format": 1,
+        **_state(_worst(verdicts)),
+        "clocks": [
+            {
+                "address": verdict.address,
+                **_state(verdict.state),
+                "summary": verdict.summary,
+                "error": _error(verdict.error),
+                "items": list(map(_item, verdict.findings)),
+            }
+            for verdict in verdicts
+        ],
+    }
+    return json.dumps(document, indent=2 if verbose else None, allow_nan=False)
+
+
+def prometheus(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+    """Return metrics for the textfile collector of node_exporter."""
+    try:
+        from prometheus_client import CollectorRegistry, Gauge, generate_latest
+    except ImportError as error:
+        raise ValueError(
+            "--format prometheus needs prometheus_client. To get it: "
+            "pip install pychrony[prometheus]"
+        ) from error
+
+    registry = CollectorRegistry()
+    check = Gauge(
+        "chrony_check_state",
+        "Verdict of pychrony.check (0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN).",
+        ["address"],
+        registry=registry,
+    )
+    item = Gauge(
+        "chrony_check_item_state",
+        "Verdict on each item of pychrony.check.",
+        ["address", "item"],
+        registry=registry,
+    )
+    for verdict in verdicts:
+        check.labels(verdict.address).set(verdict.state)
+        for finding in verdict.findings:
+            item.labels(verdict.address, finding.item.name).set(finding.state)
+    return generate_latest(registry).decode().rstrip("\n")
+
+
+FORMATS: dict[str, Callable[..., str]] = {
+    "text": text,
+    "nagios": nagios,
+    "json": as_json,
+    "prometheus": prometheus,
+}
+
+
+def _worst(verdicts: Sequence[Verdict]) -> int:
+    return min((one.state for one in verdicts), key=WORST_FIRST.index)
+
+
+def _head(verdicts: Sequence[Verdict], summary: str) -> str:
+    return f"CHRONY {NAMES[_worst(verdicts)]} - {summary}"
+
+
+def _counts(verdicts: Sequence[Verdict]) -> str:
+    counts = Counter(verdict.state for verdict in verdicts)
+    parts = [f"{counts[OK]} of {len(verdicts)} clocks OK"]
+    parts += [
+        f"{counts[state]} {NAMES[state].lower()}"
+        for state in WORST_FIRST[:-1]
+        if counts[state]
+    ]
+    return ", ".join(parts)
+
+
+def _reason(verdict: Verdict) -> str:
+    """Return the summary without the address, which is beside it."""
+    return verdict.summary.removeprefix(f"{verdict.address}: ")
+
+
+def _table(verdicts: Sequence[Verdict], verbose: bool) -> list[str]:
+    shown = verdicts if verbose else verdicts[:SHOWN]
+    width = max(len(verdict.address) for verdict in shown)
+    table = [
+        f"{NAMES[verdict.state]:8}  {verdict.address:{width}}  {_reason(verdict)}"
+        for verdict in shown
+    ]
+    if len(shown) < len(verdicts):
+        rest = len(verdicts) - len(shown)
+        table.append(f"and {rest} that are no worse (-v shows them)")
+    return table
+
+
+def _line(finding: Finding) -> str:
+    item = finding.item
+    value = f"{item.label:15}  {item.show(finding.value):>11}"
+    return f"{NAMES[finding.state]:8}  {value}  {_why(finding)}".rstrip()
+
+
+def _why(finding: Finding) -> str:
+    """Return the limits of an item, and what to do if it is outside of them."""
+    ranges = {"warning": finding.warning, "critical": finding.critical}
+    limits = ", ".join(f"{name} {limit}" for name, limit in ranges.items() if limit)
+    return f"{limits}. {finding.advice}" if finding.advice else limits
+
+
+def _reports(verdict: Verdict) -> list[str]:
+    """Return what chronyc would print of a clock."""
+    clock = verdict.clock
+    if clock is None:
+        return []
+    reports = (_text.tracking(clock.tracking), _text.sources(clock.sources or ()))
+    return [*reports[0].split("\n"), "", *reports[1].split("\n")]
+
+
+def _performance(finding: Finding) -> str:
+    item, limits = finding.item, (finding.warning, finding.critical)
+    value = f"{plain(finding.value)}s" if item.unit == "s" else f"{finding.value:.3f}"
+    if item.unit in ("", "flag"):
+        value = f"{finding.value:d}"
+    ranges = ";".join("" if limit is None else str(limit) for limit in limits)
+    low = "" if item.signed else "0"
+    return f"{item.name}={value};{ranges};{low}".rstrip(";")
+
+
+def _state(state: int) -> dict[str, Any]:
+    return {"state": NAMES[state], "status": state}
+
+
+def _error(error: ChronyError | None) -> dict[str, str] | None:
+    if error is None:
+        return None
+    return {"type": type(error).__name__, "message": error.message}
+
+
+def _item(finding: Finding) -> dict[str, Any]:
+    item = finding.item
+    return {
+        "name": item.name,
+        **_state(finding.state),
+        "value": +finding.value,
+        "unit": item.unit if item.unit in ("s", "ppm") else "",
+        "warning": finding.warning and str(finding.warning),
+        "critical": finding.critical and str(finding.critical),
+        "reason": finding.reason,
+    }

@@ -1,0 +1,84 @@
+"""What the pages of docs/ show is what happens."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+
+from pychrony import _address, check
+from pychrony.check._items import ITEMS
+from pychrony.testing import ScriptedDaemon, make_source, make_tracking
+
+DOCS = Path(__file__).parents[1] / "docs"
+CHECK = DOCS.joinpath("check.rst").read_text()
+
+
+def commands(page: str) -> list[tuple[list[str], list[str]]]:
+    """The arguments of each command on a page, and what it is shown to print."""
+    found: list[tuple[list[str], list[str]]] = []
+    for block in re.findall(r"code-block:: console\n\n((?:   .*\n)+)", page):
+        command, *shown = (line.removeprefix("   ") for line in block.splitlines())
+        found.append((shlex.split(command.removeprefix("$ ")), shown))
+    return found
+
+
+def test_check(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tracking = make_tracking(
+        offset=0.000012,
+        root_delay=0.001,
+        root_dispersion=0.000524,
+        reference_ip="192.0.2.1",
+        stratum=3,
+        ref_time=time.time() - 200,
+    )
+    sources = [make_source(address=f"192.0.2.{number}") for number in (1, 2)]
+    monkeypatch.chdir(tmp_path)
+    with (
+        ScriptedDaemon(tracking=tracking, sources=sources) as daemon,
+        ScriptedDaemon() as refused,
+    ):
+        refused.stop()
+        monkeypatch.setattr(_address, "LOCAL", (daemon.address,))
+        Path("clocks.txt").write_text(f"{daemon.address}\n{refused.address}\n")
+        names = {daemon.address: "192.0.2.7", refused.address: "127.0.0.1:9"}
+        for (program, *options), shown in commands(CHECK):
+            assert program == "check_chrony"
+            here = [option.replace("/var/lib/node_exporter/", "") for option in options]
+            status = check.main(here)
+            output = re.sub(r"\b200\.\d+s", "200.0s", capsys.readouterr().out)
+            for address, name in names.items():
+                output = output.replace(address, name)
+            assert status == (check.CRITICAL if "--hosts" in options else check.OK)
+            if shown:
+                # The table is as wide as the longest address.
+                assert output.split() == " ".join(shown).split()
+        assert Path("chrony.prom").read_text().startswith("# HELP ")
+
+
+def test_check_in_other_programs() -> None:
+    """Options that a unit and monitoring systems give to the command."""
+    for line in re.findall(r"/usr/bin/check_chrony (.+)", CHECK):
+        with ScriptedDaemon() as daemon:
+            values = {"$ARG1$": "1", "$ARG2$": "2", "$HOSTADDRESS$": daemon.address}
+            options = [values.get(option, option) for option in line.split()]
+            if "--wait" in options:
+                options.append(daemon.address)
+            assert check.main(options) in (check.OK, check.WARNING)
+
+
+def test_items_of_the_check() -> None:
+    rows = re.findall(r"^([a-z_]+) +(0 or 1|s|ppm|) +(.*)$", CHECK, flags=re.M)
+    table = {name: (unit, rest) for name, unit, rest in rows}
+    for item in ITEMS:
+        unit, rest = table[item.name]
+        assert unit == ("0 or 1" if item.unit == "flag" else item.unit)
+        limits = [limit for limit in (item.warning, item.critical) if limit]
+        assert rest.split()[: len(limits)] == [
+            "8" if callable(limit) else limit for limit in limits
+        ]
