@@ -24,11 +24,10 @@ from provision import Parts
 
 import pychrony
 from pychrony import LeapStatus, SourceMode, SourceState, _text
-from pychrony.check import _range, main
+from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING, _range, main
 from pychrony.check._items import ITEMS
 from pychrony.testing import ScriptedDaemon, faults, make_source, make_tracking
 
-OK, WARNING, CRITICAL, UNKNOWN = range(4)
 STATES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
@@ -305,12 +304,12 @@ def test_json() -> None:
     names = [item.name for item in ITEMS]
     item = SCHEMA["$defs"]["item"]
     assert item["properties"]["name"]["enum"] == names
-    every = (
+    every: list[tuple[Any, int, int]] = [
         ({}, 2, OK),
         ({"offset": 1.0}, 1, CRITICAL),
         (LOCAL, 0, WARNING),
         (UNSYNCHRONISED, 0, CRITICAL),
-    )
+    ]
     for changes, number, state in every:
         sources = [SELECTED, OTHER][:number]
         with ScriptedDaemon(tracking=clock(**changes), sources=sources) as daemon:

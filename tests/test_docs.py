@@ -63,7 +63,8 @@ def test_check(
 
 def test_check_in_other_programs() -> None:
     """Options that a unit and monitoring systems give to the command."""
-    for line in re.findall(r"/usr/bin/check_chrony (.+)", CHECK):
+    lines: list[str] = re.findall(r"/usr/bin/check_chrony (.+)", CHECK)
+    for line in lines:
         with ScriptedDaemon() as daemon:
             values = {"$ARG1$": "1", "$ARG2$": "2", "$HOSTADDRESS$": daemon.address}
             options = [values.get(option, option) for option in line.split()]

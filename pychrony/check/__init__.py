@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ._judge import Verdict
 
-__all__ = ["main"]
+__all__ = ["CRITICAL", "OK", "UNKNOWN", "WARNING", "main"]
 
 _DESCRIPTION = (
     "Check the clock that a chronyd keeps. Exit status: 0 OK, 1 WARNING, 2 CRITICAL, "
