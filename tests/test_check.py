@@ -220,6 +220,21 @@ def test_every_verdict(
         assert (f" {figure}" in performance) == follows
 
 
+@pytest.mark.parametrize("item", [item.name for item in ITEMS])
+def test_each_item_can_warn_be_critical_and_be_switched_off(item: str) -> None:
+    everything = f"{item}=@~:"
+    with fine_daemon() as daemon:
+        warning, output = check(daemon.address, "-w", everything)
+        critical, worse = check(daemon.address, "-w", everything, "-c", everything)
+        both = ("-w", everything, "-w", f"{item}=off", "-c", f"{item}=off")
+        off, fine = check(daemon.address, *both)
+    assert (warning, critical, off) == (WARNING, CRITICAL, OK)
+    assert output.startswith("CHRONY WARNING - ")
+    assert worse.startswith("CHRONY CRITICAL - ")
+    assert re.search(rf" {item}=[^;]+;@~:[; ]", output)
+    assert re.search(rf" {item}=[^; ]+(;;;0)?( |\n)", fine)
+
+
 def test_the_worst_is_first() -> None:
     tracking = clock(offset=0.3, stratum=11)
     with ScriptedDaemon(tracking=tracking, sources=[SELECTED]) as daemon:
@@ -568,6 +583,9 @@ def test_real_clocks(parts: Parts) -> None:
         status, output = check(alone.address)
         assert status == CRITICAL
         assert "not synchronised: chronyd has no sources" in output
+        _, diagnosis = check("--self", fine.socket)
+        assert re.search(r"^serverstats +1 record$", diagnosis, flags=re.M)
+        assert re.search(r"^selectdata +3 records$", diagnosis, flags=re.M)
         hosts = (fine.address, late.address, alone.address)
         assert check(*hosts)[1].startswith("CHRONY CRITICAL - 2 of 3 clocks OK, 1 crit")
 
