@@ -6,12 +6,19 @@ import re
 import shlex
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pychrony import _address, check
+import pychrony
+from pychrony import _address, _reports, check, models
 from pychrony.check._items import ITEMS
-from pychrony.testing import ScriptedDaemon, make_source, make_tracking
+from pychrony.testing import (
+    ScriptedDaemon,
+    make_smoothing,
+    make_source,
+    make_tracking,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 CHECK = DOCS.joinpath("check.rst").read_text()
@@ -71,6 +78,22 @@ def test_check_in_other_programs() -> None:
             if "--wait" in options:
                 options.append(daemon.address)
             assert check.main(options) in (check.OK, check.WARNING)
+
+
+def test_field_that_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one line that CONTRIBUTING shows, in a report that lacks the field."""
+    page = DOCS.with_name("CONTRIBUTING.rst").read_text()
+    (line,) = re.findall(r"code-block:: python\n\n   (.*)\n", page)
+    code = (
+        f"@dataclass(frozen=True, repr=False, eq=False)\nclass New(Smoothing):\n {line}"
+    )
+    names = dict(vars(models))
+    exec(compile(code, "models.py", "exec", dont_inherit=True), names)
+    monkeypatch.setitem(models.REPORTS, names["New"], "smoothing")
+    with ScriptedDaemon(smoothing=make_smoothing(wander=0.5)) as daemon:
+        with pychrony.ChronyConnection(daemon.address) as connection:
+            record: Any = connection._turn(lambda s: _reports.one(s, names["New"]))
+    assert (record.wander, record.temperature) == (0.5, None)
 
 
 def test_items_of_the_check() -> None:
