@@ -7,6 +7,7 @@ import os
 import platform
 import pty
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from contextlib import ExitStack, redirect_stdout
 from importlib.metadata import entry_points
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema
 import pytest
@@ -416,27 +417,28 @@ def test_output_to_a_file(tmp_path: Path, style: str) -> None:
     assert piped[:20] == written[:20]
 
 
-def test_output_to_a_full_disk(tmp_path: Path) -> None:
+def test_output_to_a_full_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "clock"
+    file.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with fine_daemon() as daemon:
         status, output = check(daemon.address, "-o", "/dev/full")
         assert status == UNKNOWN
         assert output == (
             "CHRONY UNKNOWN - cannot write: [Errno 28] No space left on device\n"
         )
-        # As full as a disk can get for a process that may not fill one.
-        file = tmp_path / "clock"
-        file.write_text("old")
-        limited = (
-            f"ulimit -f 0; exec {sys.executable} -m pychrony.check {daemon.address}"
-        )
-        result = subprocess.run(
-            ["sh", "-c", f"{limited} -o {file}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == UNKNOWN
-    assert result.stderr == "CHRONY UNKNOWN - cannot write: [Errno 27] File too large\n"
+        # As full as a disk can be made without filling one.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+        try:
+            status = main([daemon.address, "-o", str(file)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == UNKNOWN
+    assert capsys.readouterr().err == (
+        "CHRONY UNKNOWN - cannot write: [Errno 27] File too large\n"
+    )
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -532,6 +534,18 @@ def test_self_tells_what_a_report_of_a_bug_needs(tmp_path: Path) -> None:
     assert "Connection refused" in output
     assert re.search(rf"{tmp_path}: drwx------ uid {os.geteuid()} gid \d+\n", output)
     assert f"{tmp_path}/chronyd.sock: No such file or directory\n" in output
+
+
+def test_self_where_the_system_has_no_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> NoReturn:
+        raise OSError
+
+    monkeypatch.setattr(platform, "freedesktop_os_release", fail)
+    with ScriptedDaemon() as daemon:
+        assert main(["--self", daemon.address]) == OK
+    assert re.search(r"^system +Linux, Linux \d", capsys.readouterr().out, re.M)
 
 
 def test_self_without_a_library(tmp_path: Path) -> None:
@@ -699,11 +713,13 @@ def test_progress_is_shown_on_a_terminal() -> None:
 def test_daemon_that_misbehaves(fault: faults.Fault, status: int, message: str) -> None:
     with ScriptedDaemon(misbehave=fault) as daemon:
         found, output = check("-t", "0.1", "--retries", "1", daemon.address)
+        text = check("-t0.01", "-r0", "-ftext", daemon.address)[1]
     assert found == status
-    (line,) = output.splitlines()
-    assert line.startswith(f"CHRONY {STATES[status]} - {daemon.address}")
-    assert message in line
-    assert "|" not in line
+    for shown in (output, text):
+        (line,) = shown.splitlines()
+        assert line.startswith(f"CHRONY {STATES[status]} - {daemon.address}")
+        assert "|" not in line
+    assert message in output
 
 
 def test_nobody_there() -> None:
@@ -740,6 +756,7 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
         (["-f", "xml"], "argument -f/--format: invalid choice: 'xml'"),
         (["--timeout-state", "ok"], "argument --timeout-state: invalid choice: 'ok'"),
         (["--wait", "0"], "'0' is not a positive number"),
+        (["-t", "much"], "'much' is not a positive number"),
         (["-t", "nan"], "'nan' is not a positive number"),
         (["-t", "inf"], "'inf' is not a positive number"),
         (["-t", "0"], "'0' is not a positive number"),
@@ -873,7 +890,10 @@ def test_report_is_that_of_chronyc(parts: Parts) -> None:
         line, report = output.split("\n", 1)
         assert line.startswith("CHRONY WARNING - offset -125ms (less than -50ms): Wait")
         assert status == WARNING
-        assert report.split("\n\n") == [chronyc("tracking"), chronyc("sources") + "\n"]
+        reports = [chronyc("tracking"), chronyc("sources") + "\n"]
+        assert report.split("\n\n") == reports
+        _, text = check("-v", "-f", "text", daemon.address)
+        assert text.split("\n\n")[2:] == reports
         for leap in [*LeapStatus, LeapStatus(9)]:
             daemon.tracking = make_tracking(leap_status=leap, frequency=2.5, offset=1.5)
             assert _text.tracking(pychrony.get_tracking(daemon.address)) == (
