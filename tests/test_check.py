@@ -63,6 +63,14 @@ SELECTED = make_source(address="192.0.2.1")
 OTHER = make_source(address="192.0.2.2", state=SourceState.UNSELECTED)
 WRONG = make_source(address="192.0.2.9", state=SourceState.FALSETICKER)
 
+MANY_WRONG = [
+    SELECTED,
+    *(
+        make_source(address=f"10.0.0.{number}", state=SourceState.FALSETICKER)
+        for number in range(1, 8)
+    ),
+]
+
 # Figures that are exact as chronyd's floats, so that the outputs are, too.
 FINE: Any = {
     "offset": 2**-13,
@@ -95,6 +103,7 @@ def fine_daemon(**changes: Any) -> ScriptedDaemon:
 
 def ageless(output: str) -> str:
     """The output without the age, which is another each time."""
+    output = re.sub(r'"time": ".*?"', "", output)
     return re.sub(r'\bage(",.*?"value": |=|\s+)[\d.e-]+(ms|us|s)?', "age", output)
 
 
@@ -146,16 +155,17 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
     ({"stratum": 10}, None, [], WARNING, "stratum 10 (more than 9): Use sources"),
     ({"stratum": 3}, None, ["-c", "stratum=2"], CRITICAL, "stratum 3 (more than 2): "),
     ({"age": 1000.0}, None, [], OK, "offset"),
-    ({"age": 1030.0}, None, [], WARNING, "age 1030s (more than 1025s): chronyd gets"),
+    ({"age": 1030.0}, None, [], WARNING, "s (more than 1025s): chronyd gets no"),
     ({"age": 8000.0, "update_interval": 1024.0}, None, [], OK, "offset"),
     ({"age": 8200.0, "update_interval": 1024.0}, None, [], WARNING, "more than 8192s"),
     ({"age": 9.0}, None, ["-c", "age=5"], CRITICAL, "(more than 5000ms): chronyd gets"),
-    ({"age": -500.0}, None, ["-w", "age=5"], OK, "offset"),
+    ({"age": -500.0}, None, [], OK, "offset"),
+    ({"age": -2000.0}, None, [], WARNING, "and, if it runs elsewhere, the clock"),
     ({}, None, ["-w", "frequency=1"], WARNING, "frequency -1.500ppm (less than -1.000"),
     ({}, None, ["-w", "frequency=1", "-c", "frequency=2:"], CRITICAL, "less than +2.0"),
     ({}, None, ["-w", "skew=0.01"], WARNING, "skew 0.062ppm (more than 0.010ppm): "),
-    ({}, [SELECTED], [], WARNING, "usable sources 1 (less than 2): Add sources"),
-    ({}, [WRONG], [], CRITICAL, "usable sources 0 (less than 1): Add sources"),
+    ({}, [SELECTED], [], WARNING, "usable sources 1 (less than 2): Add sources; "),
+    ({}, [WRONG], [], CRITICAL, "usable sources 0 (less than 1): Add sources, or see"),
     ({}, [SELECTED], ["-w", "usable_sources=1:"], OK, "1 of 1 sources usable"),
     (
         {},
@@ -174,11 +184,7 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
     (
         {"leap_status": LeapStatus.UNSYNC},
         None,
-        *(
-            [],
-            CRITICAL,
-            "not synchronised: no source is selected. 'chronyc ",
-        ),
+        *([], CRITICAL, "not synchronised: chronyd follows a source, but has not"),
     ),
     (
         UNSYNCHRONISED,
@@ -197,7 +203,13 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
     ),
     (UNSYNCHRONISED, None, ["-c", "synchronised=off"], OK, "2 of 2 sources usable"),
     (LOCAL, [], [], WARNING, "local mode: chronyd serves its own clock, as it has"),
-    (LOCAL, [], ["-w", "local=off"], OK, "0 of 0 sources usable"),
+    (LOCAL, [], ["-w", "local=off"], OK, "OK - local mode, 0 of 0 sources usable"),
+    (LOCAL, [], ["-w", "off"], OK, "OK - local mode, 0 of 0 sources usable"),
+    ({"offset": 9.0}, [WRONG], ["-w", "off", "-c", "off"], OK, "0 of 1 sources"),
+    ({"offset": -0.3}, None, ["-w", "-0.4:0.1", "-c", "-.4:1"], OK, "offset -300ms"),
+    ({"offset": -0.3}, None, ["--critical", "-0.2:1"], CRITICAL, "less than -200ms"),
+    ({}, MANY_WRONG, [], WARNING, "Check or remove 10.0.0.1, 10.0.0.2, 10.0.0.3, 10."),
+    ({}, MANY_WRONG, [], WARNING, "10.0.0.5 and 2 more; "),
     (LOCAL, [], ["-c", "local=0"], CRITICAL, "local mode: "),
 ]
 
@@ -254,7 +266,7 @@ def test_the_worst_is_first() -> None:
         ["CRITICAL"] * 2 + ["WARNING"] * 2 + ["OK"] * 9
     )
     assert lines[2] == (
-        "WARNING   stratum                   11  warning 9. Use sources that are "
+        "WARNING   stratum                   11  warning 9 - Use sources that are "
         "nearer to a reference clock"
     )
 
@@ -282,7 +294,8 @@ def test_a_clock_of_which_only_tracking_is_read_says_where_to_look() -> None:
         ("0", "0", (0,), (1, -1)),
         ("1e-7", "0.0000001", (0, 1e-7), (2e-7,)),
         (".5:1.", "0.5:1", (0.5, 1), (0.4,)),
-        ("-1e-12:1", "1", (0, 1), (2,)),
+        ("-1e-12:1", "-0.000000000001:1", (0, 1), (-1e-11, 2)),
+        ("1e3:1e10", "1000:10000000000", (1000,), (999,)),
     ],
 )
 def test_ranges(
@@ -297,7 +310,8 @@ def test_ranges(
 def test_ranges_of_what_has_a_sign() -> None:
     assert str(_range.parse("0.5", signed=True)) == "-0.5:0.5"
     assert str(_range.parse("@2", signed=True)) == "@-2:2"
-    assert str(_range.parse(":2", signed=True)) == "2"
+    assert str(_range.parse(":2", signed=True)) == "0:2"
+    assert str(_range.parse("@0:2", signed=True)) == "@0:2"
     assert str(_range.parse("2:", signed=True)) == "2:"
 
 
@@ -315,8 +329,20 @@ SCHEMA = json.loads(
 )
 
 
+def strict(schema: Any) -> Any:
+    """The schema without the room that it leaves for properties of later versions."""
+    if isinstance(schema, list):
+        return [*map(strict, schema)]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: strict(value) for key, value in schema.items()}
+    return {"additionalProperties": False, **closed} if "required" in schema else closed
+
+
 def test_json() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    exact = strict(SCHEMA)
+    assert str(exact).count("'additionalProperties'") == 4
     names = [item.name for item in ITEMS]
     item = SCHEMA["$defs"]["item"]
     assert item["properties"]["name"]["enum"] == names
@@ -331,10 +357,12 @@ def test_json() -> None:
         with ScriptedDaemon(tracking=clock(**changes), sources=sources) as daemon:
             status, output = check("--format", "json", daemon.address)
         document = json.loads(output)
-        jsonschema.validate(document, SCHEMA)
+        jsonschema.validate(document, exact)
         assert (status, document["status"]) == (state, state)
         assert document["clocks"][0]["address"] == daemon.address
         assert document["clocks"][0]["error"] is None
+        follows = state == OK or changes == {"offset": 1.0}
+        assert document["clocks"][0]["source"] == ("192.0.2.1" if follows else None)
         found = items(output)
         assert list(found) == [name for name in names if name in found]
     with fine_daemon() as daemon, ScriptedDaemon() as silent:
@@ -353,7 +381,7 @@ def test_json() -> None:
         for addresses in ([silent.address], [silent.address, "x y", daemon.address]):
             status, output = check(*options, "-v", *addresses)
             document = json.loads(output)
-            jsonschema.validate(document, SCHEMA)
+            jsonschema.validate(document, exact)
             assert status == document["status"] == CRITICAL
             assert [clock["address"] for clock in document["clocks"]] == addresses
             assert document["clocks"][0]["error"]["type"] == "ChronyTimeoutError"
@@ -427,7 +455,7 @@ def test_output_to_a_full_disk(
         status, output = check(daemon.address, "-o", "/dev/full")
         assert status == UNKNOWN
         assert output == (
-            "CHRONY UNKNOWN - cannot write: [Errno 28] No space left on device\n"
+            "CHRONY UNKNOWN - cannot write '/dev/full': No space left on device\n"
         )
         # As full as a disk can be made without filling one.
         resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
@@ -436,18 +464,57 @@ def test_output_to_a_full_disk(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert status == UNKNOWN
-    assert capsys.readouterr().err == (
-        "CHRONY UNKNOWN - cannot write: [Errno 27] File too large\n"
+    assert capsys.readouterr().out == (
+        f"CHRONY UNKNOWN - cannot write '{file}': File too large\n"
     )
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_output_is_that_of_a_check_or_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    file.write_text("old")
+    for options in (["-w", "bogus=1"], ["--hosts", "/dev/null"], ["-V"], ["-h"]):
+        status, output = check(*options, "-f", "json", "-o", str(file))
+        assert output.startswith("CHRONY UNKNOWN - " if status else ("pych", "usage"))
+    assert file.read_text() == "old"
+
+
+def test_output_to_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with fine_daemon() as daemon:
+        status, output = check(daemon.address, "-o", str(pipe))
+    assert status == UNKNOWN
+    assert output.startswith(f"CHRONY UNKNOWN - cannot write '{pipe}': ")
+
+
+def test_standard_output_is_never_replaced(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    with fine_daemon() as daemon:
+        for name in ("/dev/stdout", "-"):
+            with log.open("a") as file:
+                assert check(daemon.address, "-o", name, stdout=file)[0] == OK
+    assert [line[:9] for line in log.read_text().splitlines()] == (
+        ["before", "CHRONY OK", "CHRONY OK"]
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed: str) -> None:
+    with fine_daemon(offset=0.1) as daemon:
+        for addresses in (daemon.address, f"{daemon.address} {daemon.address}"):
+            command = f"{sys.executable} -m pychrony.check {addresses} {closed}"
+            result = subprocess.run(["sh", "-c", command], check=False)
+            assert result.returncode == WARNING
 
 
 def test_output_to_nowhere(tmp_path: Path) -> None:
     with fine_daemon() as daemon:
         status, output = check(daemon.address, "-o", str(tmp_path / "no" / "file"))
     assert status == UNKNOWN
-    assert output.startswith("CHRONY UNKNOWN - cannot write: [Errno 2] No such file")
+    assert output.startswith(f"CHRONY UNKNOWN - cannot write '{tmp_path}/no/file': No")
 
 
 @pytest.mark.parametrize("locale", ["C", "de_DE.UTF-8", "de_DE"])
@@ -488,6 +555,21 @@ def test_wait_ends(changes: Any, state: int) -> None:
         asked = len(daemon.requests)
     assert status == state
     assert asked > 2
+
+
+def test_wait_for_a_list_that_changes() -> None:
+    with fine_daemon() as daemon:
+        daemon.misbehave = changing = faults.only("N_SOURCES", faults.count(9))
+        command = [sys.executable, "-m", "pychrony.check", "--wait", "60"]
+        with subprocess.Popen(
+            [*command, daemon.address], stdout=subprocess.PIPE, text=True
+        ) as waiting:
+            while len(daemon.requests) < 5:
+                time.sleep(0.01)
+            assert daemon.misbehave is changing
+            daemon.misbehave = None
+            output, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == OK, output
 
 
 def test_wait_only_for_what_may_come() -> None:
@@ -618,6 +700,10 @@ def test_many_clocks(tmp_path: Path) -> None:
         nagios = check("-v", *everyone, "--hosts", str(hosts))
         line, *table = output.splitlines()
         assert check("--hosts", "-", lines=f"{fine.address}\n" * 2)[0] == OK
+        twice = ("--hosts", "-", "--hosts", "-")
+        assert check(*twice, lines=f"\ufeff{fine.address}\r\n")[0] == OK
+        late_and_fine = check("--hosts", str(hosts), "--hosts", "/dev/null")[1]
+        assert late_and_fine.startswith("CHRONY UNKNOWN - 0 of 2 clocks OK, 1 unknown")
         assert check(fine.address, late.address)[0] == WARNING
         assert check(fine.address, closed.address, late.address)[0] == UNKNOWN
     assert status == CRITICAL
@@ -732,7 +818,7 @@ def test_nobody_there() -> None:
 
 def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
     missing = str(tmp_path / "libchrony.so.0")
-    for arguments in ([], ["127.0.0.1"], ["-v", "/nowhere"]):
+    for arguments in ([], ["127.0.0.1"], ["-v", "/nowhere"], ["::1", "/nowhere"]):
         status, output = check(*arguments, PYCHRONY_LIBCHRONY=missing)
         assert status == UNKNOWN
         assert output.startswith("CHRONY UNKNOWN - no usable libchrony. Tried")
@@ -794,7 +880,8 @@ def test_reader_that_leaves() -> None:
     read, write = os.pipe()
     os.close(read)
     with fine_daemon() as daemon, open(write, "wb") as pipe:
-        assert check("-v", daemon.address, stdout=pipe) == (OK, "")
+        for options in (["-v"], ["-h"], ["-V"]):
+            assert check(*options, daemon.address, stdout=pipe) == (OK, "")
 
 
 def test_output_that_is_no_file() -> None:
@@ -806,6 +893,8 @@ def test_output_that_is_no_file() -> None:
 def test_full_disk() -> None:
     with fine_daemon() as daemon, open("/dev/full", "wb") as full:
         status, output = check(daemon.address, stdout=full)
+        both = f"{sys.executable} -m pychrony.check -V >/dev/full 2>&1"
+        assert subprocess.run(["sh", "-c", both], check=False).returncode == UNKNOWN
     assert status == UNKNOWN
     assert "cannot write: [Errno 28] No space left on device" in output
 
@@ -916,6 +1005,18 @@ def test_what_the_terminal_cannot_show() -> None:
         status, output = check(address, PYTHONIOENCODING="ascii:strict")
         assert status in (CRITICAL, UNKNOWN)
         assert shown in output
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("/tmp/\x1b[2J\x07\n/tmp/a\x9bb\n", encoding="utf-8")
+    for options in (["-f", "text"], ["-v"], ["-f", "json"]):
+        _, output = check(*options, "--hosts", str(hosts))
+        assert "\\x1b[2J" in output or "\\u001b[2J" in output
+        assert all(letter.isprintable() or letter == "\n" for letter in output)
+    _, output = check("/tmp/a\nOK - fine | x=1", "-w", "a|b=1")
+    assert output.count("\n") == 1
+    assert "|" not in output
 
 
 def test_a_bar_is_only_before_the_performance_data() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 from pychrony import ChronyError, _text
 
-from ._judge import NAMES, OK, WORST_FIRST, Finding, Verdict
+from ._judge import NAMES, OK, UNKNOWN, WORST_FIRST, Finding, Verdict, worst
 from ._range import plain
 
 # So many clocks are shown where -v does not show them all.
@@ -26,7 +27,7 @@ def text(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
             lines += ["", *map(_line, verdicts[0].worst_first)]
             if verbose:
                 lines += ["", *_reports(verdicts[0])]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def nagios(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
@@ -45,24 +46,42 @@ def nagios(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
         summary = verdicts[0].summary
         data = list(map(_performance, verdicts[0].findings))
         more = _reports(verdicts[0])
-    # What follows a bar is performance data, to a monitoring system.
-    head, *rest = (
-        line.replace("|", "/")
-        for line in (_head(verdicts, summary), *(more if verbose else ()))
-    )
+    head, *rest = map(_unbarred, (_head(verdicts, summary), *(more if verbose else ())))
     return "\n".join([f"{head} | {' '.join(data)}" if data else head, *rest])
+
+
+def failed(reason: str) -> str:
+    """Return the line for a check that could not be made."""
+    return _unbarred(f"CHRONY {NAMES[UNKNOWN]} - {reason}")
+
+
+def printable(line: str) -> str:
+    """Return the line without anything that a terminal or a log would obey."""
+    return "".join(
+        letter
+        if letter.isprintable()
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in line
+    )
+
+
+def _unbarred(line: str) -> str:
+    # What follows a bar is performance data, to a monitoring system.
+    return printable(line).replace("|", "/")
 
 
 def as_json(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
     """Return a JSON document; docs/check.schema.json describes it."""
     document = {
         "format": 1,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **_state(_worst(verdicts)),
         "clocks": [
             {
                 "address": verdict.address,
                 **_state(verdict.state),
                 "summary": verdict.summary,
+                "source": verdict.source,
                 "error": _error(verdict.error),
                 "items": list(map(_item, verdict.findings)),
             }
@@ -111,7 +130,7 @@ FORMATS: dict[str, Callable[..., str]] = {
 
 
 def _worst(verdicts: Sequence[Verdict]) -> int:
-    return min((one.state for one in verdicts), key=WORST_FIRST.index)
+    return worst(one.state for one in verdicts)
 
 
 def _head(verdicts: Sequence[Verdict], summary: str) -> str:
@@ -157,7 +176,7 @@ def _why(finding: Finding) -> str:
     """Return the limits of an item, and what to do if it is outside of them."""
     ranges = {"warning": finding.warning, "critical": finding.critical}
     limits = ", ".join(f"{name} {limit}" for name, limit in ranges.items() if limit)
-    return f"{limits}. {finding.advice}" if finding.advice else limits
+    return f"{limits} - {finding.advice}" if finding.advice else limits
 
 
 def _reports(verdict: Verdict) -> list[str]:
