@@ -1,0 +1,287 @@
+"""The live view: what is on the screen, and its keys."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import deque
+from contextlib import aclosing
+from itertools import zip_longest
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.table import Table
+from rich.text import Text
+from textual.app import App
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Footer, Static
+
+from pychrony import ChronyError, SelectState, SourceState, Transport, _text
+from pychrony._graph import Point, draw, scale, shown
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+
+    from pychrony import AsyncChronyConnection, TrackingStatus
+    from pychrony._follow import Reading
+
+# More than the widest terminal has room for.
+_HISTORY = 2000
+
+# Wide enough for the longest label of the scale.
+_MARGIN = 9
+
+# In the colours of Textual's themes, which are made to be read on each other.
+_INKS = {
+    "offset": "$text-success",
+    "bound": "$text-primary",
+    "zero": "$foreground 40%",
+    "": "",
+}
+_INSIDE = "on $primary-muted"
+
+_COLOURS = {
+    SourceState.SELECTED: "bold green",
+    SourceState.UNSELECTED: "green",
+    SourceState.JITTERY: "yellow",
+    SourceState.FALSETICKER: "red",
+    SourceState.NONSELECTABLE: "red",
+}
+
+_REASONS = {
+    SelectState.IGNORED: "ignored: noselect",
+    SelectState.NOT_SYNCHRONIZED: "not synchronised",
+    SelectState.MISSING_SAMPLES: "too few measurements",
+    SelectState.UNACCEPTABLE_DISTANCE: "root distance above maxdistance",
+    SelectState.JITTERY: "jitter above maxjitter",
+    SelectState.WAITING_FOR_OTHERS: "waits for others to be measured",
+    SelectState.STALE: "measurements older than those of others",
+    SelectState.ORPHAN: "stratum of an orphan",
+    SelectState.NOT_TRUSTED: "disagrees with trusted sources",
+    SelectState.FALSETICKER: "disagrees with the majority",
+    SelectState.MISSING_SELECTABLE_SOURCES: "waits for others to be selectable",
+    SelectState.NOT_PREFERRED: "another one is preferred",
+    SelectState.WAITING_FOR_UPDATE: "waits for a measurement",
+    SelectState.LARGE_DISTANCE: "root distance too large to combine",
+    SelectState.OUTLIER: "too far from the best to combine",
+    SelectState.UNACCEPTABLE_STRATUM: "stratum out of range",
+    SelectState.UNKNOWN: "not yet in a selection",
+    SelectState.COMBINED: "combined with the best",
+    SelectState.BEST: "selected",
+}
+
+_NO_REASONS = (
+    "No reasons of the selection: chronyd gives them to root and its own user only, "
+    "over its Unix socket."
+)
+
+_LEGEND = """\
+M       ^ server  = peer  # reference clock
+S       * selected  + combined with it  - not combined
+        x may be in error  ~ too variable  ? unusable
+Poll    interval of the measurements, as a power of 2 [s]
+Reach   which of the last eight were answered, in octal: 377 is all
+LastRx  time since the last good measurement [s]
+Last sample  xxxx[yyyy] +/- zzzz: offset as adjusted since, as measured, its
+        error bound; positive: this clock is ahead of the source
+Graph   the offset (positive: this clock is behind) within the error bound
+"""
+
+
+class _Graph(Widget):
+    """As many of the points as there is room for, the newest at the right."""
+
+    points: tuple[Point, ...] = ()
+    bounded = True
+
+    def render(self) -> Content:
+        width, height = self.size.width - _MARGIN, self.size.height - 1
+        if not self.points or width < 1 or height < 1:
+            return Content()
+        points = shown(self.points, width)
+        limit = scale(points, bounded=self.bounded)
+        labels = {
+            height // 2: "0",
+            height - 1: _text.seconds(-limit),
+            0: _text.seconds(limit, "+"),
+        }
+        parts: list[str | tuple[str, str]] = []
+        for number, runs in enumerate(draw(points, width, height, limit)):
+            parts.append(f"{labels.get(number, ''):>{_MARGIN - 1}} ")
+            for text, ink, inside in runs:
+                style = f"{_INKS[ink]} {_INSIDE if inside else ''}"
+                parts.append((text, style))
+            parts.append("\n")
+        ago = f"{points[-1].time - points[0].time:.0f} s ago"
+        room = (len(points) + 1) // 2 - len("now")
+        if len(ago) < room:
+            parts.append(f"{ago:<{room}}now".rjust(self.size.width))
+        return Content.assemble(*parts)
+
+
+class Screen(App[None]):
+    """What the readings show, until a key, a signal or their end.
+
+    Its ``return_code`` is that of the process.
+    """
+
+    TITLE = "pychrony"
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    #clock, #state { height: auto; padding: 0 1; }
+    _Graph { height: 1fr; min-height: 5; margin: 1 1 0 0; }
+    VerticalScroll { height: auto; max-height: 50%; padding: 0 1; }
+    #legend { display: none; margin-bottom: 1; color: $text-muted; }
+    #sources { height: auto; }
+    #sources.old { opacity: 60%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q,escape", "quit", "Quit"),
+        Binding("ctrl+c", f"leave({signal.SIGINT.value})", show=False, priority=True),
+        Binding("p,space", "pause", "Pause"),
+        Binding("z", "zoom", "Zoom"),
+        Binding("l,question_mark", "legend", "Legend"),
+        Binding("t", "theme", "Light/dark"),
+    ]
+
+    def __init__(
+        self,
+        connection: AsyncChronyConnection,
+        readings: AsyncGenerator[Reading | ChronyError, None],
+    ) -> None:
+        super().__init__()
+        self._connection = connection
+        self._readings = readings
+        self._points: deque[Point] = deque(maxlen=_HISTORY)
+        self._reading: Reading | None = None
+        self._error: ChronyError | None = None
+        self._updated = 0.0
+        self._paused = False
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="clock")
+        yield Static("asking chronyd", id="state")
+        yield _Graph()
+        with VerticalScroll():
+            yield Static(_LEGEND, id="legend", markup=False)
+            yield Static(id="sources")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        # With the default actions the terminal would be left as it is here.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(
+                number, self.action_leave, number
+            )
+        self.run_worker(self._follow())
+
+    async def _follow(self) -> None:
+        async with aclosing(self._readings) as readings:
+            async for reading in readings:
+                self._take(reading)
+        self.exit(return_code=int(self._error is not None))
+
+    def _take(self, reading: Reading | ChronyError) -> None:
+        if isinstance(reading, ChronyError):
+            self._error = reading
+            self._points.append(Point(time.monotonic()))
+        else:
+            self._error, self._reading, self._updated = None, reading, time.time()
+            tracking = reading.tracking
+            point = Point(time.monotonic(), tracking.offset, tracking.error_bound)
+            self._points.append(point)
+        if not self._paused:
+            self._show()
+
+    def _show(self) -> None:
+        state: list[str | tuple[str, str]] = []
+        if self._reading is not None:
+            tracking = self._reading.tracking
+            offset, bound, *source = _text.clock(tracking)
+            self.query_one("#clock", Static).update(self._clock(tracking, source))
+            self.query_one("#sources", Static).update(_sources(self._reading))
+            moment = time.strftime("%H:%M:%S", time.localtime(self._updated))
+            fields = map(_fixed, (offset, bound, f"read at {moment}"))
+            state += [("  ".join(fields), "bold")]
+        if self._error is not None:
+            state += [
+                "\n" if state else "",
+                (f"LOST: {self._error.message}", "$text-error"),
+            ]
+        if self._paused:
+            state += ["  ", (" PAUSED ", "reverse")]
+        self.query_one("#state", Static).update(Content.assemble(*state))
+        graph = self.query_one(_Graph)
+        graph.points = tuple(self._points)
+        graph.refresh()
+        # What is shown of the sources is not of now.
+        self.query_one("#sources").set_class(self._error is not None, "old")
+
+    def _clock(self, tracking: TrackingStatus, source: list[str]) -> Content:
+        unix = self._connection.transport is Transport.UNIX_SOCKET
+        fields = [
+            f"{self._connection.address} ({'Unix socket' if unix else 'UDP'})",
+            *source,
+            f"leap {_text.LEAPS.get(tracking.leap_status, 'Invalid')}",
+            f"frequency {tracking.frequency:+.3f} ppm",
+            f"skew {tracking.skew:.3f} ppm",
+        ]
+        return Content("  ".join(map(_fixed, fields)))
+
+    def action_leave(self, number: int) -> None:
+        """End as a shell reports the end by this signal."""
+        self.exit(return_code=128 + number)
+
+    def action_pause(self) -> None:
+        """Stop the picture, not the readings; or show them again."""
+        self._paused = not self._paused
+        self._show()
+
+    def action_zoom(self) -> None:
+        """Fit the scale to the offset, or to its error bound."""
+        graph = self.query_one(_Graph)
+        graph.bounded = not graph.bounded
+        graph.refresh()
+
+    def action_legend(self) -> None:
+        """Explain the glyphs and columns, or do so no more."""
+        legend = self.query_one("#legend")
+        legend.display = not legend.display
+
+    def action_theme(self) -> None:
+        """Change between light and dark."""
+        dark = self.current_theme.dark
+        self.theme = "textual-light" if dark else "textual-dark"
+
+
+def _fixed(text: str) -> str:
+    """Return text that is not broken into lines."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _sources(reading: Reading) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("MS", "Name/IP address"):
+        table.add_column(name, no_wrap=True)
+    for name in ("Stratum", "Poll", "Reach", "LastRx"):
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("Last sample", no_wrap=True)
+    if reading.selection is not None:
+        table.add_column("Selection")
+    for source, state in zip_longest(reading.sources, reading.selection or ()):
+        reason = _REASONS.get(state, "") if state else ""
+        table.add_row(
+            # Not as strings, which rich would search for markup.
+            *map(Text, (*_text.source_cells(source), reason)),
+            style=_COLOURS.get(source.state),
+        )
+    if reading.selection is None:
+        table.caption = Text(_NO_REASONS)
+        table.caption_justify = "left"
+    return table
