@@ -8,13 +8,15 @@ import time
 from collections import deque
 from contextlib import aclosing
 from itertools import zip_longest
+from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 from textual.app import App
 from textual.binding import Binding
-from textual.containers import VerticalScroll
+from textual.containers import ScrollableContainer
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Footer, Static
@@ -23,8 +25,9 @@ from pychrony import ChronyError, SelectState, SourceState, Transport, _text
 from pychrony._graph import Point, draw, scale, shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
+    from rich.console import Console, ConsoleOptions, RenderResult
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
@@ -36,6 +39,8 @@ _HISTORY = 2000
 
 # Wide enough for the longest label of the scale.
 _MARGIN = 9
+
+_FIXED = "\N{NO-BREAK SPACE}"
 
 # In the colours of Textual's themes, which are made to be read on each other.
 _INKS = {
@@ -54,27 +59,30 @@ _COLOURS = {
     SourceState.NONSELECTABLE: "red",
 }
 
+# As short as the column of the last sample, under which a narrow screen has them.
 _REASONS = {
     SelectState.IGNORED: "ignored: noselect",
     SelectState.NOT_SYNCHRONIZED: "not synchronised",
     SelectState.MISSING_SAMPLES: "too few measurements",
-    SelectState.UNACCEPTABLE_DISTANCE: "root distance above maxdistance",
-    SelectState.JITTERY: "jitter above maxjitter",
-    SelectState.WAITING_FOR_OTHERS: "waits for others to be measured",
-    SelectState.STALE: "measurements older than those of others",
+    SelectState.UNACCEPTABLE_DISTANCE: "above maxdistance",
+    SelectState.JITTERY: "above maxjitter",
+    SelectState.WAITING_FOR_OTHERS: "waits for measured others",
+    SelectState.STALE: "measurements too old",
     SelectState.ORPHAN: "stratum of an orphan",
-    SelectState.NOT_TRUSTED: "disagrees with trusted sources",
+    SelectState.NOT_TRUSTED: "disagrees with the trusted",
     SelectState.FALSETICKER: "disagrees with the majority",
-    SelectState.MISSING_SELECTABLE_SOURCES: "waits for others to be selectable",
+    SelectState.MISSING_SELECTABLE_SOURCES: "waits for selectable others",
     SelectState.NOT_PREFERRED: "another one is preferred",
     SelectState.WAITING_FOR_UPDATE: "waits for a measurement",
-    SelectState.LARGE_DISTANCE: "root distance too large to combine",
-    SelectState.OUTLIER: "too far from the best to combine",
+    SelectState.LARGE_DISTANCE: "too distant to combine",
+    SelectState.OUTLIER: "too different to combine",
     SelectState.UNACCEPTABLE_STRATUM: "stratum out of range",
-    SelectState.UNKNOWN: "not yet in a selection",
-    SelectState.COMBINED: "combined with the best",
+    SelectState.UNKNOWN: "not yet in any selection",
+    SelectState.COMBINED: "combined",
     SelectState.BEST: "selected",
 }
+
+_USED = (SelectState.BEST, SelectState.COMBINED)
 
 _NO_REASONS = (
     "No reasons of the selection: chronyd gives them to root and its own user only, "
@@ -136,10 +144,10 @@ class Screen(App[None]):
     CSS = """
     #clock, #state { height: auto; padding: 0 1; }
     _Graph { height: 1fr; min-height: 5; margin: 1 1 0 0; }
-    VerticalScroll { height: auto; max-height: 50%; padding: 0 1; }
+    ScrollableContainer { height: auto; max-height: 50%; padding: 0 1; }
     #legend { display: none; margin-bottom: 1; color: $text-muted; }
-    #sources { height: auto; }
-    #sources.old { opacity: 60%; }
+    #sources { height: auto; min-width: 78; }
+    .old { opacity: 60%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,escape", "quit", "Quit"),
@@ -168,7 +176,7 @@ class Screen(App[None]):
         yield Static(id="clock")
         yield Static("asking chronyd", id="state")
         yield _Graph()
-        with VerticalScroll():
+        with ScrollableContainer():
             yield Static(_LEGEND, id="legend", markup=False)
             yield Static(id="sources")
         yield Footer()
@@ -200,39 +208,35 @@ class Screen(App[None]):
             self._show()
 
     def _show(self) -> None:
-        state: list[str | tuple[str, str]] = []
         if self._reading is not None:
-            tracking = self._reading.tracking
-            offset, bound, *source = _text.clock(tracking)
-            self.query_one("#clock", Static).update(self._clock(tracking, source))
-            self.query_one("#sources", Static).update(_sources(self._reading))
-            moment = time.strftime("%H:%M:%S", time.localtime(self._updated))
-            fields = map(_fixed, (offset, bound, f"read at {moment}"))
-            state += [("  ".join(fields), "bold")]
-        if self._error is not None:
-            state += [
-                "\n" if state else "",
-                (f"LOST: {self._error.message}", "$text-error"),
-            ]
+            self.query_one("#clock", Static).update(self._clock(self._reading.tracking))
+            self.query_one("#sources", Static).update(_Sources(self._reading))
+        state = self.query_one("#state", Static)
+        parts: list[str | tuple[str, str]] = []
         if self._paused:
-            state += ["  ", (" PAUSED ", "reverse")]
-        self.query_one("#state", Static).update(Content.assemble(*state))
+            parts += [(" PAUSED ", "reverse"), " "]
+        if self._error is not None:
+            parts += [(f"LOST: {self._error.message}", "$text-error")]
+        state.update(Content.assemble(*parts))
+        state.display = bool(parts)
         graph = self.query_one(_Graph)
         graph.points = tuple(self._points)
         graph.refresh()
-        # What is shown of the sources is not of now.
-        self.query_one("#sources").set_class(self._error is not None, "old")
+        # They are not of now, then.
+        for widget in self.query("#clock, #sources"):
+            widget.set_class(self._error is not None, "old")
 
-    def _clock(self, tracking: TrackingStatus, source: list[str]) -> Content:
+    def _clock(self, tracking: TrackingStatus) -> _Fields:
         unix = self._connection.transport is Transport.UNIX_SOCKET
         fields = [
             f"{self._connection.address} ({'Unix socket' if unix else 'UDP'})",
-            *source,
+            *_text.clock(tracking),
             f"leap {_text.LEAPS.get(tracking.leap_status, 'Invalid')}",
             f"frequency {tracking.frequency:+.3f} ppm",
             f"skew {tracking.skew:.3f} ppm",
+            time.strftime("read at %H:%M:%S", time.localtime(self._updated)),
         ]
-        return Content("  ".join(map(_fixed, fields)))
+        return _Fields(fields)
 
     def action_leave(self, number: int) -> None:
         """End as a shell reports the end by this signal."""
@@ -260,28 +264,55 @@ class Screen(App[None]):
         self.theme = "textual-light" if dark else "textual-dark"
 
 
-def _fixed(text: str) -> str:
-    """Return text that is not broken into lines."""
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
+class _Fields:
+    """Fields, as many in each line as there is room for."""
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        # textwrap does not break at these, though Textual and rich do.
+        words = (field.replace(" ", _FIXED) for field in fields)
+        self._text = (" " * 3).join(words)
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        lines = wrap(self._text, options.max_width, break_on_hyphens=False)
+        yield Text("\n".join(lines).replace(_FIXED, " "))
 
 
-def _sources(reading: Reading) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("MS", "Name/IP address"):
-        table.add_column(name, no_wrap=True)
-    for name in ("Stratum", "Poll", "Reach", "LastRx"):
-        table.add_column(name, no_wrap=True, justify="right")
-    table.add_column("Last sample", no_wrap=True)
-    if reading.selection is not None:
-        table.add_column("Selection")
-    for source, state in zip_longest(reading.sources, reading.selection or ()):
-        reason = _REASONS.get(state, "") if state else ""
-        table.add_row(
-            # Not as strings, which rich would search for markup.
-            *map(Text, (*_text.source_cells(source), reason)),
-            style=_COLOURS.get(source.state),
-        )
-    if reading.selection is None:
-        table.caption = Text(_NO_REASONS)
-        table.caption_justify = "left"
-    return table
+class _Sources:
+    """The table of the sources, with the reasons of the selection."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        table = self._table(beside=self._reading.selection is not None)
+        if Measurement.get(console, options, table).maximum > options.max_width:
+            table = self._table(beside=False)
+        yield table
+        if self._reading.selection is None:
+            yield Text(_NO_REASONS, style="dim")
+
+    def _table(self, *, beside: bool) -> Table:
+        """Return it with the reasons in a column of their own, or below."""
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column("MS", no_wrap=True)
+        table.add_column("Name/IP address", overflow="fold", min_width=15)
+        for name in ("Stratum", "Poll", "Reach", "LastRx"):
+            table.add_column(name, no_wrap=True, justify="right")
+        table.add_column("Last sample", no_wrap=True)
+        if beside:
+            table.add_column("Selection", no_wrap=True)
+        selection = self._reading.selection or ()
+        for source, state in zip_longest(self._reading.sources, selection):
+            *cells, sample = _text.source_cells(source)
+            reason = _REASONS.get(state, "") if state else ""
+            if beside:
+                cells += [sample, reason]
+            elif state in _USED:  # which the glyph says, too
+                cells += [sample]
+            else:
+                cells += [f"{sample}\n{reason}".rstrip()]
+            # As strings, rich would search them for markup.
+            table.add_row(*map(Text, cells), style=_COLOURS.get(source.state))
+        return table
