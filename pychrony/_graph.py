@@ -11,7 +11,7 @@ from math import floor, log10
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 # The bits of a braille character, from U+2800 on, for its columns of dots.
 _BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
@@ -52,12 +52,18 @@ def shown(points: Sequence[Point], width: int) -> Sequence[Point]:
     return points[max(0, len(points) - 2 * width) :]
 
 
-def scale(points: Iterable[Point], *, bounded: bool) -> float:
-    """Return 1, 2 or 5 times a power of ten: no offset, or no bound, is larger [s]."""
-    most = 1e-9
-    for point in points:
-        bound = point.bound if bounded else None
-        most = max(most, abs(point.offset or 0), bound or 0)
+def scale(points: Sequence[Point], *, bounded: bool) -> float:
+    """Return 1, 2 or 5 times a power of ten that suits the offsets, or the bounds [s].
+
+    The newest and nine in ten of the others are not larger: those of the moment
+    when chronyd started are larger by far, and would leave the rest flat.
+    """
+    sizes = [
+        max(abs(point.offset), (bounded and point.bound) or 0.0)
+        for point in points
+        if point.offset is not None
+    ]
+    most = max([1e-9, *sizes[-1:], *sorted(sizes)[: len(sizes) * 9 // 10][-1:]])
     unit = 10.0 ** floor(log10(most))
     return next(unit * step for step in (1, 2, 5, 10, 20) if unit * step >= most)
 

@@ -287,7 +287,9 @@ class _Sources:
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
         table = self._table(beside=self._reading.selection is not None)
-        if Measurement.get(console, options, table).maximum > options.max_width:
+        # Of all that it would take, not only of what there is.
+        boundless = options.update(max_width=_HISTORY)
+        if Measurement.get(console, boundless, table).maximum > options.max_width:
             table = self._table(beside=False)
         yield table
         if self._reading.selection is None:
