@@ -75,7 +75,7 @@ def _is_terminal() -> bool:
     streams: list[Any] = [sys.stdin, sys.stdout, sys.stderr]
     return (
         all(stream is not None and stream.isatty() for stream in streams)
-        and sys.stderr.encoding.lower() == "utf-8"
+        and sys.stderr.encoding.lower() in ("utf-8", "utf8")
         and os.environ.get("TERM", "dumb") != "dumb"
     )
 

@@ -16,7 +16,7 @@ from chronyd import Chronyd
 from demo import start
 
 DOCS = Path(__file__).parents[1] / "docs"
-SIZE = (100, 30)
+SIZE = (110, 30)
 INTERVAL = 0.2
 
 # One that disagrees with the others, one that is not there.
@@ -40,7 +40,9 @@ async def picture(client: Chronyd) -> None:
     from pychrony._follow import follow
     from pychrony._screen import Screen
 
-    connection = AsyncChronyConnection(client.socket)
+    # Its directory has another name each time.
+    os.chdir(client.directory)
+    connection = AsyncChronyConnection("./chronyd.sock")
     screen = Screen(connection, follow(connection, INTERVAL))
     async with screen.run_test(size=SIZE) as pilot:
         await asyncio.sleep(14)
