@@ -171,14 +171,18 @@ class Screen(App[None]):
         self._error: ChronyError | None = None
         self._updated = 0.0
         self._paused = False
+        # Not to be looked for: a reading may come when they are gone already.
+        self._clock = Static(id="clock")
+        self._state = Static("asking chronyd", id="state")
+        self._graph = _Graph()
+        self._legend = Static(_LEGEND, id="legend", markup=False)
+        self._sources = Static(id="sources")
 
     def compose(self) -> ComposeResult:
-        yield Static(id="clock")
-        yield Static("asking chronyd", id="state")
-        yield _Graph()
-        with ScrollableContainer():
-            yield Static(_LEGEND, id="legend", markup=False)
-            yield Static(id="sources")
+        yield self._clock
+        yield self._state
+        yield self._graph
+        yield ScrollableContainer(self._legend, self._sources)
         yield Footer()
 
     def on_mount(self) -> None:
@@ -209,24 +213,22 @@ class Screen(App[None]):
 
     def _show(self) -> None:
         if self._reading is not None:
-            self.query_one("#clock", Static).update(self._clock(self._reading.tracking))
-            self.query_one("#sources", Static).update(_Sources(self._reading))
-        state = self.query_one("#state", Static)
+            self._clock.update(self._fields(self._reading.tracking))
+            self._sources.update(_Sources(self._reading))
         parts: list[str | tuple[str, str]] = []
         if self._paused:
             parts += [(" PAUSED ", "reverse"), " "]
         if self._error is not None:
             parts += [(f"LOST: {self._error.message}", "$text-error")]
-        state.update(Content.assemble(*parts))
-        state.display = bool(parts)
-        graph = self.query_one(_Graph)
-        graph.points = tuple(self._points)
-        graph.refresh()
+        self._state.update(Content.assemble(*parts))
+        self._state.display = bool(parts)
+        self._graph.points = tuple(self._points)
+        self._graph.refresh()
         # They are not of now, then.
-        for widget in self.query("#clock, #sources"):
+        for widget in (self._clock, self._sources):
             widget.set_class(self._error is not None, "old")
 
-    def _clock(self, tracking: TrackingStatus) -> _Fields:
+    def _fields(self, tracking: TrackingStatus) -> _Fields:
         unix = self._connection.transport is Transport.UNIX_SOCKET
         fields = [
             f"{self._connection.address} ({'Unix socket' if unix else 'UDP'})",
@@ -249,14 +251,12 @@ class Screen(App[None]):
 
     def action_zoom(self) -> None:
         """Fit the scale to the offset, or to its error bound."""
-        graph = self.query_one(_Graph)
-        graph.bounded = not graph.bounded
-        graph.refresh()
+        self._graph.bounded = not self._graph.bounded
+        self._graph.refresh()
 
     def action_legend(self) -> None:
         """Explain the glyphs and columns, or do so no more."""
-        legend = self.query_one("#legend")
-        legend.display = not legend.display
+        self._legend.display = not self._legend.display
 
     def action_theme(self) -> None:
         """Change between light and dark."""
