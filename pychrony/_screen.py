@@ -272,7 +272,9 @@ class _Fields:
         words = (field.replace(" ", _FIXED) for field in fields)
         self._text = (" " * 3).join(words)
 
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
         lines = wrap(self._text, options.max_width, break_on_hyphens=False)
         yield Text("\n".join(lines).replace(_FIXED, " "))
 
