@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING
 
 from pychrony import ChronyError, ChronyPermissionError
@@ -48,8 +47,9 @@ async def follow(
     the end.
     """
     permitted = True
+    number = 0
     try:
-        for number in count(1):
+        while True:
             try:
                 reading = await _read(connection, permitted)
             except ChronyError as error:
@@ -58,6 +58,7 @@ async def follow(
             else:
                 permitted = reading.selection is not None
                 yield reading
+            number += 1
             if number == most:
                 return
             await asyncio.sleep(interval)

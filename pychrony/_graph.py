@@ -87,7 +87,8 @@ def draw(
                 if trace == "offset":
                     offset.add(cell)
         if "upper" in here:
-            first, last = here["upper"] // _DOTS + 1, here["lower"] // _DOTS
+            # Characters of which half, at least, is inside.
+            first, last = ((here[edge] + 2) // _DOTS for edge in ("upper", "lower"))
             inside.update((y, x // 2) for y in range(max(0, first), min(last, height)))
         before = here
 

@@ -44,7 +44,7 @@ _FIXED = "\N{NO-BREAK SPACE}"
 
 # In the colours of Textual's themes, which are made to be read on each other.
 _INKS = {
-    "offset": "$text-success",
+    "offset": "$foreground",
     "bound": "$text-primary",
     "zero": "$foreground 40%",
     "": "",
@@ -133,7 +133,7 @@ class _Graph(Widget):
         return Content.assemble(*parts)
 
 
-class Screen(App[None]):
+class LiveView(App[None]):
     """What the readings show, until a key, a signal or their end.
 
     Its ``return_code`` is that of the process.

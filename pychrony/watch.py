@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return FAILED
-    from pychrony._screen import Screen
+    from pychrony._screen import LiveView
 
-    screen = Screen(connection, readings)
+    screen = LiveView(connection, readings)
     screen.run()
     return screen.return_code or FINE
 

@@ -36,7 +36,7 @@ from pychrony import (
 )
 from pychrony._follow import Reading, _states, follow
 from pychrony._graph import Point, draw, scale, shown
-from pychrony._screen import _REASONS, Screen
+from pychrony._screen import _REASONS, LiveView
 from pychrony.testing import (
     ALL_COMMANDS,
     ScriptedDaemon,
@@ -100,7 +100,7 @@ def test_one_point_is_at_the_right() -> None:
 
 
 def test_bound_is_a_band() -> None:
-    lines = draw([Point(0.0, 0.0, 0.8)] * 2, 2, 5, 1.0)
+    lines = draw([Point(0.0, 0.0, 0.7)] * 2, 2, 5, 1.0)
     assert [[(run.ink, run.inside) for run in line] for line in lines] == [
         [("", False), ("bound", False)],
         [("", False), ("", True)],
@@ -207,7 +207,7 @@ def test_reasons_of_other_sources_are_not_shown(
 class View:
     """The live view on a screen that is not there."""
 
-    def __init__(self, screen: Screen, pilot: Pilot[None]) -> None:
+    def __init__(self, screen: LiveView, pilot: Pilot[None]) -> None:
         self.screen = screen
         self.press = pilot.press
         self.resize = pilot.resize_terminal
@@ -245,7 +245,7 @@ def watch(
 
     async def run() -> int | None:
         connection = AsyncChronyConnection(address, timeout=0.05, retries=0)
-        screen = Screen(connection, follow(connection, 0.05, count))
+        screen = LiveView(connection, follow(connection, 0.05, count))
         async with screen.run_test(size=size) as pilot:
             await test(View(screen, pilot))
         assert connection.closed
@@ -418,7 +418,7 @@ def test_chronyd_goes_and_comes_back() -> None:
 def test_keys_work_while_chronyd_is_silent() -> None:
     async def run() -> int | None:
         connection = AsyncChronyConnection(daemon.address, timeout=1000)
-        screen = Screen(connection, follow(connection, 1.0))
+        screen = LiveView(connection, follow(connection, 1.0))
         async with screen.run_test() as pilot:
             view = View(screen, pilot)
             await view.until("asking chronyd")

@@ -19,6 +19,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 SIZE = (110, 30)
 INTERVAL = 0.2
 
+# Its directory has another name each time, which is not for the picture.
+NAME = Path("/tmp/demo")
+
 # One that disagrees with the others, one that is not there.
 UNUSABLE = (
     "server 127.0.0.1 port {port} iburst minpoll -6 maxpoll -2 offset 0.002\n"
@@ -31,6 +34,8 @@ def main() -> None:
     os.environ.update(provision.environment(parts))
     with ExitStack() as network:
         client = start(parts, network, UNUSABLE)
+        NAME.symlink_to(client.directory)
+        network.callback(NAME.unlink)
         asyncio.run(picture(client))
 
 
@@ -38,12 +43,10 @@ async def picture(client: Chronyd) -> None:
     # libchrony is looked for when these are imported: not before it was provided.
     from pychrony import AsyncChronyConnection
     from pychrony._follow import follow
-    from pychrony._screen import Screen
+    from pychrony._screen import LiveView
 
-    # Its directory has another name each time.
-    os.chdir(client.directory)
-    connection = AsyncChronyConnection("./chronyd.sock")
-    screen = Screen(connection, follow(connection, INTERVAL))
+    connection = AsyncChronyConnection(f"{NAME}/chronyd.sock")
+    screen = LiveView(connection, follow(connection, INTERVAL))
     async with screen.run_test(size=SIZE) as pilot:
         await asyncio.sleep(14)
         client.kill()
