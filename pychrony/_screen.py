@@ -187,7 +187,7 @@ class LiveView(App[None]):
 
     def on_mount(self) -> None:
         # With the default actions the terminal would be left as it is here.
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(
                 number, self.action_leave, number
             )

@@ -53,9 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except pychrony.ChronyLibraryError as error:
         print(error, file=sys.stderr)
         return FAILED
-    readings = follow(connection, arguments.interval, arguments.count)
-    if arguments.plain or not _is_terminal():
-        return _print(readings)
+    try:
+        readings = follow(connection, arguments.interval, arguments.count)
+        if arguments.plain or not _is_terminal():
+            return _print(readings)
+        return _show(connection, readings)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _show(
+    connection: pychrony.AsyncChronyConnection,
+    readings: AsyncGenerator[Reading | pychrony.ChronyError, None],
+) -> int:
+    """Show them in the live view, and return the exit status."""
     if find_spec("textual") is None:
         print(
             "The live view needs textual: pip install pychrony[watch]. Without it, "
@@ -65,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     from pychrony._screen import LiveView
 
-    screen = LiveView(connection, readings)
-    screen.run()
-    return screen.return_code or FINE
+    view = LiveView(connection, readings)
+    view.run()
+    return view.return_code or FINE
 
 
 def _is_terminal() -> bool:
@@ -152,8 +163,6 @@ def _print(readings: AsyncGenerator[Reading | pychrony.ChronyError, None]) -> in
         stdout.reconfigure(errors="backslashreplace")
     try:
         return asyncio.run(_lines(readings))
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except BrokenPipeError:  # as in "| head -n 1": the reader has what it wants
         _silence()
         return FINE
