@@ -327,7 +327,7 @@ def test_clock_without_a_source(changes: Any, text: str) -> None:
 def test_narrow_screen() -> None:
     async def test(view: View) -> None:
         await view.until(" Selection")
-        await view.resize(80, 24)
+        await view.resize(90, 24)
         shown = await view.until("disagrees", without=" Selection")
         assert re.search(r"   stratum 2\n source 127\.0\.0\.1   leap Normal   ", shown)
         # The reasons that the glyphs do not give are below.
@@ -669,6 +669,14 @@ def test_last_reading_failed() -> None:
         status, output, errors = run(daemon.address, "-n", "2", "-i", "0.01")
     assert (status, errors) == (1, "")
     assert output.count(" lost: ") == 2
+
+
+def test_line_is_there_at_once() -> None:
+    with ScriptedDaemon() as daemon, start(daemon.address, "-i", "999") as process:
+        assert process.stdout is not None
+        assert re.fullmatch(LINE + "\n", process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 def test_broken_pipe() -> None:
