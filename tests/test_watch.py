@@ -13,8 +13,8 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import aclosing, redirect_stdout
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import aclosing, contextmanager, redirect_stdout
 from html import unescape
 from io import StringIO
 from itertools import pairwise
@@ -614,8 +614,9 @@ LINE = (
 )
 
 
-def start(*arguments: str, **streams: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def start(*arguments: str, **streams: Any) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
         [sys.executable, "-m", "pychrony.watch", *arguments],
         **{
             "stdin": subprocess.DEVNULL,
@@ -626,7 +627,11 @@ def start(*arguments: str, **streams: Any) -> subprocess.Popen[str]:
             "text": True,
             **streams,
         },
-    )
+    ) as process:
+        try:
+            yield process
+        finally:  # if the test has failed, it may not end by itself
+            process.kill()
 
 
 def run(*arguments: str, **streams: Any) -> tuple[int, str, str]:
