@@ -82,13 +82,17 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
-def install(session: nox.Session, *requirements: str) -> None:
+# All extras, for the tests and whoever reads their types.
+EVERYTHING = f".[{','.join(PROJECT['project']['optional-dependencies'])}]"
+
+
+def install(session: nox.Session, *requirements: str, package: str = ".") -> None:
     """Install the package as users get it, from this tree as it is now."""
     # setuptools would take modules from there that have been deleted since,
     # and uv what it built before.
     shutil.rmtree("build", ignore_errors=True)
     anew = ["--reinstall-package", "pychrony"] if session.venv_backend == "uv" else []
-    session.install(*anew, ".", *requirements)
+    session.install(*anew, package, *requirements)
 
 
 @nox.session
@@ -111,7 +115,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test with every CPython of this machine; arguments go to pytest."""
     tell_missing()
-    install(session, *group("tests"))
+    install(session, *group("tests"), package=EVERYTHING)
     session.run(
         *("pytest", *session.posargs),
         env=parts(session),
@@ -123,7 +127,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Prove that the tests reach every line and branch of the package."""
-    install(session, *group("tests"), "coverage>=7.10")
+    install(session, *group("tests"), "coverage>=7.10", package=EVERYTHING)
     env = {**parts(session), "COVERAGE_FILE": f"{session.create_tmp()}/coverage"}
     run = ("coverage", "run", "-m", "pytest", "-m", "not interrupts")
     session.run("coverage", "erase", env=env)
@@ -164,7 +168,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typecheck(session: nox.Session) -> None:
     """Check the types."""
-    install(session, *group("typecheck"))
+    install(session, *group("typecheck"), package=EVERYTHING)
     session.run("mypy")
     session.run("pyright")
 

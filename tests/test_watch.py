@@ -34,9 +34,6 @@ from pychrony import (
     SourceMode,
     SourceState,
 )
-from pychrony._follow import Reading, _states, follow
-from pychrony._graph import Point, draw, scale, shown
-from pychrony._screen import _REASONS, LiveView
 from pychrony.testing import (
     ALL_COMMANDS,
     ScriptedDaemon,
@@ -46,6 +43,9 @@ from pychrony.testing import (
     make_tracking,
 )
 from pychrony.watch import main
+from pychrony.watch._follow import Reading, _states, follow
+from pychrony.watch._graph import Point, draw, scale, shown
+from pychrony.watch._screen import _REASONS, LiveView
 
 UNSYNCHRONISED: Any = {
     "reference_id": 0,

@@ -42,8 +42,8 @@ def main() -> None:
 async def picture(client: Chronyd) -> None:
     # libchrony is looked for when these are imported: not before it was provided.
     from pychrony import AsyncChronyConnection
-    from pychrony._follow import follow
-    from pychrony._screen import LiveView
+    from pychrony.watch._follow import follow
+    from pychrony.watch._screen import LiveView
 
     connection = AsyncChronyConnection(f"{NAME}/chronyd.sock")
     screen = LiveView(connection, follow(connection, INTERVAL))

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pychrony
 from pychrony import _text
-from pychrony._follow import Reading, follow
+
+from ._follow import Reading, follow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -74,7 +75,7 @@ def _show(
             file=sys.stderr,
         )
         return FAILED
-    from pychrony._screen import LiveView
+    from ._screen import LiveView
 
     view = LiveView(connection, readings)
     view.run()
@@ -193,7 +194,3 @@ def _line(reading: Reading | pychrony.ChronyError) -> str:
     usable = sum(source.is_usable() for source in reading.sources)
     sources = f"{usable} of {len(reading.sources)} sources usable"
     return ", ".join([*_text.clock(reading.tracking), sources])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

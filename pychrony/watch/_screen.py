@@ -22,7 +22,8 @@ from textual.widget import Widget
 from textual.widgets import Footer, Static
 
 from pychrony import ChronyError, SelectState, SourceState, Transport, _text
-from pychrony._graph import Point, draw, scale, shown
+
+from ._graph import Point, draw, scale, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from pychrony import AsyncChronyConnection, TrackingStatus
-    from pychrony._follow import Reading
+
+    from ._follow import Reading
 
 # More than the widest terminal has room for.
 _HISTORY = 2000
