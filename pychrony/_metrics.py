@@ -478,7 +478,7 @@ _SELECTDATA = (
     Metric(
         "chrony_selectdata_last_sample_age_seconds",
         "Age of the last sample at the selection; 0: there was none.",
-        "last_sample_ago",
+        _age("last_sample_ago"),
     ),
     Metric(
         "chrony_selectdata_score",

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import signal
 import ssl
 import sys
@@ -319,7 +320,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.collector = _maker(arguments)
         arguments.collector(None, None)
         arguments.context = _tls(arguments)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         parser.error(str(error))
     return arguments
 
@@ -342,9 +343,14 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
         if arguments.keyfile or arguments.client_cafile:
             raise ValueError("--keyfile and --client-cafile need --certfile")
         return None
-    context = ssl.create_default_context(
-        ssl.Purpose.CLIENT_AUTH, cafile=arguments.client_cafile
-    )
+    try:
+        context = ssl.create_default_context(
+            ssl.Purpose.CLIENT_AUTH, cafile=arguments.client_cafile
+        )
+    except OSError as error:
+        raise ValueError(
+            f"the authorities in {arguments.client_cafile} are not usable: {error}"
+        ) from error
     if arguments.client_cafile:
         context.verify_mode = ssl.CERT_REQUIRED
     try:
@@ -357,10 +363,12 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in :PORT")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    match = re.fullmatch(r"(\[[^]]+\]|[^]:[]*):([0-9]{1,5})", text)
+    if match is None or int(match[2]) > 65535:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not [HOST]:PORT, as in 127.0.0.1:9123, [::1]:9123 or :9123"
+        )
+    return match[1].strip("[]"), int(match[2])
 
 
 def _seconds(text: str) -> float:
