@@ -28,7 +28,7 @@ def chrony_exporter() -> Facts:
     }
 
 
-def _ours() -> Iterator[tuple[str, _metrics.Metric, tuple[str, ...]]]:
+def ours() -> Iterator[tuple[str, _metrics.Metric, tuple[str, ...]]]:
     yield "", _metrics.UP, ()
     for metric in _metrics.OUTCOME:
         yield "", metric, ()
@@ -42,7 +42,7 @@ def table() -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     seen: set[str] = set()
-    for report, metric, source in _ours():
+    for report, metric, source in ours():
         if metric.name not in seen:
             seen.add(metric.name)
             labels = ", ".join((*source, *metric.labels))

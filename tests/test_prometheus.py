@@ -483,34 +483,29 @@ def test_pages(fleet: tuple[ScriptedDaemon, Exporter]) -> None:
     assert "chrony_serverstats_ntp_packets_received_total 100000.0\n" in text
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "message"),
-    [
-        ("/probe", 400, "give one target"),
-        ("/probe?target=", 400, "give one target"),
-        ("/probe?target=::1&target=127.0.0.1", 400, "give one target"),
-        ("/probe?target=a:b:c", 400, "'a:b:c' is not an address of a chronyd"),
-        ("/probe?target=127.0.0.1:0", 400, "'0' is not a port"),
-        ("/probe?target=127.0.0.2", 403, "'127.0.0.2' is not allowed"),
-        ("/probe?target=/run/chrony/chronyd.sock", 403, "not allowed"),
-        ("/probe?target=%ff%0a", 400, "is not an address"),
-        ("/prob", 404, "nothing but /, /metrics and /probe"),
-        ("/metrics/", 404, "nothing but"),
-    ],
-)
-def test_what_is_refused(
-    fleet: tuple[ScriptedDaemon, Exporter], path: str, status: int, message: str
-) -> None:
+REFUSED = [
+    ("/probe", 400, "give one target"),
+    ("/probe?target=", 400, "give one target"),
+    ("/probe?target=::1&target=127.0.0.1", 400, "give one target"),
+    ("/probe?target=a:b:c", 400, "'a:b:c' is not an address of a chronyd"),
+    ("/probe?target=127.0.0.1:0", 400, "'0' is not a port"),
+    ("/probe?target=%ff%0a", 400, "is not an address"),
+    ("/probe?target=127.0.0.2", 403, "'127.0.0.2' is not allowed"),
+    ("/probe?target=/run/chrony/chronyd.sock", 403, "not allowed"),
+    ("/prob", 404, "nothing but /, /metrics and /probe"),
+    ("/metrics/", 404, "nothing but"),
+]
+
+
+def test_what_is_refused(fleet: tuple[ScriptedDaemon, Exporter]) -> None:
     daemon, exporter = fleet
-    found, text = exporter.get(path)
-    assert found == status
-    assert message in text
+    for path, status, message in REFUSED:
+        found, text = exporter.get(path)
+        assert found == status, path
+        assert message in text
+    for path in ("/", "/metrics", f"/probe?target={daemon.address}"):
+        assert exporter.get(path, method="POST") == (405, "use GET\n")
     assert not daemon.requests
-
-
-@pytest.mark.parametrize("path", ["/", "/metrics", "/probe?target=127.0.0.1"])
-def test_only_get(fleet: tuple[ScriptedDaemon, Exporter], path: str) -> None:
-    assert fleet[1].get(path, method="POST") == (405, "use GET\n")
 
 
 def test_prometheus_says_how_long_it_waits(
@@ -638,10 +633,13 @@ def test_no_library() -> None:
         ),
     ],
 )
-def test_usage(arguments: list[str], message: str) -> None:
-    result = python("-m", "pychrony.prometheus", *arguments)
-    assert result.returncode == 2
-    assert message in result.stderr.splitlines()[-1]
+def test_usage(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        prometheus.main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_options_of_chrony_exporter() -> None:
