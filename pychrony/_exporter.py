@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from html import escape
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from math import isfinite
-from threading import BoundedSemaphore
+from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler
@@ -275,7 +275,7 @@ class Server(ThreadingWSGIServer):
         # Of the wildcards, that of IPv6 takes IPv4, too.
         chosen = found[0] if host else max(found, key=lambda one: one[0])
         self.address_family, address = chosen[0], chosen[4]
-        self._room = BoundedSemaphore(concurrency)
+        self._room = Semaphore(concurrency)
         self._context = context
         super().__init__((str(address[0]), port), _Handler)
         self.set_app(application)
@@ -298,7 +298,8 @@ class Server(ThreadingWSGIServer):
         return True
 
     def shutdown_request(self, request: Any) -> None:
-        # Called once for each request that was verified, however it ends.
+        # Called for each request that was verified, however it ends; twice if a
+        # signal ends all, which a bounded semaphore would not bear.
         try:
             super().shutdown_request(request)
         finally:

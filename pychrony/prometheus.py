@@ -205,9 +205,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the exporter until SIGINT or SIGTERM, and return its exit status."""
     arguments = _arguments(argv)
     logging.basicConfig(format="%(message)s", level=arguments.level)
-    # An end that is asked for is no failure.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        # An end that is asked for is no failure.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         pychrony.library_path()
         with _exporter.Server(
             arguments.listen,

@@ -590,6 +590,20 @@ def test_asked_to_end(number: int) -> None:
         assert exporter.stop(number) == (0, "")
 
 
+def test_asked_to_end_while_all_are_busy() -> None:
+    with Exporter("--concurrency", "1") as exporter:
+        host, port = exporter.place.split(":")
+        descriptors = Path(f"/proc/{exporter.pid}/fd")
+        idle = len(os.listdir(descriptors))
+        with (
+            socket.create_connection((host, int(port))),
+            socket.create_connection((host, int(port))),
+        ):
+            # It reads from one, and the other waits for its turn.
+            wait(lambda: len(os.listdir(descriptors)) == idle + 2)
+            assert exporter.stop() == (0, "")
+
+
 def test_every_address_of_this_machine() -> None:
     with Exporter(listen=":0") as exporter:
         assert exporter.get("/")[0] == 200

@@ -71,6 +71,13 @@ TRACKING = {
     11: "chrony_tracking_root_dispersion_seconds",
     12: "chrony_tracking_update_interval_seconds",
 }
+# Columns of "chronyc -c sources".
+SOURCES = {
+    3: "chrony_sources_stratum",
+    7: "chrony_sources_last_sample_offset_seconds",
+    8: "chrony_sources_last_sample_original_offset_seconds",
+    9: "chrony_sources_last_sample_error_margin_seconds",
+}
 # Columns of "chronyc -c serverstats".
 SERVERSTATS = {
     0: "chrony_serverstats_ntp_packets_received_total",
@@ -89,7 +96,7 @@ def agree(
     """What a later scrape has is between two looks of chronyc."""
     before = daemon.chronyc("-c", report).strip().split(",")
     looked = time.time()
-    newest = f"timestamp({metrics[2]})"
+    newest = f"timestamp({next(iter(metrics.values()))})"
     wait(lambda: server.query(newest).get(instance, 0) > looked)
     found = {column: server.query(name)[instance] for column, name in metrics.items()}
     after = daemon.chronyc("-c", report).strip().split(",")
@@ -139,6 +146,7 @@ def test_server_scrapes_what_chronyc_prints(parts: Parts, tmp_path: Path) -> Non
             assert server.query("chrony_up") == dict.fromkeys(instances, 1) | {dead: 0}
             for instance in (exporter.place, client.address):
                 agree(server, client, "tracking", TRACKING, instance)
+                agree(server, client, "sources", SOURCES, instance)
             agree(server, client, "serverstats", SERVERSTATS, exporter.place)
             synchronised = dict.fromkeys(instances - {dead}, 1.0) | {local.address: 0}
             assert server.query("chrony_tracking_synchronised") == synchronised
@@ -150,13 +158,13 @@ def test_server_scrapes_what_chronyc_prints(parts: Parts, tmp_path: Path) -> Non
                 local.address: 9,  # without sources, only serverstats is refused
                 dead: 0,
             }
-            assert server.query('chrony_sources_state_info{source_state="sync"}') == {
-                exporter.place: 1,
-                client.address: 1,
-            }
+            client.chronyc("online")
             usable = "instance:chrony_sources_usable:count"
-            wait(lambda: len(server.query(usable)) == len(instances))
-            assert server.query(usable)[client.address] == 1
+            followed = dict.fromkeys(instances, 0.0)
+            followed |= {exporter.place: 1, client.address: 1}
+            wait(lambda: server.query(usable) == followed)
+            state = 'chrony_sources_state_info{source_state="sync"}'
+            wait(lambda: server.query(state).keys() == {exporter.place, client.address})
             assert server.query('ALERTS{alertname="ChronyDown"}') == {dead: 1}
             wait(lambda: all(map(server.query, expressions())))
 
