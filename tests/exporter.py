@@ -66,25 +66,9 @@ class Exporter:
             said = ""
         return self._process.returncode, said
 
-    def get(
-        self,
-        path: str,
-        *,
-        method: str = "GET",
-        tls: ssl.SSLContext | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> tuple[int, str]:
-        """Return the status and the text of a page."""
-        host, port = self.place.split(":")
-        connection = (
-            HTTPConnection(host, int(port), timeout=PATIENCE)
-            if tls is None
-            else HTTPSConnection(host, int(port), timeout=PATIENCE, context=tls)
-        )
-        with closing(connection):
-            connection.request(method, path, headers=headers or {})
-            response = connection.getresponse()
-            return response.status, response.read().decode()
+    def get(self, path: str, **options: Any) -> tuple[int, str]:
+        """Return the status and the text of a page, see `fetch`."""
+        return fetch(self.place, path, **options)
 
     def samples(
         self, path: str, headers: dict[str, str] | None = None
@@ -97,6 +81,25 @@ class Exporter:
         self, target: str, headers: dict[str, str] | None = None
     ) -> dict[str, float]:
         return self.samples(f"/probe?target={quote(target)}", headers)
+
+
+def fetch(
+    place: str,
+    path: str,
+    *,
+    method: str = "GET",
+    tls: ssl.SSLContext | None = None,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, str]:
+    connection = (
+        HTTPConnection(place, timeout=PATIENCE)
+        if tls is None
+        else HTTPSConnection(place, timeout=PATIENCE, context=tls)
+    )
+    with closing(connection):
+        connection.request(method, path, headers=headers or {})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
 
 def samples(text: str) -> dict[str, float]:
@@ -163,7 +166,4 @@ class Prometheus:
         }
 
     def _get(self, path: str) -> tuple[int, str]:
-        with closing(HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)) as http:
-            http.request("GET", path)
-            response = http.getresponse()
-            return response.status, response.read().decode()
+        return fetch(f"127.0.0.1:{self._port}", path)

@@ -14,14 +14,13 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import metrics_table
 import provision
 import pytest
 from chronyc import wait
 from chronyd import Chronyd
-from exporter import Exporter, Prometheus, samples
+from exporter import Exporter, Prometheus, fetch, samples
 from provision import Parts
 
 import pychrony
@@ -290,12 +289,11 @@ def test_collector_in_a_program() -> None:
         ) as program:
             assert program.stdout is not None
             assert program.stdout.readline() == "ready\n"
-            with urlopen(f"http://127.0.0.1:{port}/") as page:
-                found = samples(page.read().decode())
+            _, page = fetch(f"127.0.0.1:{port}", "/")
             program.communicate()
     assert program.returncode == 0
-    assert found["chrony_tracking_stratum"] == 2
-    assert "python_info" in str(found)
+    assert samples(page)["chrony_tracking_stratum"] == 2
+    assert "python_info" in page
 
 
 def test_commands() -> None:
