@@ -82,7 +82,7 @@ class Targets:
         text = entry.removesuffix(":*")
         prefix = _PREFIX.search(text)
         try:
-            target = parse(_PREFIX.sub("", text))
+            target = parse(_PREFIX.sub("", text, count=1))
             port = None if text != entry else target.port
             if target.is_name and not prefix:
                 self._names.add((_name(target), port))

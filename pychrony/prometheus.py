@@ -72,6 +72,7 @@ class Collector(_Collector):
 
     Raises:
         ChronyAddressError: ``address`` is nonsense.
+        ChronyLibraryError: no usable libchrony.
         ValueError: ``timeout``, ``retries``, ``reports`` or ``budget`` is.
     """
 
@@ -90,6 +91,9 @@ class Collector(_Collector):
                 raise ValueError(
                     f"{name!r} is none of the reports {', '.join(_metrics.REPORTS)}"
                 )
+        # These complain at once of what would fail at each scrape.
+        pychrony.reports()
+        pychrony.ChronyConnection(address, timeout=timeout, retries=retries)
         self._half = float("inf")
         if budget is not None:
             if not budget > 0:
@@ -100,7 +104,6 @@ class Collector(_Collector):
         self._connect = partial(
             pychrony.ChronyConnection, address, timeout=timeout, retries=retries
         )
-        self._connect()  # complains of nonsense, and opens nothing yet
 
     def describe(self) -> Iterator[Family]:
         """Yield the metrics without their values, asking nobody."""
@@ -203,12 +206,15 @@ class _Families:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the exporter until SIGINT or SIGTERM, and return its exit status."""
-    arguments = _arguments(argv)
+    try:
+        arguments = _arguments(argv)
+    except pychrony.ChronyLibraryError as error:
+        print(error, file=sys.stderr)
+        return 1
     logging.basicConfig(format="%(message)s", level=arguments.level)
     try:
         # An end that is asked for is no failure.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        pychrony.library_path()
         with _exporter.Server(
             arguments.listen,
             _exporter.Application(
@@ -220,13 +226,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"listening on {server.url}", file=sys.stderr, flush=True)
             server.serve_forever()
     except KeyboardInterrupt:
-        return 0
-    except pychrony.ChronyLibraryError as error:
-        print(error, file=sys.stderr)
+        pass
     except OSError as error:
         host, port = arguments.listen
         print(f"cannot listen on {host}:{port}: {error}", file=sys.stderr)
-    return 1
+        return 1
+    return 0
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

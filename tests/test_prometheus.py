@@ -379,6 +379,7 @@ def test_no_report_is_begun_after_half_of_the_budget(
         ({"reports": ["tracking", "sauces"]}, "'sauces' is none of the reports"),
         ({"timeout": 0}, "timeout"),
         ({"retries": -1}, "retries"),
+        ({"retries": -1, "budget": 1}, "retries"),
         ({"budget": 0}, "budget 0 is not positive"),
     ],
 )
@@ -573,7 +574,10 @@ def test_allow_list(entries: list[str], targets: list[str], others: list[str]) -
 
 @pytest.mark.parametrize(
     "entry",
-    ["", "/run/chrony/chronyd.sock", "192.0.2.0/33", "a b", "ntp1.example/24", "*"],
+    [
+        *("", "*", ":*", "a b", "ntp1.example/24", "/run/chrony/chronyd.sock"),
+        *("192.0.2.0/33", "192.0.2.0/24/24", "192.0.2.0/", "2001:db8::/32:323"),
+    ],
 )
 def test_what_cannot_be_allowed(entry: str) -> None:
     with pytest.raises(ValueError, match="cannot be allowed"):
