@@ -84,7 +84,7 @@ def prometheus() -> tuple[str, str]:
         _need_apt("prometheus", "prometheus")
         name = f"prometheus-{_digest(Path('/etc/os-release').read_text(), _system())}"
         root = _cached(name, _fetch_prometheus, _prometheus_runs)
-        found = tuple(f"{root}/usr/bin/{name}" for name in PROMETHEUS)
+        found = tuple(f"{root}/{name}" for name in PROMETHEUS)
     server, tool = found
     return server, tool
 
@@ -225,24 +225,27 @@ def _library_path(root: Path) -> str:
 
 def _fetch_chrony(root: Path) -> None:
     install = ("install", "--yes", "--no-install-recommends", "--download-only")
-    for package in _packages("chronyd", *install, "chrony"):
+    for package in _packages("chronyd", (*install, "chrony")):
         _run("chronyd", "dpkg-deb", "--extract", str(package), str(root))
 
 
 def _fetch_prometheus(root: Path) -> None:
-    # The two programs need none of the many packages that theirs depends on.
-    extract = 'dpkg-deb --fsys-tarfile "$0" | tar --extract --directory "$@"'
-    programs = (f"./usr/bin/{name}" for name in PROMETHEUS)
-    for package in _packages("prometheus", "download", "prometheus"):
-        _run("prometheus", "sh", "-c", extract, str(package), str(root), *programs)
+    # Both were in one package once. They need none of the many others that it
+    # depends on, and nothing else that is in it.
+    apart, together = ("download", *PROMETHEUS), ("download", "prometheus")
+    for package in _packages("prometheus", apart, together):
+        with tempfile.TemporaryDirectory(dir=root) as directory:
+            _run("prometheus", "dpkg-deb", "--extract", str(package), directory)
+            for program in Path(directory, "usr/bin").iterdir():
+                program.rename(root / program.name)
 
 
 def _prometheus_runs(root: Path) -> bool:
-    return all(_runs([f"{root}/usr/bin/{name}", "--version"]) for name in PROMETHEUS)
+    return all(_runs([f"{root}/{name}", "--version"]) for name in PROMETHEUS)
 
 
-def _packages(part: str, *command: str) -> Iterator[Path]:
-    """Yield the packages that this command of apt-get fetches."""
+def _packages(part: str, *commands: Sequence[str]) -> Iterator[Path]:
+    """Yield the packages that the first command of apt-get that works fetches."""
     print(
         f"{part}: fetching this distribution's packages with apt-get",
         file=sys.stderr,
@@ -268,8 +271,14 @@ def _packages(part: str, *command: str) -> Iterator[Path]:
         )
         # A repository that has nothing to do with it may fail; whether this one
         # did not matters in the second step.
-        updated = _try(*apt, "update")
-        _run(part, *apt, *command, before=updated.stdout)
+        said = _try(*apt, "update").stdout
+        for command in commands:
+            result = _try(*apt, *command)
+            if result.returncode == 0:
+                break
+            said += result.stdout
+        else:
+            raise ProvisionError(f"{part}: could not be fetched:\n{said.rstrip()}")
         yield from sorted(archives.glob("*.deb"))
 
 
@@ -346,12 +355,10 @@ def _try(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _run(part: str, *command: str, before: str = "") -> None:
+def _run(part: str, *command: str) -> None:
     result = _try(*command)
     if result.returncode:
-        raise ProvisionError(
-            f"{part}: could not be fetched:\n{before}{result.stdout.rstrip()}"
-        )
+        raise ProvisionError(f"{part}: could not be fetched:\n{result.stdout.rstrip()}")
 
 
 def _say(part: str, what: str, source: str) -> None:
