@@ -238,8 +238,6 @@ def _expose(
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _IDLE
-
     def log_message(self, format: str, *args: Any) -> None:
         _log.debug("%s: %s", self.client_address[0], format % args)
 
@@ -306,12 +304,12 @@ class Server(ThreadingWSGIServer):
             self._room.release()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
+        request.settimeout(_IDLE)
         if self._context is None:
             super().finish_request(request, client_address)
             return
         # Here and not where connections are accepted: a client that does not
         # shake hands holds up nobody else.
-        request.settimeout(_IDLE)
         with self._context.wrap_socket(request, server_side=True) as secured:
             super().finish_request(secured, client_address)
 

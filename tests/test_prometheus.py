@@ -725,7 +725,6 @@ def test_no_more_at_once_than_is_allowed() -> None:
 @pytest.mark.parametrize("secure", [False, True])
 def test_idle_clients_are_left(monkeypatch: pytest.MonkeyPatch, secure: bool) -> None:
     monkeypatch.setattr(_exporter, "_IDLE", 0.1)
-    monkeypatch.setattr(_exporter._Handler, "timeout", 0.1)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     application = _exporter.Application(lambda *_: Collector(), Targets(), 0.5)
