@@ -298,7 +298,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--concurrency",
         type=int,
-        default=64,
+        default=128,
         metavar="N",
         help="answer so many scrapes at once, the others wait (%(default)s)",
     )
