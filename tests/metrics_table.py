@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from pychrony import _metrics
+from pychrony.prometheus import _metrics
 
 FACTS = Path(__file__).with_name("chrony_exporter.txt")
 

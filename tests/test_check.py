@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import jsonschema
 import pytest
 from chronyd import Chronyd, chronyc_command
+from prometheus_client.parser import text_string_to_metric_families
 from provision import Parts
 
 import pychrony
@@ -388,15 +389,49 @@ def test_json() -> None:
             assert document["clocks"][0]["items"] == []
 
 
+def samples(output: str) -> dict[str, float]:
+    """The samples of an exposition, by name and labels."""
+    return {
+        sample.name + "".join(f" {value}" for value in sample.labels.values()): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(output)
+        for sample in family.samples
+    }
+
+
+def test_prometheus() -> None:
+    with fine_daemon(offset=0.0625) as daemon:
+        status, output = check("-f", "prometheus", daemon.address)
+        many, both = check("-f", "prometheus", daemon.address, "x y")
+        found = samples(output)
+        assert status == found[f"chrony_check_state {daemon.address}"] == WARNING
+        assert found[f"chrony_check_item_state {daemon.address} offset"] == WARNING
+        assert found[f"chrony_check_item_state {daemon.address} stratum"] == OK
+        # What the exporter has, too, though of a single clock only.
+        assert found["chrony_up"] == 1
+        assert found["chrony_tracking_system_time_seconds"] == 0.0625
+        daemon.stop()
+        dead, nothing = check("-f", "prometheus", daemon.address)
+    assert many == UNKNOWN
+    assert samples(both)["chrony_check_state x y"] == UNKNOWN
+    assert "chrony_up" not in samples(both)
+    assert dead == samples(nothing)[f"chrony_check_state {daemon.address}"] == CRITICAL
+    assert samples(nothing)["chrony_up"] == 0
+    status, output = check("-f", "prometheus", "x y")
+    assert status == UNKNOWN
+    assert samples(output) == {"chrony_check_state x y": UNKNOWN}
+
+
 def test_prometheus_without_its_library(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with fine_daemon() as daemon:
         assert main(["-f", "prometheus", daemon.address]) == UNKNOWN
-    assert capsys.readouterr().out == (
-        "CHRONY UNKNOWN - --format prometheus needs prometheus_client. To get it: "
-        "pip install pychrony[prometheus]\n"
+    assert capsys.readouterr().out.startswith(
+        "CHRONY UNKNOWN - --format prometheus needs prometheus_client. Install it "
+        "with: pip install 'pychrony[prometheus]'"
     )
 
 

@@ -33,12 +33,11 @@ from pychrony import (
     SmoothingFlag,
     SourceMode,
     SourceState,
-    _exporter,
     prometheus,
 )
 from pychrony._address import parse
-from pychrony._exporter import Targets
-from pychrony.prometheus import Collector
+from pychrony.prometheus import Collector, _collector, _exporter
+from pychrony.prometheus._exporter import Targets
 from pychrony.testing import (
     ALL_COMMANDS,
     ScriptedDaemon,
@@ -345,7 +344,7 @@ def test_no_report_is_begun_after_half_of_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # At each look at the clock, three seconds have passed.
-    monkeypatch.setattr(prometheus, "perf_counter", count(0, 3).__next__)
+    monkeypatch.setattr(_collector, "perf_counter", count(0, 3).__next__)
     with everything() as daemon:
         found = scrape(daemon.address, budget=10)
     assert [name for name, _ in daemon.requests] == ["TRACKING"]
@@ -421,7 +420,7 @@ def test_without_prometheus_client() -> None:
     assert result.returncode == 1
     assert result.stderr.startswith(MISSING)
     assert len(result.stderr.splitlines()) == 1
-    result = python("-c", hide + "import pychrony.prometheus")
+    result = python("-c", hide + "from pychrony.prometheus import Collector")
     assert f"ImportError: {MISSING}" in result.stderr
 
 

@@ -149,7 +149,7 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str, str | None]:
         sleep(min(1.0, max(0.0, end - monotonic())))
         verdicts = read()
     by_default = "text" if _read.is_terminal(sys.stdout) else "nagios"
-    text = FORMATS[arguments.format or by_default](verdicts, verbose=arguments.verbose)
+    text = FORMATS[arguments.format or by_default](verdicts, arguments)
     return worst(one.state for one in verdicts), text, arguments.output
 
 

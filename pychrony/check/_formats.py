@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -17,20 +19,23 @@ from ._range import plain
 SHOWN = 20
 
 
-def text(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+def text(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return a headline, and a line for each item or clock."""
     if len(verdicts) > 1:
-        lines = [_head(verdicts, _counts(verdicts)), *_table(verdicts, verbose)]
+        lines = [
+            _head(verdicts, _counts(verdicts)),
+            *_table(verdicts, verbose=options.verbose),
+        ]
     else:
         lines = [_head(verdicts, verdicts[0].headline)]
         if verdicts[0].findings:
             lines += ["", *map(_line, verdicts[0].worst_first)]
-            if verbose:
+            if options.verbose:
                 lines += ["", *_reports(verdicts[0])]
     return "\n".join(map(printable, lines))
 
 
-def nagios(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+def nagios(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return one line with performance data, for plugins of the Nagios family."""
     if len(verdicts) > 1:
         summary = _counts(verdicts)
@@ -41,12 +46,14 @@ def nagios(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
             f"{NAMES[state].lower()}={counts[state]};;;0;{len(verdicts)}"
             for state in reversed(WORST_FIRST)
         ]
-        more = _table(verdicts, verbose)
+        more = _table(verdicts, verbose=options.verbose)
     else:
         summary = verdicts[0].summary
         data = list(map(_performance, verdicts[0].findings))
         more = _reports(verdicts[0])
-    head, *rest = map(_unbarred, (_head(verdicts, summary), *(more if verbose else ())))
+    head, *rest = map(
+        _unbarred, (_head(verdicts, summary), *(more if options.verbose else ()))
+    )
     return "\n".join([f"{head} | {' '.join(data)}" if data else head, *rest])
 
 
@@ -70,7 +77,7 @@ def _unbarred(line: str) -> str:
     return printable(line).replace("|", "/")
 
 
-def as_json(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+def as_json(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return a JSON document; docs/check.schema.json describes it."""
     document = {
         "format": 1,
@@ -88,20 +95,31 @@ def as_json(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
             for verdict in verdicts
         ],
     }
-    return json.dumps(document, indent=2 if verbose else None, allow_nan=False)
+    return json.dumps(document, indent=2 if options.verbose else None, allow_nan=False)
 
 
-def prometheus(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+def prometheus(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return metrics for the textfile collector of node_exporter."""
     try:
         from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+        from pychrony.prometheus import Collector
     except ImportError as error:
         raise ValueError(
-            "--format prometheus needs prometheus_client. To get it: "
-            "pip install pychrony[prometheus]"
+            "--format prometheus needs prometheus_client. Install it with: "
+            "pip install 'pychrony[prometheus]'"
         ) from error
-
     registry = CollectorRegistry()
+    if len(verdicts) == 1:
+        # What is no address has a state all the same.
+        with suppress(ChronyError):
+            registry.register(
+                Collector(
+                    verdicts[0].address or None,
+                    timeout=options.timeout,
+                    retries=options.retries,
+                )
+            )
     check = Gauge(
         "chrony_check_state",
         "Verdict of pychrony.check (0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN).",
@@ -121,7 +139,7 @@ def prometheus(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
     return generate_latest(registry).decode().rstrip("\n")
 
 
-FORMATS: dict[str, Callable[..., str]] = {
+FORMATS: dict[str, Callable[[Sequence[Verdict], Namespace], str]] = {
     "text": text,
     "nagios": nagios,
     "json": as_json,
@@ -153,7 +171,7 @@ def _reason(verdict: Verdict) -> str:
     return verdict.summary.removeprefix(f"{verdict.address}: ")
 
 
-def _table(verdicts: Sequence[Verdict], verbose: bool) -> list[str]:
+def _table(verdicts: Sequence[Verdict], *, verbose: bool) -> list[str]:
     shown = verdicts if verbose else verdicts[:SHOWN]
     width = max(len(verdict.address) for verdict in shown)
     table = [

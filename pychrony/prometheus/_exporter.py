@@ -1,4 +1,4 @@
-"""The HTTP face of ``prometheus.py``: pages, allowed targets, and the server."""
+"""The HTTP face of the exporter: pages, allowed targets, and the server."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import ThreadingWSGIServer
 
 # The parser that the connection uses: what is allowed is what is asked.
-from ._address import Target, parse
-from .exceptions import ChronyAddressError
+from pychrony._address import Target, parse
+from pychrony.exceptions import ChronyAddressError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

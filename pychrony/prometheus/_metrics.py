@@ -1,4 +1,4 @@
-"""Which metrics are made of which report: the table behind ``prometheus.py``.
+"""Which metrics are made of which report: the table behind the collector.
 
 Names, types (a name in ``_total`` is a counter, all others are gauges), labels
 and label values are those of SuperQ/chrony_exporter wherever that has the
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter, methodcaller
 from typing import Any
 
-from .models import NTPFlag, SelectOption, SmoothingFlag, TrackingStatus
+from pychrony.models import NTPFlag, SelectOption, SmoothingFlag, TrackingStatus
 
 __all__ = ["OUTCOME", "REPORTS", "UP", "Metric", "Outcome", "Report"]
 
