@@ -169,6 +169,18 @@ def typecheck(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages into docs/_build/html and run their examples."""
+    install(session, *group("docs"))
+    for builder in ("html", "doctest"):
+        target = f"docs/_build/{builder}"
+        session.run(
+            *("sphinx-build", "-W", "--keep-going", "-n", "-b", builder, "docs", target),
+            env=parts(session),
+        )
+
+
+@nox.session
 def generate(session: nox.Session) -> None:
     """Write pychrony/_libchrony.py anew from pychrony/_cdef.py."""
     session.install("cffi", "setuptools")

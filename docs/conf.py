@@ -1,0 +1,96 @@
+"""Sphinx: ``nox -s docs`` builds these pages, without the network."""
+
+from __future__ import annotations
+
+import re
+import sys
+from enum import Enum
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+sys.path += [str(HERE), str(HERE.parent / "tests")]
+
+project = "pychrony"
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "options",
+]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["pychrony.css"]
+# Pages link to them as files, for those who read the pages without Sphinx.
+html_extra_path = ["check.schema.json", "bench.json"]
+html_show_copyright = False
+html_show_sphinx = False
+html_copy_source = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 72
+
+# What is referred to of the standard library, so that no network is needed.
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", str(HERE / "python.inv")),
+}
+
+doctest_global_setup = """
+import scene
+playing = scene.scene()
+playing.__enter__()
+"""
+doctest_global_cleanup = "playing.__exit__(None, None, None)"
+
+
+def shorten(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Leave out of a signature what is said elsewhere."""
+    if what == "class" and "Connection" not in name:
+        return None, None  # its attributes follow, and pychrony makes it
+    if what == "function" and name.startswith("pychrony.get_"):
+        # The types are those of ChronyConnection.
+        signature = re.sub(r": .*? = ", "=", signature or "")
+    return signature, returns
+
+
+def complete(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Put the type of an attribute, or the value of a member, beside its name."""
+    text = "\n".join(lines)
+    if isinstance(obj, type) and issubclass(obj, Enum):
+        text = re.sub(
+            r"^\.\. attribute:: (\w+)$",
+            lambda match: f"{match[0]}\n   :value: {obj[match[1]].value!r}",
+            text,
+            flags=re.M,
+        )
+    else:
+        text = re.sub(
+            r"^(\.\. attribute:: \w+\n)((?:(?!\.\. ).*\n)*?)\n( +:type: .*)$",
+            r"\1\3\n\2",
+            text,
+            flags=re.M,
+        )
+    lines[:] = text.split("\n")
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", shorten)
+    app.connect("autodoc-process-docstring", complete, priority=900)
