@@ -36,7 +36,8 @@ html_copy_source = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-maximum_signature_line_length = 72
+maximum_signature_line_length = 88
+add_module_names = False
 
 # What is referred to of the standard library, so that no network is needed.
 intersphinx_mapping = {
@@ -62,10 +63,10 @@ def shorten(
 ) -> tuple[str | None, str | None]:
     """Leave out of a signature what is said elsewhere."""
     if what == "class" and "Connection" not in name:
-        return None, None  # its attributes follow, and pychrony makes it
+        return "", ""  # its attributes follow, and pychrony makes it
     if what == "function" and name.startswith("pychrony.get_"):
         # The types are those of ChronyConnection.
-        signature = re.sub(r": .*? = ", "=", signature or "")
+        signature = re.sub(r": [^,=]+(= )?", r"\1", signature or "").replace("= ", "=")
     return signature, returns
 
 
@@ -88,7 +89,7 @@ def complete(
             text,
             flags=re.M,
         )
-    lines[:] = text.split("\n")
+    lines[:] = text.replace("pychrony.models.", "").split("\n")
 
 
 def setup(app: Sphinx) -> None:

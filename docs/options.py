@@ -41,10 +41,12 @@ def parser(module: str) -> argparse.ArgumentParser:
 def _options(found: argparse.ArgumentParser) -> Iterator[str]:
     """Return each argument as a definition in reStructuredText."""
     for action in found._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
         if isinstance(action, argparse._SubParsersAction):
-            for sub in action.choices.values():
-                yield from (f"``{sub.prog}``", f"   {sub.description}", "")
-                yield from _options(sub)
+            for name, sub in action.choices.items():
+                yield from (f"``{name}``", f"   {sub.description}", "")
+                yield from (f"   {line}" for line in _options(sub))
             continue
         value = ""
         if action.nargs != 0:
