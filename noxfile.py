@@ -175,7 +175,16 @@ def docs(session: nox.Session) -> None:
     for builder in ("html", "doctest"):
         target = f"docs/_build/{builder}"
         session.run(
-            *("sphinx-build", "-W", "--keep-going", "-n", "-b", builder, "docs", target),
+            *(
+                "sphinx-build",
+                "-W",
+                "--keep-going",
+                "-n",
+                "-b",
+                builder,
+                "docs",
+                target,
+            ),
             env=parts(session),
         )
 

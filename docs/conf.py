@@ -9,6 +9,8 @@ from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
@@ -52,28 +54,20 @@ playing.__enter__()
 doctest_global_cleanup = "playing.__exit__(None, None, None)"
 
 
-def shorten(
-    app: Sphinx,
-    what: str,
-    name: str,
-    obj: object,
-    options: object,
-    signature: str | None,
-    returns: str | None,
-) -> tuple[str | None, str | None]:
+def shorten(_: object, what: str, name: str, *rest: str) -> tuple[str, str]:
     """Leave out of a signature what is said elsewhere."""
-    if what == "class" and "Connection" not in name:
+    *_, signature, returns = rest
+    if what == "class" and "Connection" not in name and "Daemon" not in name:
         return "", ""  # its attributes follow, and pychrony makes it
     if what == "function" and name.startswith("pychrony.get_"):
         # The types are those of ChronyConnection.
-        signature = re.sub(r": [^,=]+(= )?", r"\1", signature or "").replace("= ", "=")
+        signature = re.sub(r": [^,=]+(= )?", r"\1", signature).replace("= ", "=")
     return signature, returns
 
 
-def complete(
-    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
-) -> None:
+def complete(_: object, _what: str, _name: str, obj: Any, *rest: list[str]) -> None:
     """Put the type of an attribute, or the value of a member, beside its name."""
+    lines = rest[-1]
     text = "\n".join(lines)
     if isinstance(obj, type) and issubclass(obj, Enum):
         text = re.sub(
