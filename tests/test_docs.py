@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +21,7 @@ from provision import Parts
 import pychrony
 from pychrony import _address, _library, check, testing
 from pychrony.check._items import ITEMS
-from pychrony.testing import ScriptedDaemon, make_source, make_tracking
+from pychrony.testing import ScriptedDaemon, make_source
 from pychrony.testing import __main__ as recorder
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -65,18 +64,10 @@ def commands(page: str) -> list[tuple[list[str], list[str]]]:
 def test_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    tracking = make_tracking(
-        offset=0.000012,
-        root_delay=0.001,
-        root_dispersion=0.000524,
-        reference_ip="192.0.2.1",
-        stratum=3,
-        ref_time=time.time() - 200,
-    )
     sources = [make_source(address=f"192.0.2.{number}") for number in (1, 2)]
     monkeypatch.chdir(tmp_path)
     with (
-        ScriptedDaemon(tracking=tracking, sources=sources) as daemon,
+        ScriptedDaemon(tracking=scene.clock(0.000012), sources=sources) as daemon,
         ScriptedDaemon() as refused,
     ):
         refused.stop()
