@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from enum import Enum
 from pathlib import Path
@@ -30,15 +31,13 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["pychrony.css"]
-# Pages link to them as files, for those who read the pages without Sphinx.
-html_extra_path = ["check.schema.json", "bench.json"]
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-maximum_signature_line_length = 88
+maximum_signature_line_length = 100
 add_module_names = False
 
 # What is referred to of the standard library, so that no network is needed.
@@ -86,6 +85,16 @@ def complete(_: object, _what: str, _name: str, obj: Any, *rest: list[str]) -> N
     lines[:] = text.replace("pychrony.models.", "").split("\n")
 
 
+def publish(app: Sphinx, error: Exception | None) -> None:
+    """Copy the files that pages link to, for those who read them without Sphinx, too."""
+    if error is None and app.builder.name == "html":
+        for file in [*HERE.glob("*.json"), *HERE.glob("prometheus/*")]:
+            target = Path(app.outdir, file.relative_to(HERE))
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(file, target)
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("build-finished", publish)
     app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-process-docstring", complete, priority=900)

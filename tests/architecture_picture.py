@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pychrony"
 PICTURE = ROOT / "docs/explanation/architecture.svg"
 
-_WIDTH, _ROW, _BOX, _HEIGHT = 820, 78, 124, 32
+_WIDTH, _ROW, _BOX, _HEIGHT = 820, 88, 164, 42
 
 _HEAD = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">
 <style>
-  text {{ font: 13px monospace; fill: #1f2328; text-anchor: middle }}
+  text {{ font: 19px monospace; fill: #1f2328; text-anchor: middle }}
   .paper {{ fill: #fff; stroke: none }}
   rect {{ fill: #e8f1fb; stroke: #2f6fb3 }}
   rect.private {{ fill: #f4f4f2; stroke: #8a8a84 }}
@@ -106,7 +106,7 @@ def _places() -> dict[str, tuple[int, int]]:
         row = sorted((one for one in rooms() if _row(one) == number), key=middle)
         for column, room in enumerate(row):
             # Not all in columns: lines would run behind boxes.
-            x = _WIDTH * (2 * column + 1) // (2 * len(row)) + 35 * (number % 4) - 52
+            x = _WIDTH * (2 * column + 1) // (2 * len(row)) + 30 * (number % 4) - 45
             places[room] = x, _ROW * number + _ROW // 2
     return places
 
@@ -131,7 +131,7 @@ def draw() -> str:
         name = "pychrony" if room == "__init__" else room
         lines.append(
             f'<rect{kind} x="{x - _BOX // 2}" y="{y - _HEIGHT // 2}" width="{_BOX}" '
-            f'height="{_HEIGHT}" rx="5"/><text x="{x}" y="{y + 5}">{name}</text>\n'
+            f'height="{_HEIGHT}" rx="5"/><text x="{x}" y="{y + 6}">{name}</text>\n'
         )
     return "".join([*lines, "</svg>\n"])
 
