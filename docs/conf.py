@@ -91,7 +91,7 @@ def complete(_: object, _what: str, _name: str, obj: Any, *rest: list[str]) -> N
 
 
 def publish(app: Sphinx, error: Exception | None) -> None:
-    """Copy the files that pages link to, for those who read them without Sphinx, too."""
+    """Copy the files that pages link to; they are files without Sphinx, too."""
     if error is None and app.builder.name == "html":
         for file in [*HERE.glob("*.json"), *HERE.glob("prometheus/*")]:
             target = Path(app.outdir, file.relative_to(HERE))

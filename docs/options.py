@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from importlib import import_module
 from unittest import mock
 
@@ -54,8 +55,9 @@ def _options(found: argparse.ArgumentParser) -> Iterator[str]:
             if action.choices is not None and not action.metavar:
                 value = "{" + ",".join(map(str, action.choices)) + "}"
         names = action.option_strings or [""]
-        text = (action.help or "").replace("%%", "%")
+        text = re.sub(r"([*`|_\\])", r"\\\1", action.help or "")
         text = text.replace("%(default)s", f"default {action.default}")
+        text = text.replace("%%", "%")
         terms = (f"``{f'{name} {value}'.strip()}``" for name in names)
         yield from (", ".join(terms), f"   {text[:1].upper()}{text[1:]}.", "")
 
