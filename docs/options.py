@@ -34,8 +34,9 @@ def parser(module: str) -> argparse.ArgumentParser:
     with mock.patch.object(argparse.ArgumentParser, "parse_args", give):
         try:
             command.main([])
-        except _Parser as found:
-            return found.args[0]
+        except _Parser as bearer:
+            found: argparse.ArgumentParser = bearer.args[0]
+            return found
     raise LookupError(f"{module} has no parser")
 
 
