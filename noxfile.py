@@ -172,19 +172,11 @@ def typecheck(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the pages into docs/_build/html and run their examples."""
     install(session, *group("docs"))
+    strictly = ("-W", "--keep-going", "-n")
     for builder in ("html", "doctest"):
         target = f"docs/_build/{builder}"
         session.run(
-            *(
-                "sphinx-build",
-                "-W",
-                "--keep-going",
-                "-n",
-                "-b",
-                builder,
-                "docs",
-                target,
-            ),
+            *("sphinx-build", *strictly, "-b", builder, "docs", target),
             env=parts(session),
         )
 
