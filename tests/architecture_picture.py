@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pychrony"
 PICTURE = ROOT / "docs/explanation/architecture.svg"
 
-_WIDTH, _ROW, _BOX, _HEIGHT = 820, 88, 164, 42
+_INNER, _WIDTH, _ROW, _BOX, _HEIGHT = 820, 910, 88, 164, 42
 
 _HEAD = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">
@@ -106,7 +106,7 @@ def _places() -> dict[str, tuple[int, int]]:
         row = sorted((one for one in rooms() if _row(one) == number), key=middle)
         for column, room in enumerate(row):
             # Not all in columns: lines would run behind boxes.
-            x = _WIDTH * (2 * column + 1) // (2 * len(row)) + 30 * (number % 4) - 45
+            x = _INNER * (2 * column + 1) // (2 * len(row)) + 30 * (number % 4)
             places[room] = x, _ROW * number + _ROW // 2
     return places
 
