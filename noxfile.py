@@ -174,6 +174,19 @@ def typecheck(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages into docs/_build/html and run their examples."""
+    install(session, *group("docs"), package=EVERYTHING)
+    strictly = ("-W", "--keep-going", "-n")
+    for builder in ("html", "doctest"):
+        target = f"docs/_build/{builder}"
+        session.run(
+            *("sphinx-build", *strictly, "-b", builder, "docs", target),
+            env=parts(session),
+        )
+
+
+@nox.session
 def generate(session: nox.Session) -> None:
     """Write pychrony/_libchrony.py anew from pychrony/_cdef.py."""
     session.install("cffi", "setuptools")

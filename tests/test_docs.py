@@ -2,52 +2,73 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
+import os
 import re
 import shlex
-import time
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import architecture_picture
 import pytest
+import scene
+from provision import Parts
 
 import pychrony
-from pychrony import _address, _reports, check, models
+from pychrony import _address, _library, _reports, check, models, testing
 from pychrony.check._items import ITEMS
-from pychrony.testing import (
-    ScriptedDaemon,
-    make_smoothing,
-    make_source,
-    make_tracking,
-)
+from pychrony.testing import ScriptedDaemon, make_smoothing, make_source
+from pychrony.testing import __main__ as recorder
 
 DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {
+    str(path.relative_to(DOCS)): path.read_text()
+    for path in sorted(DOCS.rglob("*.rst"))
+    if "_build" not in path.parts
+}
 CHECK = DOCS.joinpath("check.rst").read_text()
 
 
-def commands(page: str) -> list[tuple[list[str], list[str]]]:
-    """The arguments of each command on a page, and what it is shown to print."""
+def blocks(page: str) -> list[tuple[str, str, str]]:
+    """The code blocks of a page: the language, the caption, and what is in them."""
+    pattern = r"code-block:: (\w+)\n(?:   :caption: (.*)\n)?\n((?:   .*\n|\n)+)"
+    return [
+        (language, caption, re.sub("^   ", "", body, flags=re.M))
+        for language, caption, body in re.findall(pattern, page)
+    ]
+
+
+def examples(block: str) -> list[tuple[list[str], list[str]]]:
+    """The words of each command in a block, and what it is shown to print."""
     found: list[tuple[list[str], list[str]]] = []
-    for block in re.findall(r"code-block:: console\n\n((?:   .*\n)+)", page):
-        command, *shown = (line.removeprefix("   ") for line in block.splitlines())
-        found.append((shlex.split(command.removeprefix("$ ")), shown))
+    for example in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        command, *shown = example.rstrip("\n").split("\n")
+        found.append((shlex.split(command), shown))
     return found
+
+
+def commands(page: str) -> list[tuple[list[str], list[str]]]:
+    """The commands in all blocks of a page."""
+    return [
+        example
+        for language, _, body in blocks(page)
+        if language == "console"
+        for example in examples(body)
+    ]
 
 
 def test_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    tracking = make_tracking(
-        offset=0.000012,
-        root_delay=0.001,
-        root_dispersion=0.000524,
-        reference_ip="192.0.2.1",
-        stratum=3,
-        ref_time=time.time() - 200,
-    )
     sources = [make_source(address=f"192.0.2.{number}") for number in (1, 2)]
     monkeypatch.chdir(tmp_path)
     with (
-        ScriptedDaemon(tracking=tracking, sources=sources) as daemon,
+        ScriptedDaemon(tracking=scene.clock(0.000012), sources=sources) as daemon,
         ScriptedDaemon() as refused,
     ):
         refused.stop()
@@ -74,7 +95,7 @@ def test_check_in_other_programs() -> None:
     for line in lines:
         # As soon after the start of chronyd as it can follow a source.
         young = make_source(reachability=0o7)
-        tracking = make_tracking(ref_time=time.time())
+        tracking = scene.clock(0.0)
         with ScriptedDaemon(tracking=tracking, sources=[young]) as daemon:
             values = {"$ARG1$": "-1:1", "$ARG2$": "2", "$HOSTADDRESS$": daemon.address}
             options = [values.get(option, option) for option in line.split()]
@@ -109,3 +130,176 @@ def test_items_of_the_check() -> None:
         assert rest.split()[: len(limits)] == [
             "8" if callable(limit) else limit for limit in limits
         ]
+
+
+# The others have tests of their own.
+PLAYED = [
+    name for name in PAGES if "/" in name or name in ("index.rst", "tutorial.rst")
+]
+
+# What needs the network, root, or something else than Python.
+ELSEWHERE = {
+    *("apt", "diff", "dnf", "export", "journalctl", "ldconfig", "ln", "make"),
+    *("pip", "python3", "systemctl", "unzip"),
+}
+
+
+@pytest.mark.parametrize("page", [name for name in PLAYED if ">>>" in PAGES[name]])
+def test_python(page: str) -> None:
+    with scene.scene():
+        failed, attempted = doctest.testfile(
+            str(DOCS / page), module_relative=False, optionflags=doctest.ELLIPSIS
+        )
+    assert attempted and not failed
+
+
+@pytest.mark.parametrize("page", [name for name in PLAYED if "::" in PAGES[name]])
+def test_commands(
+    page: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Files are written and commands run in the order of the page."""
+    monkeypatch.chdir(tmp_path)
+    with scene.scene() as daemons:
+        local = daemons["localhost"]
+        shown_as = {
+            local.address: "127.0.0.1:323",
+            "/run/nobody/": "/run/chrony/",
+        }
+        status: int | None = 0
+        for language, caption, body in blocks(PAGES[page]):
+            if re.fullmatch(r"\w+\.(py|txt)", caption):
+                here = body.replace('"127.0.0.1"', repr(local.address))
+                Path(caption).write_text(here)
+            for words, shown in examples(body) if language == "console" else ():
+                status = play(words, local, status)
+                output, complaint = capfd.readouterr()
+                if ">" in words:
+                    Path(words[-1]).write_text(output)
+                    output = ""
+                output = re.sub(r"\b200\.\ds", "200.0s", output + complaint)
+                for real, name in shown_as.items():
+                    output = output.replace(real, name)
+                assert not shown or same(shown, output), output
+
+
+def play(words: list[str], local: ScriptedDaemon, status: int | None) -> int | None:
+    """Do what a command does; return its exit status, or None if it has none here."""
+    words, environment = bare(words)
+    program, *options = os.path.basename(words[0]), *words[1:]
+    if program == "check_chrony" and "-V" not in options:
+        return check.main(options)
+    if options[:2] == ["-m", "pychrony.testing"]:
+        return recorder.main(options[2 : options.index(">")])
+    if program == "check_chrony":
+        options = ["-m", "pychrony.check", *options]
+    if program == "pytest":
+        options = ["-m", "pytest", *options]
+    if program in ("check_chrony", "pytest", "python"):
+        command = [sys.executable, *options]
+        return subprocess.run(command, env=environment, check=False).returncode
+    if options == ["stop", "chronyd"]:
+        local.stop()
+    elif options == ["start", "chronyd"]:
+        local.start()
+    elif options == ["$?"]:
+        print(status)
+    else:
+        assert program in ELSEWHERE
+    return None
+
+
+def bare(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """A command without sudo and env, and its environment."""
+    environment = dict(os.environ)
+    while words[0] in ("sudo", "-u", "nagios", "env") or "=" in words[0]:
+        name, equals, value = words[0].partition("=")
+        if equals:
+            environment[name] = value
+        words = words[1:]
+    return words, environment
+
+
+def same(shown: list[str], output: str) -> bool:
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return doctest.OutputChecker().check_output("\n".join(shown), output, flags)
+
+
+def test_check_in_units() -> None:
+    pattern = r"(?:ExecStart|command\[\w+\])=/opt/pychrony/bin/check_chrony (.+)"
+    lines = re.findall(pattern, "\n".join(PAGES[name] for name in PLAYED))
+    assert lines
+    with scene.scene():
+        for line in lines:
+            assert check.main(shlex.split(line)) == check.OK
+
+
+def test_configurations_of_chronyd(parts: Parts, tmp_path: Path) -> None:
+    """The real chronyd reads them; what only a newer one knows, ours does."""
+    found = 0
+    for page in PAGES.values():
+        for _, caption, body in blocks(page):
+            if caption == "chrony.conf (4.7)":
+                directive, *names = body.split()
+                assert directive == "opencommands"
+                assert ScriptedDaemon(open_commands=names).open_commands == {*names}
+            elif caption == "chrony.conf":
+                found += 1
+                path = tmp_path / "conf"
+                path.write_text(body)
+                subprocess.run(
+                    [parts.chronyd, "-p", "-f", path],
+                    env={**os.environ, "LD_LIBRARY_PATH": parts.library_path},
+                    check=True,
+                )
+    assert found
+
+
+def test_how_to_get_libchrony() -> None:
+    page = PAGES["howto/library.rst"]
+    for advice in _library._GET_IT.values():  # pyright: ignore[reportPrivateUsage]
+        assert f"``{advice}``" in page
+    borrow = _library._BORROW_IT.replace("DIR", "/opt/libchrony")
+    for words, _ in commands(page)[:2]:
+        assert " ".join(words).removeprefix("export PYCHRONY_LIBCHRONY=") in borrow
+
+
+def test_commands_of_the_package_are_listed() -> None:
+    package = DOCS.parent / "pychrony"
+    modules = {path.parent.name for path in package.glob("*/__main__.py")}
+    for path in package.glob("[!_]*.py"):
+        if '__name__ == "__main__"' in path.read_text():
+            modules.add(path.stem)
+    listed = re.findall(r":: pychrony\.(\w+)", PAGES["reference/commands.rst"])
+    assert {*listed} == modules
+
+
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [("api", pychrony), ("testing", testing)],
+    ids=["api", "testing"],
+)
+def test_public_names_are_in_the_reference(page: str, module: ModuleType) -> None:
+    text = PAGES[f"reference/{page}.rst"]
+    listed = re.findall(
+        r"^(?:\.\. auto\w+::|\.\. data::| {9}) (?:\S+\.)?(\w+)$", text, re.M
+    )
+    assert {*listed} - {"plugin"} == {*module.__all__}
+
+
+def test_picture_of_the_architecture() -> None:
+    """After a change: python tests/architecture_picture.py."""
+    picture = architecture_picture.PICTURE.read_text()
+    assert architecture_picture.draw() == picture
+
+
+def test_examples_of_the_factories() -> None:
+    names = {**vars(pychrony.models), **vars(testing)}
+    for name in testing.__all__:
+        if name.startswith("make_"):
+            document = inspect.getdoc(names[name]) or ""
+            code = document.partition("Examples::\n\n")[2]
+            assert code
+            exec(textwrap.dedent(code), names)

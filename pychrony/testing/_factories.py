@@ -207,11 +207,12 @@ def make_tracking(**overrides: Any) -> TrackingStatus:
     Raises:
         TypeError: ``TrackingStatus`` has no such attribute.
 
-    Examples:
-        >>> make_tracking(offset=-0.0015, leap_status=LeapStatus.INSERT)
-        >>> make_tracking(  # not synchronised
-        ...     reference_id=0, reference_id_name="", reference_ip="",
-        ...     stratum=0, leap_status=LeapStatus.UNSYNC)
+    Examples::
+
+        make_tracking(offset=-0.0015, leap_status=LeapStatus.INSERT)
+        make_tracking(  # not synchronised
+            reference_id=0, reference_id_name="", reference_ip="",
+            stratum=0, leap_status=LeapStatus.UNSYNC)
     """
     return TrackingStatus(**{**TRACKING_DEFAULTS, **_consistent_time(overrides)})
 
@@ -226,9 +227,10 @@ def make_source(**overrides: Any) -> Source:
     Raises:
         TypeError: ``Source`` has no such attribute.
 
-    Examples:
-        >>> make_source(state=SourceState.FALSETICKER, reachability=0o17)
-        >>> make_source(address="PPS0", mode=SourceMode.REFCLOCK, stratum=0)
+    Examples::
+
+        make_source(state=SourceState.FALSETICKER, reachability=0o17)
+        make_source(address="PPS0", mode=SourceMode.REFCLOCK, stratum=0)
     """
     return Source(**{**SOURCE_DEFAULTS, **overrides})
 
@@ -243,9 +245,10 @@ def make_source_stats(**overrides: Any) -> SourceStats:
     Raises:
         TypeError: ``SourceStats`` has no such attribute.
 
-    Examples:
-        >>> make_source_stats(samples=2, std_dev=0.003)
-        >>> make_source_stats(address="", reference_id=0x47505300)  # "GPS"
+    Examples::
+
+        make_source_stats(samples=2, std_dev=0.003)
+        make_source_stats(address="", reference_id=0x47505300)  # "GPS"
     """
     return SourceStats(**{**SOURCESTATS_DEFAULTS, **overrides})
 
@@ -261,8 +264,9 @@ def make_rtc_data(**overrides: Any) -> RTCData:
     Raises:
         TypeError: ``RTCData`` has no such attribute.
 
-    Examples:
-        >>> make_rtc_data(samples=0)  # not calibrated
+    Examples::
+
+        make_rtc_data(samples=0)  # not calibrated
     """
     return RTCData(**{**RTCDATA_DEFAULTS, **_consistent_time(overrides)})
 
@@ -277,9 +281,10 @@ def make_select_data(**overrides: Any) -> SelectData:
     Raises:
         TypeError: ``SelectData`` has no such attribute.
 
-    Examples:
-        >>> make_select_data(state=SelectState.FALSETICKER, score=0.0)
-        >>> make_select_data(effective_options=SelectOption.NOSELECT)
+    Examples::
+
+        make_select_data(state=SelectState.FALSETICKER, score=0.0)
+        make_select_data(effective_options=SelectOption.NOSELECT)
     """
     return SelectData(**{**SELECTDATA_DEFAULTS, **overrides})
 
@@ -293,8 +298,9 @@ def make_activity(**overrides: Any) -> Activity:
     Raises:
         TypeError: ``Activity`` has no such attribute.
 
-    Examples:
-        >>> make_activity(online=0, offline=4)
+    Examples::
+
+        make_activity(online=0, offline=4)
     """
     return Activity(**{**ACTIVITY_DEFAULTS, **overrides})
 
@@ -309,9 +315,10 @@ def make_auth_data(**overrides: Any) -> AuthData:
     Raises:
         TypeError: ``AuthData`` has no such attribute.
 
-    Examples:
-        >>> make_auth_data(ke_attempts=5, cookies=0, nak=True)
-        >>> make_auth_data(mode=AuthMode.SYMMETRIC_KEY, key_type=KeyType.AES128)
+    Examples::
+
+        make_auth_data(ke_attempts=5, cookies=0, nak=True)
+        make_auth_data(mode=AuthMode.SYMMETRIC_KEY, key_type=KeyType.AES128)
     """
     return AuthData(**{**AUTHDATA_DEFAULTS, **overrides})
 
@@ -329,8 +336,9 @@ def make_ntp_data(**overrides: Any) -> NTPData:
     Raises:
         TypeError: ``NTPData`` has no such attribute.
 
-    Examples:
-        >>> make_ntp_data(flags=NTPFlag.TEST1, total_good_rx=0)
+    Examples::
+
+        make_ntp_data(flags=NTPFlag.TEST1, total_good_rx=0)
     """
     return NTPData(**{**NTPDATA_DEFAULTS, **_consistent_time(overrides)})
 
@@ -346,8 +354,9 @@ def make_server_stats(**overrides: Any) -> ServerStats:
     Raises:
         TypeError: ``ServerStats`` has no such attribute.
 
-    Examples:
-        >>> make_server_stats(ntp_dropped=50000)
+    Examples::
+
+        make_server_stats(ntp_dropped=50000)
     """
     return ServerStats(**{**SERVERSTATS_DEFAULTS, **overrides})
 
@@ -362,7 +371,8 @@ def make_smoothing(**overrides: Any) -> Smoothing:
     Raises:
         TypeError: ``Smoothing`` has no such attribute.
 
-    Examples:
-        >>> make_smoothing(flags=SmoothingFlag.ACTIVE | SmoothingFlag.LEAPONLY)
+    Examples::
+
+        make_smoothing(flags=SmoothingFlag.ACTIVE | SmoothingFlag.LEAPONLY)
     """
     return Smoothing(**{**SMOOTHING_DEFAULTS, **overrides})

@@ -1,0 +1,140 @@
+"""Draws docs/explanation/architecture.svg from the imports in pychrony/."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pychrony"
+PICTURE = ROOT / "docs/explanation/architecture.svg"
+
+_INNER, _WIDTH, _ROW, _BOX, _HEIGHT = 820, 910, 88, 164, 42
+
+_HEAD = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">
+<style>
+  text {{ font: 19px monospace; fill: #1f2328; text-anchor: middle }}
+  .paper {{ fill: #fff; stroke: none }}
+  rect {{ fill: #e8f1fb; stroke: #2f6fb3 }}
+  rect.private {{ fill: #f4f4f2; stroke: #8a8a84 }}
+  path {{ fill: none; stroke: #8a8a84 }}
+  path.late {{ stroke-dasharray: 4 4 }}
+  @media (prefers-color-scheme: dark) {{
+    text {{ fill: #e6e6e6 }}
+    .paper {{ fill: #131416 }}
+    rect {{ fill: #17293d; stroke: #5b9be0 }}
+    rect.private {{ fill: #232326; stroke: #85858a }}
+  }}
+</style>
+<rect class="paper" width="{width}" height="{height}"/>
+"""
+
+
+@cache
+def rooms() -> dict[str, list[Path]]:
+    """The modules of the package and their files; a package in it is one room."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        found.setdefault(name, []).append(file)
+    del found["_cdef"]  # makes _libchrony, and is imported by nobody
+    return found
+
+
+@cache
+def imports(room: str) -> dict[str, bool]:
+    """The rooms that one imports, and whether at its start."""
+    found: dict[str, bool] = {}
+    for file in rooms()[room]:
+        package = ["pychrony", *file.relative_to(PACKAGE).parts[:-1]]
+        # pychrony itself names there what it imports by importlib.
+        late_types = room == "__init__"
+        for node, early in _statements(ast.parse(file.read_text()), late_types):
+            for name in node.names:
+                path = name.name.split(".")
+                if isinstance(node, ast.ImportFrom):
+                    above = package[: len(package) + 1 - node.level]
+                    base = above if node.level else []
+                    path = [*base, *(node.module or "").split("."), name.name]
+                path = [part for part in path if part]
+                if path[0] == "pychrony":
+                    other = path[1] if path[1:] and path[1] in rooms() else "__init__"
+                    found[other] = found.get(other, False) or early
+    found.pop(room, None)
+    return found
+
+
+def _statements(
+    node: ast.AST, late_types: bool, early: bool = True
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child, early
+            continue
+        here = early and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            if not late_types:
+                continue
+            here = False
+        yield from _statements(child, late_types, here)
+
+
+@cache
+def below(room: str) -> frozenset[str]:
+    """All rooms that one imports, also by others."""
+    direct = imports(room)
+    return frozenset(direct).union(*map(below, direct))
+
+
+@cache
+def _row(room: str) -> int:
+    return 1 + max((_row(one) for one in rooms() if room in imports(one)), default=-1)
+
+
+def _places() -> dict[str, tuple[int, int]]:
+    """Where each room stands: below all that import it, near to them."""
+    places: dict[str, tuple[int, int]] = {}
+
+    def middle(room: str) -> float:
+        above = [x for one, (x, _) in places.items() if room in imports(one)]
+        return sum(above) / len(above) if above else 0
+
+    for number in range(1 + max(map(_row, rooms()))):
+        row = sorted((one for one in rooms() if _row(one) == number), key=middle)
+        for column, room in enumerate(row):
+            # Not all in columns: lines would run behind boxes.
+            x = _INNER * (2 * column + 1) // (2 * len(row)) + 30 * (number % 4)
+            places[room] = x, _ROW * number + _ROW // 2
+    return places
+
+
+def draw() -> str:
+    places = _places()
+    height = _ROW // 2 + max(y for _, y in places.values())
+    lines = [_HEAD.format(width=_WIDTH, height=height)]
+    for room, (x, y) in places.items():
+        for other, early in imports(room).items():
+            if any(other in below(between) for between in imports(room)):
+                continue
+            to_x, to_y = places[other][0], places[other][1] - _HEIGHT // 2
+            kind = "" if early else ' class="late"'
+            bend = _ROW // 2
+            lines.append(
+                f'<path{kind} d="M{x} {y + _HEIGHT // 2} '
+                f'C{x} {y + bend} {to_x} {to_y - bend} {to_x} {to_y}"/>\n'
+            )
+    for room, (x, y) in places.items():
+        kind = ' class="private"' if room.startswith("_") and room != "__init__" else ""
+        name = "pychrony" if room == "__init__" else room
+        lines.append(
+            f'<rect{kind} x="{x - _BOX // 2}" y="{y - _HEIGHT // 2}" width="{_BOX}" '
+            f'height="{_HEIGHT}" rx="5"/><text x="{x}" y="{y + 6}">{name}</text>\n'
+        )
+    return "".join([*lines, "</svg>\n"])
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(draw())
