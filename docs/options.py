@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+from contextlib import suppress
 from importlib import import_module
-from unittest import mock
 
 from sphinx.util.docutils import SphinxDirective
 
@@ -18,32 +18,21 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 
-class _Parser(BaseException):  # the commands survive any Exception
-    """Brings the parser out of the command."""
-
-
 def parser(module: str) -> argparse.ArgumentParser:
     """Return what parses the arguments of ``python -m MODULE``."""
-
-    def give(found: argparse.ArgumentParser, *_: object) -> None:
-        raise _Parser(found)
-
-    command: Any = import_module(module)
-    if not hasattr(command, "main"):
-        command = import_module(f"{module}.__main__")
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", give):
-        try:
-            command.main([])
-        except _Parser as bearer:
-            found: argparse.ArgumentParser = bearer.args[0]
-            return found
+    for room in ("", "._command", ".__main__"):
+        with suppress(ImportError):
+            command: Any = import_module(module + room)
+            if hasattr(command, "_parser"):
+                found: argparse.ArgumentParser = command._parser()
+                return found
     raise LookupError(f"{module} has no parser")
 
 
 def _options(found: argparse.ArgumentParser) -> Iterator[str]:
     """Return each argument as a definition in reStructuredText."""
     for action in found._actions:
-        if isinstance(action, argparse._HelpAction):
+        if action.dest == "help":
             continue
         if isinstance(action, argparse._SubParsersAction):
             for name, sub in action.choices.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -13,6 +14,9 @@ import pytest
 PARTS = provision.parts()
 # Before pychrony is imported, which opens libchrony.
 os.environ.update(provision.environment(PARTS))
+
+# What a shell runs in the background ignores it, and so would the commands here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,12 @@ import os
 import re
 import sys
 from contextlib import suppress
-from math import isfinite
 from tempfile import mkstemp
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pychrony
+from pychrony._command import ADDRESS, add_patience, counting, positive, silence
 
 from . import _read
 from ._formats import FORMATS, SHOWN, failed
@@ -91,8 +91,9 @@ class _Version(argparse.Action):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the check and return its exit status; never raises an error."""
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        state, text, file = _run(_arguments(sys.argv[1:] if argv is None else argv))
+        state, text, file = _run(_parser().parse_args(_joined(argv)))
         if file is not None:
             _save(file, text)
             return state
@@ -160,8 +161,7 @@ def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError as error:
-        # Keep the interpreter from failing on the same output again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        silence()
         # As in "| head -n 1": the reader has what it wants.
         if not isinstance(error, BrokenPipeError):
             raise
@@ -200,7 +200,7 @@ def _replace(path: str, content: bytes) -> None:
         raise
 
 
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="check_chrony",
         description=_DESCRIPTION,
@@ -213,8 +213,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "addresses",
         metavar="ADDRESS",
         nargs="*",
-        help="path of the Unix socket of chronyd, or IP address or host name of its "
-        "command port, with or without :port; default: the chronyd of this machine",
+        help=ADDRESS,
     )
     parser.add_argument(
         "--hosts",
@@ -249,29 +248,14 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--wait",
-        type=_positive,
+        type=positive,
         default=0.0,
         metavar="SECONDS",
         help="check each second until the clock is synchronised and nothing is "
         "CRITICAL, so long and one check more at most: for boot scripts, like chronyc "
         "waitsync",
     )
-    parser.add_argument(
-        "-t",
-        "--timeout",
-        type=_positive,
-        default=1.0,
-        metavar="SECONDS",
-        help="wait so long for an answer, doubled at each resend (%(default)s)",
-    )
-    parser.add_argument(
-        "-r",
-        "--retries",
-        type=_natural,
-        default=2,
-        metavar="N",
-        help="send a request again so often (%(default)s)",
-    )
+    add_patience(parser, retries=2)
     parser.add_argument(
         "--timeout-state",
         choices=("critical", "unknown"),
@@ -280,7 +264,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--concurrency",
-        type=_natural,
+        type=counting,
         default=256,
         metavar="N",
         help="ask so many at once (%(default)s)",
@@ -307,10 +291,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="print the version of pychrony and which libchrony it uses",
     )
     parser.add_argument("-h", "--help", action=_Help, nargs=0, help="print this")
-    arguments = parser.parse_args(_joined(argv))
-    if arguments.concurrency < 1:
-        parser.error("--concurrency 0 is less than 1")
-    return arguments
+    return parser
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
@@ -323,22 +304,6 @@ def _joined(argv: Sequence[str]) -> list[str]:
         else:
             words.append(word)
     return words
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not (isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
-def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a natural number")
-    return int(text)
 
 
 def _lines(name: str) -> list[str]:

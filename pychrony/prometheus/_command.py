@@ -8,10 +8,10 @@ import re
 import signal
 import ssl
 import sys
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import pychrony
+from pychrony._command import add_patience, counting, positive
 
 from . import _exporter, _metrics
 from ._collector import Collector
@@ -53,6 +53,19 @@ def run(argv: Sequence[str] | None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.targets = _exporter.Targets(arguments.allow)
+        arguments.collector = _maker(arguments)
+        arguments.collector(None, None)
+        arguments.context = _tls(arguments)
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pychrony.prometheus",
         description="Export the state of chronyd to Prometheus, until it is "
@@ -90,32 +103,17 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="let /probe ask this IP address, network (192.0.2.0/24) or host name, "
         "may be repeated; PORT is 323, or * for any; default: none",
     )
-    parser.add_argument(
-        "--timeout",
-        "--chrony.timeout",
-        type=_seconds,
-        default=1.0,
-        metavar="SECONDS",
-        help="wait so long for an answer, doubled at each resend; less where "
-        "Prometheus has less time (%(default)s)",
-    )
-    parser.add_argument(
-        "--retries",
-        type=int,
-        default=2,
-        metavar="N",
-        help="send a request again so often (%(default)s)",
-    )
+    add_patience(parser, "--chrony.timeout", retries=2)
     parser.add_argument(
         "--timeout-offset",
-        type=_seconds,
+        type=positive,
         default=0.5,
         metavar="SECONDS",
         help="end a scrape so long before Prometheus gives it up (%(default)s)",
     )
     parser.add_argument(
         "--concurrency",
-        type=int,
+        type=counting,
         default=128,
         metavar="N",
         help="answer so many scrapes at once, the others wait (%(default)s)",
@@ -135,17 +133,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         const=logging.INFO,
         help="say on the standard error output why a report could not be read",
     )
-    arguments = parser.parse_args(argv)
-    if arguments.concurrency < 1:
-        parser.error(f"--concurrency {arguments.concurrency} is less than 1")
-    try:
-        arguments.targets = _exporter.Targets(arguments.allow)
-        arguments.collector = _maker(arguments)
-        arguments.collector(None, None)
-        arguments.context = _tls(arguments)
-    except ValueError as error:
-        parser.error(str(error))
-    return arguments
+    return parser
 
 
 def _maker(arguments: argparse.Namespace) -> _exporter.MakeCollector:
@@ -192,13 +180,3 @@ def _host_and_port(text: str) -> tuple[str, int]:
             f"{text!r} is not [HOST]:PORT, as in 127.0.0.1:9123, [::1]:9123 or :9123"
         )
     return match[1].strip("[]"), int(match[2])
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text.removesuffix("s"))
-    except ValueError:
-        value = 0
-    if not (isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value

@@ -15,26 +15,7 @@ from ._wire import REPORTS, UNAUTHORIZED, status_of
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pychrony.testing",
-        description="Record what a chronyd answers, for tests and bug reports.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="record")
-    recorder = commands.add_parser(
-        "record",
-        help="write a recording to standard output",
-        description="Ask a chronyd for everything that it tells, and write the "
-        "answers to standard output as JSON, for pychrony.testing.RecordedDaemon. "
-        "They hold the addresses and reference IDs of its sources and its own "
-        "address, but no key and no address of a client.",
-    )
-    recorder.add_argument(
-        "address",
-        nargs="?",
-        help="Unix socket, IP address or host name of the chronyd; by default the "
-        "one of this machine",
-    )
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     try:
         recording = record(arguments.address)
         # Not sys.stdout itself, which would fail a second time at exit.
@@ -60,6 +41,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pychrony.testing",
+        description="Record what a chronyd answers, for tests and bug reports.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="record")
+    recorder = commands.add_parser(
+        "record",
+        help="write a recording to standard output",
+        description="Ask a chronyd for everything that it tells, and write the "
+        "answers to standard output as JSON, for pychrony.testing.RecordedDaemon. "
+        "They hold the addresses and reference IDs of its sources and its own "
+        "address, but no key and no address of a client.",
+    )
+    recorder.add_argument(
+        "address",
+        nargs="?",
+        help="Unix socket, IP address or host name of the chronyd; by default the "
+        "one of this machine",
+    )
+    return parser
 
 
 if __name__ == "__main__":

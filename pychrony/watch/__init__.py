@@ -15,11 +15,11 @@ import sys
 import time
 from contextlib import aclosing
 from importlib.util import find_spec
-from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pychrony
 from pychrony import _text
+from pychrony._command import ADDRESS, add_patience, counting, positive, silence
 
 from ._follow import Reading, follow
 
@@ -102,36 +102,20 @@ def _parser() -> _Parser:
         "address",
         metavar="ADDRESS",
         nargs="?",
-        help="path of the Unix socket of chronyd, or IP address or host name of its "
-        "command port, with or without :port; default: the chronyd of this machine",
+        help=ADDRESS,
     )
     parser.add_argument(
         "-i",
         "--interval",
-        type=_positive,
+        type=positive,
         default=1.0,
         metavar="SECONDS",
         help="wait so long between two readings (%(default)s)",
     )
     parser.add_argument(
-        "-n", "--count", type=_natural, metavar="N", help="end after so many readings"
+        "-n", "--count", type=counting, metavar="N", help="end after so many readings"
     )
-    parser.add_argument(
-        "-t",
-        "--timeout",
-        type=_positive,
-        default=1.0,
-        metavar="SECONDS",
-        help="wait so long for an answer, doubled at each resend (%(default)s)",
-    )
-    parser.add_argument(
-        "-r",
-        "--retries",
-        type=int,
-        default=1,
-        metavar="N",
-        help="send a request again so often (%(default)s)",
-    )
+    add_patience(parser, retries=1)
     parser.add_argument(
         "--plain",
         action="store_true",
@@ -139,22 +123,6 @@ def _parser() -> _Parser:
         "with UTF-8)",
     )
     return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not (isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
-def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
 
 
 def _print(readings: AsyncGenerator[Reading | pychrony.ChronyError, None]) -> int:
@@ -165,17 +133,12 @@ def _print(readings: AsyncGenerator[Reading | pychrony.ChronyError, None]) -> in
     try:
         return asyncio.run(_lines(readings))
     except BrokenPipeError:  # as in "| head -n 1": the reader has what it wants
-        _silence()
+        silence()
         return FINE
     except OSError as error:
-        _silence()
+        silence()
         print(f"cannot write: {error}", file=sys.stderr)
         return FAILED
-
-
-def _silence() -> None:
-    """Keep the interpreter from failing on the same output again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _lines(readings: AsyncGenerator[Reading | pychrony.ChronyError, None]) -> int:
