@@ -887,7 +887,7 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
         (["127.0.0.1:x"], "'x' is not a port"),
         (["--hosts", "/nowhere"], "cannot read '/nowhere': "),
         (["--hosts", "/dev/null"], "there is no address to check"),
-        (["--concurrency", "0", "127.0.0.1", "::1"], "concurrency 0 is less than 1"),
+        (["--concurrency", "0", "::1"], "argument --concurrency: 0 is less than 1"),
     ],
 )
 def test_usage_errors_are_unknown(arguments: list[str], message: str) -> None:

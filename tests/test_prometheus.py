@@ -619,7 +619,7 @@ def test_no_library() -> None:
         (["--timeout", "soon"], "'soon' is not a positive number"),
         (["--timeout", "0"], "'0' is not a positive number"),
         (["--retries", "-1"], "retries"),
-        (["--concurrency", "0"], "--concurrency 0 is less than 1"),
+        (["--concurrency", "0"], "argument --concurrency: 0 is less than 1"),
         (["--report", "sauces"], "invalid choice: 'sauces'"),
         (["--keyfile", "key.pem"], "--keyfile and --client-cafile need --certfile"),
         (["--certfile", "/nowhere"], "the certificate /nowhere or its key"),

@@ -717,10 +717,10 @@ def test_output_that_is_no_file() -> None:
         (["127.0.0.1:x"], "'127.0.0.1:x'"),
         (["-i", "0"], "'0' is not a positive number"),
         (["-i", "soon"], "'soon' is not a positive number"),
-        (["-n", "0"], "'0' is not a positive whole number"),
+        (["-n", "0"], "argument -n/--count: 0 is less than 1"),
         (["-n", "-1"], "-n"),
         (["-t", "1e9"], "timeout 1000000000.0 s"),
-        (["-r", "-1"], "-1 retries"),
+        (["-r", "-1"], "'-1' is not a natural number"),
         (["a", "b"], "unrecognized arguments: b"),
     ],
 )
