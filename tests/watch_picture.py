@@ -1,26 +1,31 @@
-"""Picture the live view for the docs: docs/watch.svg and docs/watch-light.svg.
+"""Picture the live view in tmux for docs/watch.svg and docs/watch-light.svg.
 
 The clock is the client of a little NTP network of real daemons on loopback.
 """
 
 from __future__ import annotations
 
-import asyncio
+import io
 import os
 import re
+import subprocess
+import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import provision
-from chronyd import Chronyd
 from demo import start
+from rich.console import Console
+from rich.text import Text
 
 DOCS = Path(__file__).parents[1] / "docs"
-SIZE = (110, 30)
-INTERVAL = 0.2
+WIDTH, HEIGHT = 110, 30
 
 # Its directory has another name each time, which is not for the picture.
 NAME = Path("/tmp/demo")
+
+COMMAND = [sys.executable, "-m", "pychrony.watch", "-i0.2", f"{NAME}/chronyd.sock"]
 
 # One that disagrees with the others, one that is not there.
 UNUSABLE = (
@@ -36,30 +41,35 @@ def main() -> None:
         client = start(parts, network, UNUSABLE)
         NAME.symlink_to(client.directory)
         network.callback(NAME.unlink)
-        asyncio.run(picture(client))
-
-
-async def picture(client: Chronyd) -> None:
-    # libchrony is looked for when these are imported: not before it was provided.
-    from pychrony import AsyncChronyConnection
-    from pychrony.watch._follow import follow
-    from pychrony.watch._screen import LiveView
-
-    connection = AsyncChronyConnection(f"{NAME}/chronyd.sock")
-    screen = LiveView(connection, follow(connection, INTERVAL))
-    async with screen.run_test(size=SIZE) as pilot:
-        await asyncio.sleep(14)
+        tmux("new-session", "-d", "-x", str(WIDTH), "-y", str(HEIGHT), *COMMAND)
+        network.callback(tmux, "kill-server")
+        time.sleep(14)
         client.kill()
-        await asyncio.sleep(2)
-        await asyncio.to_thread(client.restart)
-        await asyncio.sleep(14)
-        for name, key in (("watch.svg", "t"), ("watch-light.svg", "t")):
-            save(name, screen.export_screenshot())
-            await pilot.press(key)
-            await pilot.pause(2 * INTERVAL)
+        time.sleep(2)
+        client.restart()
+        time.sleep(14)
+        save("watch.svg")
+        tmux("send-keys", "t")
+        time.sleep(1)
+        save("watch-light.svg")
+        tmux("send-keys", "q")
 
 
-def save(name: str, picture: str) -> None:
+def tmux(*command: str) -> str:
+    """Run a command of a tmux server of its own, without anybody's settings."""
+    return subprocess.check_output(
+        ["tmux", "-f", "/dev/null", "-L", "pychrony", *command],
+        env={**os.environ, "COLORTERM": "truecolor", "LC_ALL": "C.UTF-8"},
+        text=True,
+    )
+
+
+def save(name: str) -> None:
+    """Save what the terminal shows."""
+    shown = tmux("capture-pane", "-e", "-p", "-N")
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
+    console.print(Text.from_ansi(shown), end="")
+    picture = console.export_svg(title="python -m pychrony.watch")
     # It names fonts of a foreign host, which pages do not load for a picture.
     own = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.S)
     lines = (line.rstrip() for line in own.splitlines())
