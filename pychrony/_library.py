@@ -6,7 +6,10 @@ read a clock can import pychrony anywhere.
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+from operator import methodcaller
 from threading import RLock
 
 from ._libchrony import ffi
@@ -14,7 +17,7 @@ from .exceptions import ChronyLibraryError
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -38,6 +41,20 @@ os.register_at_fork(
 _acquire = iter(lock.acquire, False)
 _release = iter(lock.release, False)
 
+# Before Python 3.12 any allocation may collect garbage, and so run a finalizer:
+# that of the arguments of a call, too. Until it is paused, nothing here allocates.
+_noted: list[Callable[[], None]] = []
+_note = map(
+    _noted.append,
+    map({True: gc.enable, False: gc.disable}.__getitem__, iter(gc.isenabled, None)),
+)
+_pause = iter(gc.disable, False)
+_restore = map(methodcaller("__call__"), iter(_noted.pop, None))
+
+_COLLECTS_AT_ONCE = sys.version_info < (3, 12)
+_BEFORE = (_acquire, _note, _pause) if _COLLECTS_AT_ONCE else (_acquire,)
+_AFTER = (_restore, _release) if _COLLECTS_AT_ONCE else (_release,)
+
 
 def in_lock(values: Iterator[T]) -> T:
     """Return the next value, made under the lock; there must be one.
@@ -46,7 +63,8 @@ def in_lock(values: Iterator[T]) -> T:
     the lock could run a signal handler, or a finalizer, that waits for a thread
     that waits for the lock, or that reads a clock and changes the buffer.
     """
-    return next(zip(_acquire, values, _release))[1]
+    value: T = next(zip(*_BEFORE, values, *_AFTER))[len(_BEFORE)]
+    return value
 
 
 # ABI mode has no compiler to hold the declared chrony_err against the real
