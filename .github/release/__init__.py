@@ -5,7 +5,7 @@ from __future__ import annotations
 PROJECT = "pychrony"
 
 
-class Refusal(Exception):
+class ReleaseError(Exception):
     """The release cannot go on; the text is one line that says what to do."""
 
 

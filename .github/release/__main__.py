@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import Refusal
+from . import ReleaseError
 
 HERE = Path()
 DIST = Path("dist")
+# As .publishing; each session installs only what its command needs.
+INDEXES = ("testpypi", "pypi")
+Command = Callable[[argparse.Namespace], None]
 
 
 def build(arguments: argparse.Namespace) -> None:
@@ -65,22 +68,23 @@ def main() -> str | None:
     parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
-    def command(function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-        added = commands.add_parser(function.__name__)
-        added.set_defaults(function=function)
-        return added
+    def add(name: str, function: Command) -> argparse.ArgumentParser:
+        command = commands.add_parser(name)
+        command.set_defaults(function=function)
+        return command
 
-    for function in (check, preflight):
-        command(function)
-    for function in (build, rehearse):
-        command(function).add_argument("pythons", nargs=2)
-    for function in (publish, promote, verify):
-        command(function).add_argument("index", choices=("testpypi", "pypi"))
-    command(prepare).add_argument("version")
+    add("build", build).add_argument("pythons", nargs=2)
+    add("check", check)
+    add("preflight", preflight)
+    add("prepare", prepare).add_argument("version")
+    add("publish", publish).add_argument("index", choices=INDEXES)
+    add("promote", promote).add_argument("index", choices=INDEXES)
+    add("verify", verify).add_argument("index", choices=INDEXES)
+    add("rehearse", rehearse).add_argument("pythons", nargs=2)
     arguments = parser.parse_args()
     try:
         arguments.function(arguments)
-    except Refusal as refusal:
+    except ReleaseError as refusal:
         return f"refused: {refusal}"
     return None
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import Refusal, files, say
+from . import ReleaseError, files, say
 from .repository import git
 
 LOCK = Path(__file__).with_name("build.txt")
@@ -34,7 +34,7 @@ def build_twice(repository: Path, target: Path, pythons: Sequence[str]) -> None:
             first, second = pool.map(make, places, pythons)
         if first != second:
             differing = {name for name, _ in first.items() ^ second.items()}
-            raise Refusal(
+            raise ReleaseError(
                 f"two builds of {min(differing)} differ, of {pythons[0]} and "
                 f"{pythons[1]}: find what depends on the place, time or interpreter"
             )
@@ -59,7 +59,7 @@ def environment(directory: Path, python: str) -> Path:
 def build(repository: Path, target: Path, python: Path) -> None:
     """Build the sdist from a clean clone, and the wheel from the sdist alone."""
     if git(repository, "rev-parse", "--is-shallow-repository") == "true":
-        raise Refusal(
+        raise ReleaseError(
             "this clone is shallow, so its version would be wrong: "
             "get the rest with git fetch --unshallow --tags"
         )
@@ -106,7 +106,7 @@ def _run(*command: str, epoch: int = 0) -> None:
     )
     if result.returncode:
         say(result.stdout)
-        raise Refusal(f"{Path(command[0]).name} failed: see its output above")
+        raise ReleaseError(f"{Path(command[0]).name} failed: see its output above")
 
 
 def normalise(source: Path, target: Path, epoch: int) -> None:

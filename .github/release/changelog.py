@@ -7,7 +7,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from . import Refusal
+from . import ReleaseError
 
 NAME = "CHANGELOG.rst"
 UNRELEASED = "Unreleased\n----------\n"
@@ -17,7 +17,7 @@ def demand(repository: Path, version: Version) -> None:
     text = (repository / NAME).read_text()
     heading = rf"^{re.escape(str(version))} \(\d{{4}}-\d\d-\d\d\)\n-+\n"
     if not re.search(heading, text, re.MULTILINE):
-        raise Refusal(
+        raise ReleaseError(
             f"{NAME} has no heading for {version}: prepare a release with "
             f"nox -s release -- {version}"
         )
@@ -28,7 +28,7 @@ def release(text: str, version: Version, date: str) -> str:
     before, found, after = text.partition(UNRELEASED)
     changes = re.split(r"^.+\n-+\n", after, maxsplit=1, flags=re.MULTILINE)[0]
     if not found or not changes.strip():
-        raise Refusal(
+        raise ReleaseError(
             f"{NAME} has nothing under Unreleased: write there what users will notice"
         )
     heading = f"{version} ({date})"

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from . import PROJECT, Refusal, files, say
+from . import PROJECT, ReleaseError, files, say
 from .files import Release
 from .repository import tagged_version, tracked
 
@@ -21,26 +21,30 @@ REWRITTEN = "setup.cfg"
 
 def check(repository: Path, directory: Path) -> None:
     release = files.open_release(directory)
+    check_contents(repository, release)
+    sdist, wheel = str(release.sdist), str(release.wheel)
+    _tool("twine", "check", "--strict", sdist, wheel)
+    _tool("check_wheel_contents", wheel)
+    _tool("pyroma", "--min=10", sdist)
+    say(f"{PROJECT} {release.version}: the files are as git and the indexes want them")
+
+
+def check_contents(repository: Path, release: Release) -> None:
     check_version(repository, release)
     committed = tracked(repository)
     check_wheel(release, committed)
     check_sdist(release, committed)
-    paths = [str(release.sdist), str(release.wheel)]
-    _tool("twine", "check", "--strict", *paths)
-    _tool("check_wheel_contents", str(release.wheel))
-    # Without isolation it need not fetch what builds the sdist.
-    say(f"{PROJECT} {release.version}: the files are as git and the indexes want them")
 
 
 def check_version(repository: Path, release: Release) -> None:
     if release.version.local or release.version.is_devrelease:
-        raise Refusal(
+        raise ReleaseError(
             f"{release.version} is a local or development version, which no index "
             "takes: check out the tag of a release and build again"
         )
     tagged = tagged_version(repository)
     if release.version != tagged:
-        raise Refusal(
+        raise ReleaseError(
             f"{release.version} was built, but the tag of this commit is v{tagged}: "
             "build again with nox -s build"
         )
@@ -52,7 +56,7 @@ def check_wheel(release: Release, committed: Mapping[str, bytes]) -> None:
     metadata = f"{PROJECT}-{release.version}.dist-info"
     check_compiled(release.wheel, contents)
     if b"\nRoot-Is-Purelib: true\n" not in contents.get(f"{metadata}/WHEEL", b""):
-        raise Refusal(f"{release.wheel.name} does not say that it is pure Python")
+        raise ReleaseError(f"{release.wheel.name} does not say that it is pure Python")
     modules = {
         name: content
         for name, content in contents.items()
@@ -89,7 +93,7 @@ def check_sdist(release: Release, committed: Mapping[str, bytes]) -> None:
 def check_compiled(archive: Path, names: Mapping[str, bytes]) -> None:
     for name, content in names.items():
         if PurePosixPath(name).suffix in COMPILED or content[:4] == b"\x7fELF":
-            raise Refusal(
+            raise ReleaseError(
                 f"{archive.name} has compiled code, {name}: it would run on one system "
                 "only; remove it from the tree and build again"
             )
@@ -100,17 +104,17 @@ def compare(
 ) -> None:
     for name in sorted(contents.keys() | wanted.keys()):
         if name not in contents:
-            raise Refusal(
+            raise ReleaseError(
                 f"{archive.name} lacks {name}, which git has: "
                 "see what setup.cfg says of packages, and build again"
             )
         if name not in wanted:
-            raise Refusal(
+            raise ReleaseError(
                 f"{archive.name} has {name}, which git has not: "
                 "build again with nox -s build"
             )
         if contents[name] != wanted[name]:
-            raise Refusal(
+            raise ReleaseError(
                 f"{archive.name} has another {name} than git: "
                 "build again with nox -s build"
             )
@@ -127,4 +131,4 @@ def _tool(module: str, *arguments: str) -> None:
     )
     if result.returncode:
         say(result.stdout)
-        raise Refusal(f"{module} {arguments[0]} has objections: see them above")
+        raise ReleaseError(f"{module} {arguments[0]} has objections: see them above")

@@ -18,7 +18,7 @@ from packaging.utils import (
 )
 from packaging.version import Version
 
-from . import PROJECT, Refusal
+from . import PROJECT, ReleaseError
 
 MANIFEST = "SHA256SUMS"
 ATTESTATION = ".publish.attestation"
@@ -39,7 +39,7 @@ class Release:
         wanted = [self.directory / f"{name}{ATTESTATION}" for name in self.digests]
         found = [path for path in wanted if path.is_file()]
         if found and found != wanted:
-            raise Refusal(
+            raise ReleaseError(
                 f"{self.directory}: only {found[0].name} is there of the attestations; "
                 "sign again: delete it and run nox -s attest"
             )
@@ -60,16 +60,16 @@ def open_release(directory: Path) -> Release:
     try:
         lines = (directory / MANIFEST).read_text().splitlines()
     except FileNotFoundError:
-        raise Refusal(
+        raise ReleaseError(
             f"{directory} has no {MANIFEST}: build the release with nox -s build"
         ) from None
     digests = {name: digest for digest, _, name in (ln.partition("  ") for ln in lines)}
     release = release_of(directory, digests)
     for path in (release.sdist, release.wheel):
         if not path.is_file():
-            raise Refusal(f"{path} is missing: build again with nox -s build")
+            raise ReleaseError(f"{path} is missing: build again with nox -s build")
         if sha256(path) != digests[path.name]:
-            raise Refusal(
+            raise ReleaseError(
                 f"{path} is not the file that was built: its SHA-256 is not that of "
                 f"{MANIFEST}; build again with nox -s build"
             )
@@ -79,7 +79,7 @@ def open_release(directory: Path) -> Release:
         if path.name.removesuffix(ATTESTATION) not in {MANIFEST, *digests}
     }
     if strange:
-        raise Refusal(
+        raise ReleaseError(
             f"{directory} holds {min(strange)}, which is not in {MANIFEST}: "
             "build again with nox -s build"
         )
@@ -97,20 +97,20 @@ def release_of(directory: Path, digests: Mapping[str, str]) -> Release:
                 project, sdists[name] = parse_sdist_filename(name)
                 build = ()
         except (InvalidWheelFilename, InvalidSdistFilename):
-            raise Refusal(f"{name} is neither an sdist nor a wheel") from None
+            raise ReleaseError(f"{name} is neither an sdist nor a wheel") from None
         if project != PROJECT or build:
-            raise Refusal(f"{name} is no file of a release of {PROJECT}")
+            raise ReleaseError(f"{name} is no file of a release of {PROJECT}")
     if len(sdists) != 1 or len(wheels) != 1:
-        raise Refusal(
+        raise ReleaseError(
             f"{directory} has {len(sdists)} sdists and {len(wheels)} wheels, a release "
             "has one of each: build again with nox -s build"
         )
     [(sdist, version)] = sdists.items()
     [(wheel, also)] = wheels.items()
     if version != also:
-        raise Refusal(f"{sdist} and {wheel} have different versions: build again")
+        raise ReleaseError(f"{sdist} and {wheel} have different versions: build again")
     if {str(tag) for tag in tags[wheel]} != {"py3-none-any"}:
-        raise Refusal(
+        raise ReleaseError(
             f"{wheel} is for some systems only, so it has compiled code: the wheel of "
             f"{PROJECT} is py3-none-any; take the code out"
         )

@@ -16,11 +16,11 @@ from pypi_simple import (
     UnsupportedContentTypeError,
 )
 
-from . import PROJECT, Refusal
+from . import PROJECT, ReleaseError
 from .files import Release, sha256
 
 
-class Unavailable(Refusal):
+class UnavailableError(ReleaseError):
     """The index does not answer now; it may later."""
 
 
@@ -28,7 +28,7 @@ def address(variable: str) -> str:
     """The simple index that a variable of the GitHub environment names."""
     found = os.environ.get(variable, "")
     if urlsplit(found).scheme not in {"http", "https"}:
-        raise Refusal(
+        raise ReleaseError(
             f"{variable} is {found!r}: set it to the address of the simple index, as "
             "a variable of the GitHub environment; docs/releasing.rst says how"
         )
@@ -40,12 +40,12 @@ def missing(release: Release, simple: str) -> list[Path]:
     served = _served(release.version, simple)
     for name, digest in served.items():
         if name not in release.digests:
-            raise Refusal(
+            raise ReleaseError(
                 f"the index has {name}, which is not of this build: somebody else "
                 f"uploaded it; release a new version, and yank {release.version}"
             )
         if digest != release.digests[name]:
-            raise Refusal(
+            raise ReleaseError(
                 f"the index has another {name}, SHA-256 {digest}, than was built: a "
                 "file is never replaced; release a new version, and find out whose "
                 "it is"
@@ -66,7 +66,7 @@ def download(release: Release, simple: str, directory: Path) -> None:
             except requests.RequestException as error:
                 raise _unavailable(simple, error) from None
             if sha256(target) != release.digests[package.filename]:
-                raise Refusal(
+                raise ReleaseError(
                     f"the index served other bytes of {package.filename} than were "
                     "built: it was tampered with; do not promote, yank the version, "
                     "and tell the index's security team"
@@ -99,8 +99,8 @@ def _page(client: PyPISimple, simple: str) -> ProjectPage:
         raise _unavailable(simple, error) from None
 
 
-def _unavailable(simple: str, error: Exception) -> Unavailable:
-    return Unavailable(
+def _unavailable(simple: str, error: Exception) -> UnavailableError:
+    return UnavailableError(
         f"the index at {simple} does not answer ({error}): "
         "run this again later, it goes on where it stopped"
     )

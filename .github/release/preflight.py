@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from . import Refusal, changelog, say
+from . import ReleaseError, changelog, say
 from .repository import BRANCH, demand_clean, git, tagged_version
 
 CI = "ci.yml"
@@ -29,10 +29,12 @@ def preflight(repository: Path) -> Version:
 def demand_branch(repository: Path) -> None:
     # In CI there is only the remote's branch, on a laptop it may be behind.
     for branch in (f"origin/{BRANCH}", BRANCH):
-        commits = git(repository, "for-each-ref", "--contains=HEAD", "--format=%(refname)")
+        commits = git(
+            repository, "for-each-ref", "--contains=HEAD", "--format=%(refname)"
+        )
         if f"refs/remotes/{branch}" in commits or f"refs/heads/{branch}" in commits:
             return
-    raise Refusal(
+    raise ReleaseError(
         f"this commit is not on {BRANCH}: releases are made from there; merge it first"
     )
 
@@ -55,12 +57,14 @@ def demand_green(commit: str) -> None:
         check=False,
     )
     if result.returncode:
-        raise Refusal(f"CI's result cannot be read: {result.stderr.strip()}")
+        raise ReleaseError(f"CI's result cannot be read: {result.stderr.strip()}")
     runs = json.loads(result.stdout)
     if any(run["conclusion"] == "success" for run in runs):
         say("CI is green")
     elif any(run["status"] != "completed" for run in runs):
-        raise Refusal(f"CI still runs for {commit}: run this again when it is green")
+        raise ReleaseError(
+            f"CI still runs for {commit}: run this again when it is green"
+        )
     else:
         seen = runs[0]["url"] if runs else "it never ran"
-        raise Refusal(f"CI is not green for {commit}: mend it first ({seen})")
+        raise ReleaseError(f"CI is not green for {commit}: mend it first ({seen})")

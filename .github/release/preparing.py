@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from pathlib import Path
 
-from . import Refusal, changelog, say
+from . import ReleaseError, changelog, say
 from .repository import BRANCH, TAG, demand_clean, git, version_of
 
 
@@ -14,21 +14,21 @@ def prepare(repository: Path, text: str) -> None:
     demand_clean(repository)
     branch = git(repository, "branch", "--show-current")
     if branch != BRANCH:
-        raise Refusal(
+        raise ReleaseError(
             f"{branch or 'a commit without a branch'} is checked out: releases are "
             f"prepared on {BRANCH}; git switch {BRANCH}"
         )
     known = [tag for tag in git(repository, "tag").split() if TAG.fullmatch(tag)]
     tag = f"v{version}"
     if tag in known:
-        raise Refusal(f"the tag {tag} is there already: choose the next version")
+        raise ReleaseError(f"the tag {tag} is there already: choose the next version")
     newer = [tag for tag in known if version_of(tag[1:]) > version]
     if newer:
-        raise Refusal(
+        raise ReleaseError(
             f"{version} is older than {newer[0]}, which is there: choose a newer one"
         )
     path = repository / changelog.NAME
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    today = dt.datetime.now(dt.timezone.utc).date().isoformat()
     path.write_text(changelog.release(path.read_text(), version, today))
     git(repository, "commit", "--quiet", "-m", f"Release {version}", changelog.NAME)
     signed = bool(git(repository, "config", "--default=", "user.signingkey"))

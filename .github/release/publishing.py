@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import Refusal, index, say
+from . import ReleaseError, index, say
 from .files import Release
 
 # The first index is where everything lands, the second where a person promotes to.
@@ -36,13 +36,13 @@ EXPLANATIONS = {
 }
 
 
-class Interrupted(index.Unavailable):
+class InterruptedUploadError(index.UnavailableError):
     """An upload did not end well; what arrived is to be seen."""
 
 
 def publish(release: Release, name: str) -> None:
     if name != TEST:
-        raise Refusal(
+        raise ReleaseError(
             f"publish uploads to {TEST} alone: a release gets to {REAL} "
             f"with nox -s promote -- {REAL}"
         )
@@ -52,16 +52,18 @@ def publish(release: Release, name: str) -> None:
 def promote(release: Release, name: str) -> None:
     """Upload to the real index the bytes that the test index serves."""
     if name != REAL:
-        raise Refusal(f"promote uploads to {REAL} alone: use nox -s publish -- {TEST}")
+        raise ReleaseError(
+            f"promote uploads to {REAL} alone: use nox -s publish -- {TEST}"
+        )
     if release.version.is_prerelease:
-        raise Refusal(
+        raise ReleaseError(
             f"{release.version} is a pre-release, and these stop at {TEST}: "
             "release the final version"
         )
     source = index.address("PROMOTE_FROM")
     lacking = index.missing(release, source)
     if lacking:
-        raise Refusal(
+        raise ReleaseError(
             f"{TEST} does not have {lacking[0].name}: publish there first, "
             f"nox -s publish -- {TEST}"
         )
@@ -91,7 +93,7 @@ def _publish(release: Release, name: str, simple: str) -> None:
             else:
                 say(f"{name} has {release.version} already, with the same digests")
             return
-        except index.Unavailable as error:
+        except index.UnavailableError as error:
             if pause is None:
                 raise
             say(f"{error}; next try in {pause:g} s")
@@ -107,9 +109,10 @@ def pauses() -> list[float]:
 def _upload(release: Release, paths: Sequence[Path], name: str) -> None:
     # No token, password or keyring: whoever has one could upload from anywhere.
     env = {key: value for key, value in os.environ.items() if key[:6] != "TWINE_"}
+    env["NO_COLOR"] = "1"
     env["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
     if not env.get("GITHUB_ACTIONS"):
-        raise Refusal(
+        raise ReleaseError(
             f"only {WORKFLOW} on GitHub uploads to {name}: push the tag, and it does"
         )
     attestations = release.attestations()
@@ -129,16 +132,18 @@ def _upload(release: Release, paths: Sequence[Path], name: str) -> None:
     )
     if not result.returncode:
         return
-    say(result.stdout)
+    # What of twine's own code it came from helps nobody.
+    before, _, trace = result.stdout.partition("Traceback (most recent call last)")
+    say(before + "".join(trace.rstrip().splitlines()[-1:]))
     text = " ".join(result.stdout.split())
     if "already exist" in text:
         # Maybe a reply got lost and twine itself has tried again.
-        raise Interrupted(
+        raise InterruptedUploadError(
             f"{name} has or had a file of this name; if it never lists it, that was "
             "deleted, and a name is never used twice: release a new version"
         )
     for symptom, advice in EXPLANATIONS.items():
         if symptom in text:
             repository = os.environ.get("GITHUB_REPOSITORY", "of this project")
-            raise Refusal(advice.format(index=name, repository=repository))
-    raise Interrupted(f"the upload to {name} was interrupted")
+            raise ReleaseError(advice.format(index=name, repository=repository))
+    raise InterruptedUploadError(f"the upload to {name} was interrupted")

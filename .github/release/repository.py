@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from . import Refusal
+from . import ReleaseError
 
 BRANCH = "main"
 # As tag_regex of setuptools-scm in pyproject.toml.
@@ -17,11 +17,9 @@ TAG = re.compile(r"v[0-9]+(?:\.[0-9]+)*(?:(?:a|b|rc)[0-9]+)?")
 
 
 def git(repository: Path, *arguments: str) -> str:
-    # Of a hook that started this, they name another repository.
-    env = {name: os.environ[name] for name in os.environ if name[:4] != "GIT_"}
     result = subprocess.run(
         ["git", "-C", str(repository), *arguments],
-        env=env | {"LC_ALL": "C"},
+        env={**os.environ, "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -29,7 +27,7 @@ def git(repository: Path, *arguments: str) -> str:
     )
     if result.returncode:
         reason = (result.stderr.strip() or "no reason given").splitlines()[-1]
-        raise Refusal(f"git {arguments[0]} failed: {reason}")
+        raise ReleaseError(f"git {arguments[0]} failed: {reason}")
     return result.stdout.strip()
 
 
@@ -40,7 +38,7 @@ def version_of(text: str) -> Version:
     except InvalidVersion:
         version = None
     if version is None or str(version) != text or not TAG.fullmatch(f"v{text}"):
-        raise Refusal(
+        raise ReleaseError(
             f"{text!r} is no version of a release: write it like 1.2.0 or 1.2.0rc1"
         )
     return version
@@ -57,12 +55,12 @@ def tagged_version(repository: Path) -> Version:
         case [tag]:
             return version_of(tag[1:])
         case []:
-            raise Refusal(
+            raise ReleaseError(
                 "this commit has no version tag: check out the tag of the release, "
                 "or make one with: nox -s release -- VERSION"
             )
         case several:
-            raise Refusal(
+            raise ReleaseError(
                 f"this commit has more than one version tag, {' and '.join(several)}: "
                 "a release has one; delete the others"
             )
@@ -71,7 +69,7 @@ def tagged_version(repository: Path) -> Version:
 def demand_clean(repository: Path) -> None:
     changes = git(repository, "status", "--porcelain").splitlines()
     if changes:
-        raise Refusal(
+        raise ReleaseError(
             f"the working tree is not clean ({changes[0].strip()}"
             f"{f' and {len(changes) - 1} more' if changes[1:] else ''}): commit, "
             "stash or ignore it first"
@@ -81,17 +79,15 @@ def demand_clean(repository: Path) -> None:
 def tracked(repository: Path) -> dict[str, bytes]:
     """Every file of the commit that is checked out, as git stores it."""
     names = git(repository, "ls-tree", "-r", "-z", "--name-only", "HEAD")
-    with subprocess.Popen(
-        ["git", "-C", str(repository), "cat-file", "--batch"],
-        stdin=subprocess.PIPE,
+    wanted = [name for name in names.split("\0") if name]
+    output = subprocess.run(
+        ["git", "-C", str(repository), "cat-file", "--batch=%(objectsize)"],
+        input="".join(f"HEAD:{name}\n" for name in wanted).encode(),
         stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdin and process.stdout
-        files = {}
-        for name in filter(None, names.split("\0")):
-            process.stdin.write(f"HEAD:{name}\n".encode())
-            process.stdin.flush()
-            size = int(process.stdout.readline().split()[2])
-            files[name] = process.stdout.read(size)
-            process.stdout.read(1)
+        check=True,
+    ).stdout
+    files = {}
+    for name in wanted:
+        size, _, output = output.partition(b"\n")
+        files[name], output = output[: int(size)], output[int(size) + 1 :]
     return files

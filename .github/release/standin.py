@@ -10,32 +10,47 @@ check the signature of an identity, and pypiserver takes attestations unread.
 from __future__ import annotations
 
 import base64
+import contextlib
 import enum
-import io
+import http.client
 import json
 import os
 import secrets
 import socket
 import ssl
+import struct
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
-from socketserver import ThreadingMixIn
 from types import TracebackType
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
-from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
-import pypiserver
 import trustme
 from twine.utils import get_config
 
 from .publishing import INDEXES, WORKFLOW
 
 REPOSITORY = "somebody/pychrony"
-_CONNECTION = "release.connection"
-Environ = dict[str, Any]
-StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+CLAIMS = {"repository": REPOSITORY, "workflow": WORKFLOW}
+_SERVER = Path(__file__).with_name("packages.py")
+# Status, content type, body.
+Reply = tuple[int, str, bytes]
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    query: dict[str, list[str]]
+    headers: Message
+    stream: BufferedIOBase
+
+    def body(self, share: float = 1) -> bytes:
+        return self.stream.read(int(share * int(self.headers["Content-Length"])))
 
 
 class Fault(enum.Enum):
@@ -46,53 +61,92 @@ class Fault(enum.Enum):
     ERROR_AFTER_STORING = enum.auto()
 
 
+class Packages:
+    """pypiserver for every index, inside of `with`; packages.py says more."""
+
+    def __init__(self, directory: Path) -> None:
+        # Where it stores what is uploaded, and finds what is not.
+        self.directories = {name: directory / name for name in INDEXES}
+        for path in self.directories.values():
+            path.mkdir()
+
+    def __enter__(self) -> Packages:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(_SERVER), *map(str, self.directories.values())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdout
+        self._port = int(self._process.stdout.readline())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.communicate()
+
+    def ask(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            kind = str(response.headers["Content-Type"])
+            return response.status, kind, response.read()
+
+
 class Index:
     """One package index, with one trusted publisher: the environment of its name."""
 
-    def __init__(self, name: str, directory: Path) -> None:
-        directory.mkdir()
+    def __init__(self, name: str, packages: Packages) -> None:
         self.name = name
-        self.directory = directory
+        self.directory = packages.directories[name]
+        # So many requests are answered as by a server without its application.
         self.down = 0
+        # What goes wrong with the next uploads, one each.
         self.faults: list[Fault] = []
+        # Whether files are served with other bytes than the list says.
+        self.tampered = False
+        # Whether what is stored is missing from the list, as after deleting it.
+        self.hidden = False
+        # So many connections are reset at once.
+        self.unreachable = 0
         self.uploads = 0
+        self.attested = 0
+        self._packages = packages
         self._token = secrets.token_hex()
-        self._server = pypiserver.app(
-            roots=[directory],
-            authenticate=[],
-            password_file=".",
-            disable_fallback=True,
-            hash_algo="sha256",
-            backend_arg="simple-dir",
-        )
 
-    def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"] or 0))
-        environ["wsgi.input"] = io.BytesIO(body)
+    def answer(self, request: Request) -> Reply | None:
+        """What to reply; None for nothing and a cut connection."""
         if self.down:
             self.down -= 1
-            return answer(start, "503 Service Unavailable", {})
-        match environ["PATH_INFO"]:
+            return as_json(503, {})
+        match request.path:
             case "/_/oidc/audience":
-                return answer(start, "200 OK", {"audience": self.name})
+                return as_json(200, {"audience": self.name})
             case "/_/oidc/mint-token":
-                return self._mint(json.loads(body)["token"], start)
+                return self._mint(json.loads(request.body())["token"])
             case "/legacy/":
-                return self._upload(environ, start)
-            case _:
-                served: Iterable[bytes] = self._server(environ, start)
-                return served
+                return self._upload(request)
+            case path:
+                return self._get(path)
 
-    def _mint(self, identity: str, start: StartResponse) -> Iterable[bytes]:
+    def _get(self, path: str) -> Reply:
+        if self.hidden and path.startswith("/simple/"):
+            return as_json(404, {})
+        if self.tampered and path.startswith("/packages/"):
+            return as_json(200, "other bytes")
+        return self._packages.ask("GET", f"/{self.name}{path}", b"", {})
+
+    def _mint(self, identity: str) -> Reply:
         claims = json.loads(base64.urlsafe_b64decode(identity.split(".")[1]))
-        wanted = {
-            "aud": self.name,
-            "environment": self.name,
-            "repository": REPOSITORY,
-            "workflow": WORKFLOW,
-        }
-        if claims == wanted:
-            return answer(start, "200 OK", {"success": True, "token": self._token})
+        if claims == {**CLAIMS, "aud": self.name, "environment": self.name}:
+            return as_json(200, {"success": True, "token": self._token})
         # In the words of the real ones.
         problem = {
             "code": "invalid-publisher",
@@ -100,32 +154,39 @@ class Index:
             "(Publisher with matching claims was not found)",
         }
         refusal = {"message": "Token request failed", "errors": [problem]}
-        return answer(start, "422 Unprocessable Content", refusal)
+        return as_json(422, refusal)
 
-    def _upload(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+    def _upload(self, request: Request) -> Reply | None:
         self.uploads += 1
-        credentials = base64.b64encode(f"__token__:{self._token}".encode()).decode()
-        if environ.get("HTTP_AUTHORIZATION") != f"Basic {credentials}":
-            return answer(start, "403 Forbidden", {})
         fault = self.faults.pop(0) if self.faults else None
         if fault is Fault.CUT_SENDING:
-            return cut(environ)
-        environ["PATH_INFO"] = "/"
-        # pypiserver has its own idea of who may upload.
-        del environ["HTTP_AUTHORIZATION"]
-        stored: Iterable[bytes] = self._server(environ, start)
+            request.body(0.5)
+            return self._cut()
+        body = request.body()
+        self.attested += b'name="attestations"' in body
+        credentials = base64.b64encode(f"__token__:{self._token}".encode()).decode()
+        if request.headers["Authorization"] != f"Basic {credentials}":
+            return as_json(403, {})
+        names = ("Content-Type", "User-Agent")
+        headers = {name: request.headers[name] for name in names}
+        stored = self._packages.ask("POST", f"/{self.name}/", body, headers)
         if fault is Fault.CUT_AFTER_STORING:
-            return cut(environ)
+            return self._cut()
         if fault is Fault.ERROR_AFTER_STORING:
-            return answer(start, "502 Bad Gateway", {})
+            return as_json(502, {})
         return stored
+
+
+    def _cut(self) -> None:
+        # twine connects ten times more, with headers alone: the body is used up.
+        self.unreachable = 10
 
 
 class StandIns:
     """Both indexes, GitHub's identity provider and the proxy, inside of `with`."""
 
-    def __init__(self, directory: Path) -> None:
-        self.indexes = {name: Index(name, directory / name) for name in INDEXES}
+    def __init__(self, directory: Path, packages: Packages) -> None:
+        self.indexes = {name: Index(name, packages) for name in INDEXES}
         known = get_config(os.devnull)
         self._hosts = {
             urlsplit(known[name]["repository"] or "").netloc: name for name in INDEXES
@@ -168,8 +229,9 @@ class StandIns:
             **self.variables(environment),
             "GITHUB_ACTIONS": "true",
             "GITHUB_REPOSITORY": REPOSITORY,
-            "HTTPS_PROXY": self.address,
-            "NO_PROXY": "127.0.0.1",
+            # Where there are two, the lower-case one counts.
+            **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), self.address),
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1"),
             "REQUESTS_CA_BUNDLE": str(self._bundle),
         }
         if id_token:
@@ -191,84 +253,87 @@ class StandIns:
             return None
         return self.indexes[name]
 
-    def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Answer what is asked without the proxy."""
-        top, _, rest = environ["PATH_INFO"][1:].partition("/")
+    def answer(self, request: Request) -> Reply | None:
+        """Reply to what is asked without the proxy."""
+        top, _, rest = request.path[1:].partition("/")
         if top == "identity":
-            return self._identity(environ, start)
+            return self._identity(request)
         if top in self.indexes:
-            environ["SCRIPT_NAME"], environ["PATH_INFO"] = f"/{top}", f"/{rest}"
-            return self.indexes[top](environ, start)
-        return answer(start, "404 Not Found", {})
+            return self.indexes[top].answer(replace(request, path=f"/{rest}"))
+        return as_json(404, {})
 
-    def _identity(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        if environ.get("HTTP_AUTHORIZATION") != f"bearer {self._secret}":
-            return answer(start, "401 Unauthorized", {})
-        query = parse_qs(environ["QUERY_STRING"])
+    def _identity(self, request: Request) -> Reply:
+        if request.headers["Authorization"] != f"bearer {self._secret}":
+            return as_json(401, {})
         claims = {
-            "aud": query["audience"][0],
-            "environment": query["environment"][0],
-            "repository": REPOSITORY,
-            "workflow": WORKFLOW,
+            **CLAIMS,
+            "aud": request.query["audience"][0],
+            "environment": request.query["environment"][0],
         }
         parts = [{}, claims, {}]
         coded = [base64.urlsafe_b64encode(json.dumps(part).encode()) for part in parts]
-        return answer(start, "200 OK", {"value": b".".join(coded).decode()})
+        return as_json(200, {"value": b".".join(coded).decode()})
 
 
-def answer(start: StartResponse, status: str, content: object) -> Iterable[bytes]:
-    body = json.dumps(content).encode()
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    start(status, headers)
-    return [body]
+def as_json(status: int, content: object) -> Reply:
+    return status, "application/json", json.dumps(content).encode()
 
 
-def cut(environ: Environ) -> Iterable[bytes]:
-    environ[_CONNECTION].shutdown(socket.SHUT_RDWR)
-    return []
-
-
-class _Server(ThreadingMixIn, WSGIServer):
+class _Server(ThreadingHTTPServer):
     standins: StandIns
+    # Closing waits for the threads.
+    daemon_threads = False
 
 
-class _Handler(WSGIRequestHandler):
-    """One request by WSGI, behind the TLS of a proxied connection, too."""
-
+class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = 30
+    index: Index | None = None
 
-    def handle(self) -> None:
-        if not self._read():
+    def do_CONNECT(self) -> None:
+        """Be the host that is asked for, if there is a stand-in for it."""
+        self.index = self.server.standins.at(self.path)
+        if self.index is None:
+            self.send_error(403)
             return
-        application: Index | StandIns | None = self.server.standins
-        if self.command == "CONNECT":
-            application = self.server.standins.at(self.path)
-            if application is None:
-                self.send_error(403)
-                return
-            self.send_response(200)
-            self.end_headers()
-            self._secure(self.path.rpartition(":")[0])
-            if not self._read():
-                return
-        environ = {**self.get_environ(), _CONNECTION: self.connection}
-        handler = ServerHandler(self.rfile, self.wfile, io.StringIO(), environ)
-        handler.run(application)
+        if self.index.unreachable:
+            self.index.unreachable -= 1
+            self._reset()
+            return
+        self.send_response(200)
+        self.end_headers()
+        context = self.server.standins.context(self.path.rpartition(":")[0])
+        self.request = context.wrap_socket(self.connection, server_side=True)
+        self.setup()
+        self.close_connection = False
 
-    def _read(self) -> bool:
-        self.raw_requestline = self.rfile.readline(65537)
-        return self.parse_request()
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        request = Request(url.path, query, self.headers, self.rfile)
+        reply = (self.index or self.server.standins).answer(request)
+        if reply is None:
+            self._reset()
+            return
+        status, kind, body = reply
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-    def _secure(self, host: str) -> None:
-        context = self.server.standins.context(host)
-        self.connection = context.wrap_socket(self.connection, server_side=True)
-        # The old ones end with the plain socket, which is the new one's now.
-        super().setup()
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def _reset(self) -> None:
+        """Make closing the connection a reset, not an end."""
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.close_connection = True
 
     def finish(self) -> None:
         super().finish()
         self.connection.close()
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_request(self, code: object = "-", size: object = "-") -> None:
         """Say nothing."""

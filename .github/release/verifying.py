@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import PROJECT, Refusal, index, say
+from . import PROJECT, ReleaseError, index, say
 from .files import Release
 from .publishing import pauses
 
@@ -34,11 +34,11 @@ def _wait(release: Release, name: str, simple: str) -> None:
             lacking = index.missing(release, simple)
             if not lacking:
                 return
-            raise index.Unavailable(
+            raise index.UnavailableError(
                 f"{name} does not list {lacking[0].name}: publish it, or run this "
                 "again later if it was"
             )
-        except index.Unavailable as error:
+        except index.UnavailableError as error:
             if pause is None:
                 raise
             say(f"{error}; next look in {pause:g} s")
@@ -64,7 +64,7 @@ def install(release: Release, simple: str, place: Path) -> None:
         ((python, "-I", str(SMOKE), str(release.version)), None),
     ):
         if subprocess.run(command, env=env, check=False).returncode:
-            raise Refusal(
+            raise ReleaseError(
                 f"{PROJECT} {release.version} of {simple} does not install or work: "
                 "its reason is above; do not promote it, yank it if it was"
             )
