@@ -58,6 +58,13 @@ def verify(arguments: argparse.Namespace) -> None:
     verifying.verify(files.open_release(DIST), arguments.index)
 
 
+def wheelhouse(_: argparse.Namespace) -> None:
+    from . import files
+    from .wheelhouse import wheelhouse
+
+    wheelhouse(files.open_release(DIST), Path("dist-offline"))
+
+
 def rehearse(arguments: argparse.Namespace) -> None:
     from .rehearsal import rehearse
 
@@ -80,6 +87,7 @@ def main() -> str | None:
     add("publish", publish).add_argument("index", choices=INDEXES)
     add("promote", promote).add_argument("index", choices=INDEXES)
     add("verify", verify).add_argument("index", choices=INDEXES)
+    add("wheelhouse", wheelhouse)
     add("rehearse", rehearse).add_argument("pythons", nargs=2)
     arguments = parser.parse_args()
     try:

@@ -176,7 +176,6 @@ class Index:
             return as_json(502, {})
         return stored
 
-
     def _cut(self) -> None:
         # twine connects ten times more, with headers alone: the body is used up.
         self.unreachable = 10
