@@ -421,7 +421,8 @@ def test_prepare_makes_the_heading_and_the_tag(
 def test_prepare_signs_where_git_can(tree: Path, tmp_path: Path) -> None:
     program = tmp_path / "gpg"
     program.write_text(
-        "#!/bin/sh\ncat >/dev/null\nprintf '\\n[GNUPG:] SIG_CREATED \\n' >&2\necho SIGNED\n"
+        "#!/bin/sh\ncat >/dev/null\n"
+        "printf '\\n[GNUPG:] SIG_CREATED \\n' >&2\necho SIGNED\n"
     )
     program.chmod(0o755)
     git(tree, "config", "gpg.program", str(program))
