@@ -251,8 +251,7 @@ def wheel_tests(session: nox.Session) -> None:
     # What is imported must be the wheel, and no file of the tree.
     (tree / "pychrony").rename(tree / "not-installed")
     session.install(*group("tests"))
-    session.run("python", "-m", "pip", "uninstall", "--yes", "pychrony", silent=True)
-    session.install("--no-deps", str(wheel))
+    session.install("--force-reinstall", "--no-deps", str(wheel))
     session.chdir(tree)
     session.run("pytest", *session.posargs, env=parts(session))
 
@@ -261,8 +260,8 @@ def wheel_tests(session: nox.Session) -> None:
 def attest(session: nox.Session) -> None:
     """Sign what dist/ holds with the identity of the job that runs this."""
     locked(session, "publish")
-    found = sorted(map(str, Path("dist").glob("pychrony-*[lz]")))
-    session.run("python", "-m", "pypi_attestations", "sign", *found)
+    found = [*Path("dist").glob("*.tar.gz"), *Path("dist").glob("*.whl")]
+    session.run("python", "-m", "pypi_attestations", "sign", *map(str, found))
 
 
 @nox.session
