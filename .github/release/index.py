@@ -100,7 +100,9 @@ def _page(client: PyPISimple, simple: str) -> ProjectPage:
 
 
 def _unavailable(simple: str, error: Exception) -> UnavailableError:
+    lost = isinstance(error, requests.ConnectionError)
+    reason = "no connection" if lost else error
     return UnavailableError(
-        f"the index at {simple} does not answer ({error}): "
+        f"the index at {simple} does not answer ({reason}): "
         "run this again later, it goes on where it stopped"
     )

@@ -7,7 +7,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from . import PROJECT, ReleaseError, say
 from .files import Release
@@ -28,15 +31,19 @@ def wheelhouse(release: Release, directory: Path) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         tree = Path(temporary, name)
         tree.mkdir()
+        environment = Path(temporary, "environment")
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+        pip = (str(environment / "bin" / "python"), "-m", "pip")
         for python in PYTHONS:
             for libraries in LIBRARIES:
                 for processor in PROCESSORS:
-                    _download(tree, python, [f"{lib}_{processor}" for lib in libraries])
+                    platforms = [f"{library}_{processor}" for library in libraries]
+                    _download(pip, tree, _wanted(python), python, platforms)
         shutil.copy(release.wheel, tree)
         digest = release.digests[release.wheel.name]
         own = f"{PROJECT}=={release.version} --hash=sha256:{digest}\n"
         (tree / "requirements.txt").write_text(RUNTIME.read_text() + own)
-        _try(tree, Path(temporary, "environment"))
+        _install(pip, tree)
         directory.mkdir(exist_ok=True)
         target = directory / f"{name}.tar.gz"
         with tarfile.open(target, "w:gz") as archive:
@@ -45,25 +52,48 @@ def wheelhouse(release: Release, directory: Path) -> Path:
     return target
 
 
-def _download(tree: Path, python: str, platforms: list[str]) -> None:
-    _pip(
-        *(sys.executable, "-m", "pip", "download", "--quiet"),
-        *("--require-hashes", "-r", str(RUNTIME), "--dest", str(tree)),
-        *("--only-binary", ":all:", "--python-version", python),
-        *(word for platform in platforms for word in ("--platform", platform)),
+def _wanted(python: str) -> str:
+    """What of the lock is for this Python; pip asks the one that runs it."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    wanted = ""
+    for line in RUNTIME.read_text().replace("\\\n", "").splitlines():
+        text, *hashes = line.split("--hash=")
+        if not hashes:
+            continue
+        requirement = Requirement(text)
+        if not requirement.marker or requirement.marker.evaluate(environment):
+            requirement.marker = None
+            digests = "".join(f" --hash={digest.strip()}" for digest in hashes)
+            wanted += f"{requirement}{digests}\n"
+    return wanted
+
+
+def _download(
+    pip: Sequence[str],
+    tree: Path,
+    wanted: str,
+    python: str,
+    platforms: Sequence[str],
+) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
+        lock.write(wanted)
+        lock.flush()
+        _run(
+            *(*pip, "download", "--quiet", "--dest", str(tree), "--no-deps"),
+            *("--require-hashes", "-r", lock.name),
+            *("--only-binary", ":all:", "--python-version", python),
+            *(word for platform in platforms for word in ("--platform", platform)),
+        )
+
+
+def _install(pip: Sequence[str], tree: Path) -> None:
+    _run(
+        *(*pip, "install", "--quiet", "--no-index", "--find-links", str(tree)),
+        *("--require-hashes", "-r", str(tree / "requirements.txt")),
     )
 
 
-def _try(tree: Path, environment: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    _pip(
-        *(str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"),
-        *("--no-index", "--find-links", str(tree), "--require-hashes"),
-        *("-r", str(tree / "requirements.txt")),
-    )
-
-
-def _pip(*command: str) -> None:
+def _run(*command: str) -> None:
     if subprocess.run(
         [*command, "--disable-pip-version-check"], check=False
     ).returncode:
