@@ -216,14 +216,14 @@ def lock(session: nox.Session) -> None:
 @nox.session
 def preflight(session: nox.Session) -> None:
     """Refuse a commit that must not be released."""
-    locked(session, "publish")
+    locked(session, "build")
     step(session, "preflight")
 
 
 @nox.session
 def build(session: nox.Session) -> None:
     """Build the distributions twice, reproducibly, into dist/."""
-    locked(session, "publish")
+    locked(session, "build")
     step(session, "build", *two_pythons())
 
 
@@ -295,9 +295,10 @@ def wheelhouse(session: nox.Session) -> None:
 @nox.session
 def release(session: nox.Session) -> None:
     """Rehearse a release on this machine; with a version, prepare a real one."""
-    locked(session, "publish", "check")
+    locked(session, "build")
     if session.posargs:
         step(session, "prepare", *session.posargs)
         return
+    locked(session, "publish", "check")
     session.install(*group("tests"))
     step(session, "rehearse", *two_pythons(), env=parts(session))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def enter(indexes: StandIns, monkeypatch: pytest.MonkeyPatch) -> Enter:
             monkeypatch.delenv(name)
         for name, value in indexes.job(environment, id_token=id_token).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("RELEASE_PAUSES", "0 0 0")
+        monkeypatch.setenv("RELEASE_PAUSES", "0 0")
 
     return enter
 
@@ -396,6 +397,20 @@ def test_preflight_asks_for_the_result_of_ci(
     else:
         with pytest.raises(ReleaseError, match=message):
             preflight(tree)
+
+
+def test_a_refusal_is_one_line_and_a_status(tree: Path) -> None:
+    (tree / "new").touch()
+    result = subprocess.run(
+        [sys.executable, "-m", "release", "preflight"],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(ROOT / ".github")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert re.fullmatch("refused: the working tree is not clean.*\n", result.stderr)
 
 
 # How a release is prepared

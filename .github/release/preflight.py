@@ -28,15 +28,13 @@ def preflight(repository: Path) -> Version:
 
 def demand_branch(repository: Path) -> None:
     # In CI there is only the remote's branch, on a laptop it may be behind.
-    for branch in (f"origin/{BRANCH}", BRANCH):
-        commits = git(
-            repository, "for-each-ref", "--contains=HEAD", "--format=%(refname)"
+    wanted = {f"refs/remotes/origin/{BRANCH}", f"refs/heads/{BRANCH}"}
+    found = git(repository, "for-each-ref", "--contains=HEAD", "--format=%(refname)")
+    if wanted.isdisjoint(found.splitlines()):
+        raise ReleaseError(
+            f"this commit is not on {BRANCH}: releases are made from there; "
+            "merge it first"
         )
-        if f"refs/remotes/{branch}" in commits or f"refs/heads/{branch}" in commits:
-            return
-    raise ReleaseError(
-        f"this commit is not on {BRANCH}: releases are made from there; merge it first"
-    )
 
 
 def demand_green(commit: str) -> None:

@@ -33,6 +33,8 @@ def rehearse(repository: Path, pythons: Sequence[str]) -> None:
             "--detach",
             git(repository, "rev-parse", "HEAD"),
         )
+        if git(repository, "status", "--porcelain"):
+            say("What is not committed takes no part.")
         if not tags(clone):
             say(f"This commit has no version tag; its clone gets v{VERSION}.")
             git(clone, "tag", f"v{VERSION}")

@@ -38,6 +38,8 @@ from .publishing import INDEXES, WORKFLOW
 REPOSITORY = "somebody/pychrony"
 CLAIMS = {"repository": REPOSITORY, "workflow": WORKFLOW}
 _SERVER = Path(__file__).with_name("packages.py")
+# So often twine connects after a cut, with headers alone: the body is used up.
+_TRIES = 10
 # Status, content type, body.
 Reply = tuple[int, str, bytes]
 
@@ -161,7 +163,8 @@ class Index:
         fault = self.faults.pop(0) if self.faults else None
         if fault is Fault.CUT_SENDING:
             request.body(0.5)
-            return self._cut()
+            self.unreachable = _TRIES
+            return None
         body = request.body()
         self.attested += b'name="attestations"' in body
         credentials = base64.b64encode(f"__token__:{self._token}".encode()).decode()
@@ -171,14 +174,11 @@ class Index:
         headers = {name: request.headers[name] for name in names}
         stored = self._packages.ask("POST", f"/{self.name}/", body, headers)
         if fault is Fault.CUT_AFTER_STORING:
-            return self._cut()
+            self.unreachable = _TRIES
+            return None
         if fault is Fault.ERROR_AFTER_STORING:
             return as_json(502, {})
         return stored
-
-    def _cut(self) -> None:
-        # twine connects ten times more, with headers alone: the body is used up.
-        self.unreachable = 10
 
 
 class StandIns:

@@ -16,7 +16,7 @@ from . import PROJECT, ReleaseError, say
 from .files import Release
 from .verifying import RUNTIME
 
-PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 PROCESSORS = ("x86_64", "aarch64")
 # pip wants every older name of a C library, too.
 LIBRARIES = (
