@@ -82,13 +82,17 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
-def install(session: nox.Session, *requirements: str) -> None:
+# All extras, for the tests and whoever reads their types.
+EVERYTHING = f".[{','.join(PROJECT['project']['optional-dependencies'])}]"
+
+
+def install(session: nox.Session, *requirements: str, package: str = ".") -> None:
     """Install the package as users get it, from this tree as it is now."""
     # setuptools would take modules from there that have been deleted since,
     # and uv what it built before.
     shutil.rmtree("build", ignore_errors=True)
     anew = ["--reinstall-package", "pychrony"] if session.venv_backend == "uv" else []
-    session.install(*anew, ".", *requirements)
+    session.install(*anew, package, *requirements)
 
 
 @nox.session
@@ -111,7 +115,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test with every CPython of this machine; arguments go to pytest."""
     tell_missing()
-    install(session, *group("tests"))
+    install(session, *group("tests"), package=EVERYTHING)
     session.run(
         *("pytest", *session.posargs),
         env=parts(session),
@@ -123,7 +127,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Prove that the tests reach every line and branch of the package."""
-    install(session, *group("tests"), "coverage>=7.10")
+    install(session, *group("tests"), "coverage>=7.10", package=EVERYTHING)
     env = {**parts(session), "COVERAGE_FILE": f"{session.create_tmp()}/coverage"}
     run = ("coverage", "run", "-m", "pytest", "-m", "not interrupts")
     session.run("coverage", "erase", env=env)
@@ -154,22 +158,24 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style, and the workflows."""
+    """Check the style, that imports go one way, and the workflows."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache")
     session.run("zizmor", "--offline", "--persona=auditor", ".github")
-    workflows = map(str, sorted(Path(".github/workflows").glob("*.yml")))
-    vendored = "--builtin-schema=vendor.github-workflows"
-    session.run("check-jsonschema", vendored, *workflows)
-    vendored = "--builtin-schema=vendor.dependabot"
-    session.run("check-jsonschema", vendored, ".github/dependabot.yml")
+    for schema, paths in (
+        ("github-workflows", sorted(Path(".github/workflows").glob("*.yml"))),
+        ("dependabot", [Path(".github/dependabot.yml")]),
+    ):
+        vendored = f"--builtin-schema=vendor.{schema}"
+        session.run("check-jsonschema", vendored, *map(str, paths))
 
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
     """Check the types."""
-    install(session, *group("typecheck"))
+    install(session, *group("typecheck"), package=EVERYTHING)
     session.run("mypy")
     session.run("pyright")
 
@@ -234,7 +240,7 @@ def check(session: nox.Session) -> None:
     step(session, "check")
 
 
-@nox.session
+@nox.session(reuse_venv=False)
 @nox.parametrize(
     "python", [nox.param(PYTHONS[version], id=version) for version in PYTHONS]
 )
@@ -250,8 +256,7 @@ def wheel_tests(session: nox.Session) -> None:
     (tree,) = place.iterdir()
     # What is imported must be the wheel, and no file of the tree.
     (tree / "pychrony").rename(tree / "not-installed")
-    session.install(*group("tests"))
-    session.install("--force-reinstall", "--no-deps", str(wheel))
+    install(session, *group("tests"), package=EVERYTHING.replace(".", str(wheel), 1))
     session.chdir(tree)
     session.run("pytest", *session.posargs, env=parts(session))
 

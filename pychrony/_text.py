@@ -20,7 +20,7 @@ STATES = {
     SourceState.SELECTABLE: "-",
 }
 
-_LEAPS = {
+LEAPS = {
     LeapStatus.NORMAL: "Normal",
     LeapStatus.INSERT: "Insert second",
     LeapStatus.DELETE: "Delete second",
@@ -65,6 +65,20 @@ def age(value: int) -> str:
     return f"{days}d" if days <= 999 else f"{days // 365}y"
 
 
+def clock(record: TrackingStatus) -> list[str]:
+    """Return what matters most of a clock: two fields of now, two of its source."""
+    bound = record.error_bound
+    source = f"source {record.reference_id_name}"
+    if not record.is_synchronized():
+        source = "local mode" if record.is_local() else "not synchronised"
+    return [
+        f"offset {seconds(record.offset, '+')}",
+        "no error bound" if bound is None else f"error bound {seconds(bound)}",
+        f"stratum {record.stratum}",
+        source,
+    ]
+
+
 def tracking(record: TrackingStatus) -> str:
     """Return what ``chronyc -n tracking`` prints."""
     return "\n".join(
@@ -84,7 +98,7 @@ def tracking(record: TrackingStatus) -> str:
             "Root delay": f"{record.root_delay:.9f} seconds",
             "Root dispersion": f"{record.root_dispersion:.9f} seconds",
             "Update interval": f"{record.update_interval:.1f} seconds",
-            "Leap status": _LEAPS.get(record.leap_status, "Invalid"),
+            "Leap status": LEAPS.get(record.leap_status, "Invalid"),
         }.items()
     )
 
@@ -109,11 +123,23 @@ def sources(records: Sequence[Source]) -> str:
 
 
 def _source(record: Source) -> str:
+    glyphs, address, stratum, poll, reach, last_rx, sample = source_cells(record)
     return (
-        f"{MODES.get(record.mode, ' ')}{STATES.get(record.state, ' ')} "
-        f"{record.address:<27}  {record.stratum:2}  {record.poll:2}   "
-        f"{record.reachability:3o}  {age(record.last_sample_ago):>4}  "
-        f"{seconds(record.latest_meas, '+', 7)}"
-        f"[{seconds(record.orig_latest_meas, '+', 7)}] +/- "
-        f"{seconds(record.latest_meas_err, width=6)}"
+        f"{glyphs} {address:<27}  {stratum:>2}  {poll:>2}   {reach:>3}  {last_rx:>4}  "
+        f"{sample}"
+    )
+
+
+def source_cells(record: Source) -> tuple[str, ...]:
+    """Return what is in chronyc's seven columns of a source."""
+    adjusted = seconds(record.latest_meas, "+", 7)
+    measured = seconds(record.orig_latest_meas, "+", 7)
+    return (
+        f"{MODES.get(record.mode, ' ')}{STATES.get(record.state, ' ')}",
+        record.address,
+        str(record.stratum),
+        str(record.poll),
+        f"{record.reachability:o}",
+        age(record.last_sample_ago),
+        f"{adjusted}[{measured}] +/- {seconds(record.latest_meas_err, width=6)}",
     )

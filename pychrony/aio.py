@@ -180,16 +180,19 @@ def async_query_many(
 
 async def _results(sweep: Sweep) -> AsyncGenerator[tuple[Address, Any], None]:
     conversation = sweep.conversation()
+    ready: Any = None
     try:
-        wait = next(conversation)
         while True:
-            wait = conversation.send(await _wait(*wait))
+            wait = conversation.send(ready)
             for result in sweep.arrived():
                 yield result
-    except StopIteration:  # all have arrived: each gave us a turn
+            ready = await _wait(*wait)
+    except StopIteration:
         pass
     finally:
         conversation.close()
+    for result in sweep.arrived():
+        yield result
 
 
 async def _drive(conversation: Conversation[T]) -> T:

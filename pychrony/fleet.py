@@ -70,15 +70,17 @@ def query_many(
 def _results(sweep: Sweep) -> Iterator[tuple[Address, Any]]:
     waiter = Waiter()
     conversation = sweep.conversation()
+    ready: Any = None
     try:
-        wait = next(conversation)
         while True:
-            wait = conversation.send(waiter.wait(*wait))
+            wait = conversation.send(ready)
             yield from sweep.arrived()
-    except StopIteration:  # all have arrived: each gave us a turn
+            ready = waiter.wait(*wait)
+    except StopIteration:
         pass
     finally:
         conversation.close()
+    yield from sweep.arrived()
 
 
 class Sweep:

@@ -42,6 +42,13 @@ def _demonstrate(parts: provision.Parts, network: ExitStack) -> int:
         "\nfollow it, and a client that follows the three. All are real chronyd, and"
         "\nnone of them touches the clock of this machine.\n"
     )
+    client = start(parts, network)
+    _wait(client.address)
+    return _check(client.address, "-v") or _check(client.socket)
+
+
+def start(parts: provision.Parts, network: ExitStack, unusable: str = "") -> Chronyd:
+    """Start a network whose client has these sources, too; return the client."""
     reference = network.enter_context(
         Chronyd(parts, "local stratum 1", bind="127.0.0.1", serve=True)
     )
@@ -54,10 +61,10 @@ def _demonstrate(parts: provision.Parts, network: ExitStack) -> int:
         )
         _introduce("server", f"{host}:{server.ntp_port}", server)
         follow_servers += FOLLOW.format(host=host, port=server.ntp_port)
+    follow_servers += unusable.format(port=reference.ntp_port)
     client = network.enter_context(Chronyd(parts, follow_servers))
     _introduce("client", client.address, client)
-    _wait(client.address)
-    return _check(client.address, "-v") or _check(client.socket)
+    return client
 
 
 def _introduce(role: str, where: str, daemon: Chronyd) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import importlib.util
 import os
@@ -13,7 +14,7 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +29,22 @@ WHEEL_PYTHON = "3.12"
 APPARMOR_PROFILE = Path("/etc/apparmor.d/usr.sbin.chronyd")
 
 INSTALL = {
-    "alpine": "apk add chrony",
-    "arch": "pacman -S chrony",
-    "fedora": "dnf install chrony libchrony",
-    "suse": "zypper install chrony",
+    "chrony": {
+        "alpine": "apk add chrony",
+        "arch": "pacman -S chrony",
+        "fedora": "dnf install chrony libchrony",
+        "suse": "zypper install chrony",
+    },
+    "prometheus": {
+        "alpine": "apk add prometheus",
+        "arch": "pacman -S prometheus",
+        "fedora": "dnf install golang-github-prometheus",
+        "suse": "zypper install golang-github-prometheus-prometheus",
+    },
 }
 
+
+PROMETHEUS = ("prometheus", "promtool")
 
 # chronyd, chronyc and their library path; where they are from.
 Found = tuple[tuple[str, str, str], str]
@@ -63,6 +74,19 @@ def parts() -> Parts:
     _say("chronyd", chronyd, source)
     _say("chronyc", chronyc, source)
     return Parts(libchrony, chronyd, chronyc, library_path)
+
+
+@functools.cache
+def prometheus() -> tuple[str, str]:
+    """The programs prometheus and promtool, fetched when they are first needed."""
+    found = tuple(filter(None, map(shutil.which, PROMETHEUS)))
+    if len(found) < len(PROMETHEUS):
+        _need_apt("prometheus", "prometheus")
+        name = f"prometheus-{_digest(Path('/etc/os-release').read_text(), _system())}"
+        root = _cached(name, _fetch_prometheus, _prometheus_runs)
+        found = tuple(f"{root}/{name}" for name in PROMETHEUS)
+    server, tool = found
+    return server, tool
 
 
 def environment(parts: Parts) -> dict[str, str]:
@@ -160,33 +184,37 @@ def _system_chrony() -> Found | None:
 
 
 def _fetched_chrony() -> Found:
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        system = platform.freedesktop_os_release()
-        family = [system.get("ID", ""), *system.get("ID_LIKE", "").split()]
-        command = next(
-            (INSTALL[name] for name in family if name in INSTALL),
-            "the package manager, package chrony",
-        )
-        raise ProvisionError(f"chronyd: not on this system. Install it with: {command}")
+    _need_apt("chronyd", "chrony")
     name = f"chrony-{_digest(Path('/etc/os-release').read_text(), _system())}"
     root = _cached(name, _fetch_chrony, _chronyd_runs)
     programs = str(root / "usr/sbin/chronyd"), str(root / "usr/bin/chronyc")
     return (*programs, _library_path(root)), "packages of this distribution, unpacked"
 
 
+def _need_apt(part: str, package: str) -> None:
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        system = platform.freedesktop_os_release()
+        family = [system.get("ID", ""), *system.get("ID_LIKE", "").split()]
+        command = next(
+            (INSTALL[package][name] for name in family if name in INSTALL[package]),
+            f"the package manager, package {package}",
+        )
+        raise ProvisionError(f"{part}: not on this system. Install it with: {command}")
+
+
 def _chronyd_runs(root: Path) -> bool:
     """Whether the libraries that were missing when it was fetched still suffice."""
-    for program in ("usr/sbin/chronyd", "usr/bin/chronyc"):
-        try:
-            subprocess.run(
-                [str(root / program), "-v"],
-                env={"LD_LIBRARY_PATH": _library_path(root)},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                check=True,
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return False
+    return all(
+        _runs([str(root / program), "-v"], LD_LIBRARY_PATH=_library_path(root))
+        for program in ("usr/sbin/chronyd", "usr/bin/chronyc")
+    )
+
+
+def _runs(command: Sequence[str], **variables: str) -> bool:
+    try:
+        subprocess.run(command, env=variables, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
     return True
 
 
@@ -196,8 +224,30 @@ def _library_path(root: Path) -> str:
 
 
 def _fetch_chrony(root: Path) -> None:
+    install = ("install", "--yes", "--no-install-recommends", "--download-only")
+    for package in _packages("chronyd", (*install, "chrony")):
+        _run("chronyd", "dpkg-deb", "--extract", str(package), str(root))
+
+
+def _fetch_prometheus(root: Path) -> None:
+    # Both were in one package once. They need none of the many others that it
+    # depends on, and nothing else that is in it.
+    apart, together = ("download", *PROMETHEUS), ("download", "prometheus")
+    for package in _packages("prometheus", apart, together):
+        with tempfile.TemporaryDirectory(dir=root) as directory:
+            _run("prometheus", "dpkg-deb", "--extract", str(package), directory)
+            for program in Path(directory, "usr/bin").iterdir():
+                program.rename(root / program.name)
+
+
+def _prometheus_runs(root: Path) -> bool:
+    return all(_runs([f"{root}/{name}", "--version"]) for name in PROMETHEUS)
+
+
+def _packages(part: str, *commands: Sequence[str]) -> Iterator[Path]:
+    """Yield the packages that the first command of apt-get that works fetches."""
     print(
-        "chronyd: fetching this distribution's packages with apt-get",
+        f"{part}: fetching this distribution's packages with apt-get",
         file=sys.stderr,
         flush=True,
     )
@@ -208,7 +258,8 @@ def _fetch_chrony(root: Path) -> None:
         for directory in (lists, cache, archives):
             (directory / "partial").mkdir(parents=True)
         apt = (
-            *("env", f"TMPDIR={state}", "apt-get", "--quiet"),
+            *("env", "--chdir", str(archives), f"TMPDIR={state}"),
+            *("apt-get", "--quiet"),
             *("--option", f"Dir::State::Lists={lists}"),
             *("--option", f"Dir::Cache={cache}"),
             *("--option", f"Dir::Cache::Archives={archives}"),
@@ -218,23 +269,17 @@ def _fetch_chrony(root: Path) -> None:
             *("--option", "APT::Sandbox::User=root"),
             *("--option", "Acquire::Languages=none"),
         )
-        # A repository that has nothing to do with chrony may fail; whether
-        # this one did not matters in the second step.
-        updated = _try(*apt, "update")
-        _run(
-            "chronyd",
-            *(
-                *apt,
-                "install",
-                "--yes",
-                "--no-install-recommends",
-                "--download-only",
-                "chrony",
-            ),
-            before=updated.stdout,
-        )
-        for package in sorted(archives.glob("*.deb")):
-            _run("chronyd", "dpkg-deb", "--extract", str(package), str(root))
+        # A repository that has nothing to do with it may fail; whether this one
+        # did not matters in the second step.
+        said = _try(*apt, "update").stdout
+        for command in commands:
+            result = _try(*apt, *command)
+            if result.returncode == 0:
+                break
+            said += result.stdout
+        else:
+            raise ProvisionError(f"{part}: could not be fetched:\n{said.rstrip()}")
+        yield from sorted(archives.glob("*.deb"))
 
 
 def _unconfined(chronyd: Path) -> str:
@@ -310,12 +355,10 @@ def _try(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _run(part: str, *command: str, before: str = "") -> None:
+def _run(part: str, *command: str) -> None:
     result = _try(*command)
     if result.returncode:
-        raise ProvisionError(
-            f"{part}: could not be fetched:\n{before}{result.stdout.rstrip()}"
-        )
+        raise ProvisionError(f"{part}: could not be fetched:\n{result.stdout.rstrip()}")
 
 
 def _say(part: str, what: str, source: str) -> None:

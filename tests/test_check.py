@@ -7,6 +7,7 @@ import os
 import platform
 import pty
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from contextlib import ExitStack, redirect_stdout
 from importlib.metadata import entry_points
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema
 import pytest
 from chronyd import Chronyd, chronyc_command
+from prometheus_client.parser import text_string_to_metric_families
 from provision import Parts
 
 import pychrony
@@ -62,6 +64,14 @@ SELECTED = make_source(address="192.0.2.1")
 OTHER = make_source(address="192.0.2.2", state=SourceState.UNSELECTED)
 WRONG = make_source(address="192.0.2.9", state=SourceState.FALSETICKER)
 
+MANY_WRONG = [
+    SELECTED,
+    *(
+        make_source(address=f"10.0.0.{number}", state=SourceState.FALSETICKER)
+        for number in range(1, 8)
+    ),
+]
+
 # Figures that are exact as chronyd's floats, so that the outputs are, too.
 FINE: Any = {
     "offset": 2**-13,
@@ -94,6 +104,7 @@ def fine_daemon(**changes: Any) -> ScriptedDaemon:
 
 def ageless(output: str) -> str:
     """The output without the age, which is another each time."""
+    output = re.sub(r'"time": ".*?"', "", output)
     return re.sub(r'\bage(",.*?"value": |=|\s+)[\d.e-]+(ms|us|s)?', "age", output)
 
 
@@ -145,16 +156,17 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
     ({"stratum": 10}, None, [], WARNING, "stratum 10 (more than 9): Use sources"),
     ({"stratum": 3}, None, ["-c", "stratum=2"], CRITICAL, "stratum 3 (more than 2): "),
     ({"age": 1000.0}, None, [], OK, "offset"),
-    ({"age": 1030.0}, None, [], WARNING, "age 1030s (more than 1025s): chronyd gets"),
+    ({"age": 1030.0}, None, [], WARNING, "s (more than 1025s): chronyd gets no"),
     ({"age": 8000.0, "update_interval": 1024.0}, None, [], OK, "offset"),
     ({"age": 8200.0, "update_interval": 1024.0}, None, [], WARNING, "more than 8192s"),
     ({"age": 9.0}, None, ["-c", "age=5"], CRITICAL, "(more than 5000ms): chronyd gets"),
-    ({"age": -500.0}, None, ["-w", "age=5"], OK, "offset"),
+    ({"age": -500.0}, None, [], OK, "offset"),
+    ({"age": -2000.0}, None, [], WARNING, "and, if it runs elsewhere, the clock"),
     ({}, None, ["-w", "frequency=1"], WARNING, "frequency -1.500ppm (less than -1.000"),
     ({}, None, ["-w", "frequency=1", "-c", "frequency=2:"], CRITICAL, "less than +2.0"),
     ({}, None, ["-w", "skew=0.01"], WARNING, "skew 0.062ppm (more than 0.010ppm): "),
-    ({}, [SELECTED], [], WARNING, "usable sources 1 (less than 2): Add sources"),
-    ({}, [WRONG], [], CRITICAL, "usable sources 0 (less than 1): Add sources"),
+    ({}, [SELECTED], [], WARNING, "usable sources 1 (less than 2): Add sources; "),
+    ({}, [WRONG], [], CRITICAL, "usable sources 0 (less than 1): Add sources, or see"),
     ({}, [SELECTED], ["-w", "usable_sources=1:"], OK, "1 of 1 sources usable"),
     (
         {},
@@ -173,11 +185,7 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
     (
         {"leap_status": LeapStatus.UNSYNC},
         None,
-        *(
-            [],
-            CRITICAL,
-            "not synchronised: no source is selected. 'chronyc ",
-        ),
+        *([], CRITICAL, "not synchronised: chronyd follows a source, but has not"),
     ),
     (
         UNSYNCHRONISED,
@@ -196,7 +204,13 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
     ),
     (UNSYNCHRONISED, None, ["-c", "synchronised=off"], OK, "2 of 2 sources usable"),
     (LOCAL, [], [], WARNING, "local mode: chronyd serves its own clock, as it has"),
-    (LOCAL, [], ["-w", "local=off"], OK, "0 of 0 sources usable"),
+    (LOCAL, [], ["-w", "local=off"], OK, "OK - local mode, 0 of 0 sources usable"),
+    (LOCAL, [], ["-w", "off"], OK, "OK - local mode, 0 of 0 sources usable"),
+    ({"offset": 9.0}, [WRONG], ["-w", "off", "-c", "off"], OK, "0 of 1 sources"),
+    ({"offset": -0.3}, None, ["-w", "-0.4:0.1", "-c", "-.4:1"], OK, "offset -300ms"),
+    ({"offset": -0.3}, None, ["--critical", "-0.2:1"], CRITICAL, "less than -200ms"),
+    ({}, MANY_WRONG, [], WARNING, "Check or remove 10.0.0.1, 10.0.0.2, 10.0.0.3, 10."),
+    ({}, MANY_WRONG, [], WARNING, "10.0.0.5 and 2 more; "),
     (LOCAL, [], ["-c", "local=0"], CRITICAL, "local mode: "),
 ]
 
@@ -220,6 +234,21 @@ def test_every_verdict(
         assert (f" {figure}" in performance) == follows
 
 
+@pytest.mark.parametrize("item", [item.name for item in ITEMS])
+def test_each_item_can_warn_be_critical_and_be_switched_off(item: str) -> None:
+    everything = f"{item}=@~:"
+    with fine_daemon() as daemon:
+        warning, output = check(daemon.address, "-w", everything)
+        critical, worse = check(daemon.address, "-w", everything, "-c", everything)
+        both = ("-w", everything, "-w", f"{item}=off", "-c", f"{item}=off")
+        off, fine = check(daemon.address, *both)
+    assert (warning, critical, off) == (WARNING, CRITICAL, OK)
+    assert output.startswith("CHRONY WARNING - ")
+    assert worse.startswith("CHRONY CRITICAL - ")
+    assert re.search(rf" {item}=[^;]+;@~:[; ]", output)
+    assert re.search(rf" {item}=[^; ]+(;;;0)?( |\n)", fine)
+
+
 def test_the_worst_is_first() -> None:
     tracking = clock(offset=0.3, stratum=11)
     with ScriptedDaemon(tracking=tracking, sources=[SELECTED]) as daemon:
@@ -238,7 +267,7 @@ def test_the_worst_is_first() -> None:
         ["CRITICAL"] * 2 + ["WARNING"] * 2 + ["OK"] * 9
     )
     assert lines[2] == (
-        "WARNING   stratum                   11  warning 9. Use sources that are "
+        "WARNING   stratum                   11  warning 9 - Use sources that are "
         "nearer to a reference clock"
     )
 
@@ -266,7 +295,8 @@ def test_a_clock_of_which_only_tracking_is_read_says_where_to_look() -> None:
         ("0", "0", (0,), (1, -1)),
         ("1e-7", "0.0000001", (0, 1e-7), (2e-7,)),
         (".5:1.", "0.5:1", (0.5, 1), (0.4,)),
-        ("-1e-12:1", "1", (0, 1), (2,)),
+        ("-1e-12:1", "-0.000000000001:1", (0, 1), (-1e-11, 2)),
+        ("1e3:1e10", "1000:10000000000", (1000,), (999,)),
     ],
 )
 def test_ranges(
@@ -281,7 +311,8 @@ def test_ranges(
 def test_ranges_of_what_has_a_sign() -> None:
     assert str(_range.parse("0.5", signed=True)) == "-0.5:0.5"
     assert str(_range.parse("@2", signed=True)) == "@-2:2"
-    assert str(_range.parse(":2", signed=True)) == "2"
+    assert str(_range.parse(":2", signed=True)) == "0:2"
+    assert str(_range.parse("@0:2", signed=True)) == "@0:2"
     assert str(_range.parse("2:", signed=True)) == "2:"
 
 
@@ -299,8 +330,20 @@ SCHEMA = json.loads(
 )
 
 
+def strict(schema: Any) -> Any:
+    """The schema without the room that it leaves for properties of later versions."""
+    if isinstance(schema, list):
+        return [*map(strict, schema)]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: strict(value) for key, value in schema.items()}
+    return {"additionalProperties": False, **closed} if "required" in schema else closed
+
+
 def test_json() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    exact = strict(SCHEMA)
+    assert str(exact).count("'additionalProperties'") == 4
     names = [item.name for item in ITEMS]
     item = SCHEMA["$defs"]["item"]
     assert item["properties"]["name"]["enum"] == names
@@ -315,10 +358,12 @@ def test_json() -> None:
         with ScriptedDaemon(tracking=clock(**changes), sources=sources) as daemon:
             status, output = check("--format", "json", daemon.address)
         document = json.loads(output)
-        jsonschema.validate(document, SCHEMA)
+        jsonschema.validate(document, exact)
         assert (status, document["status"]) == (state, state)
         assert document["clocks"][0]["address"] == daemon.address
         assert document["clocks"][0]["error"] is None
+        follows = state == OK or changes == {"offset": 1.0}
+        assert document["clocks"][0]["source"] == ("192.0.2.1" if follows else None)
         found = items(output)
         assert list(found) == [name for name in names if name in found]
     with fine_daemon() as daemon, ScriptedDaemon() as silent:
@@ -337,11 +382,45 @@ def test_json() -> None:
         for addresses in ([silent.address], [silent.address, "x y", daemon.address]):
             status, output = check(*options, "-v", *addresses)
             document = json.loads(output)
-            jsonschema.validate(document, SCHEMA)
+            jsonschema.validate(document, exact)
             assert status == document["status"] == CRITICAL
             assert [clock["address"] for clock in document["clocks"]] == addresses
             assert document["clocks"][0]["error"]["type"] == "ChronyTimeoutError"
             assert document["clocks"][0]["items"] == []
+
+
+def samples(output: str) -> dict[str, float]:
+    """The samples of an exposition, by name and labels."""
+    return {
+        sample.name + "".join(f" {value}" for value in sample.labels.values()): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(output)
+        for sample in family.samples
+    }
+
+
+def test_prometheus() -> None:
+    with fine_daemon(offset=0.0625) as daemon:
+        status, output = check("-f", "prometheus", daemon.address)
+        many, both = check("-f", "prometheus", daemon.address, "x y")
+        found = samples(output)
+        assert status == found[f"chrony_check_state {daemon.address}"] == WARNING
+        assert found[f"chrony_check_item_state {daemon.address} offset"] == WARNING
+        assert found[f"chrony_check_item_state {daemon.address} stratum"] == OK
+        # What the exporter has, too, though of a single clock only.
+        assert found["chrony_up"] == 1
+        assert found["chrony_tracking_system_time_seconds"] == 0.0625
+        daemon.stop()
+        dead, nothing = check("-f", "prometheus", daemon.address)
+    assert many == UNKNOWN
+    assert samples(both)["chrony_check_state x y"] == UNKNOWN
+    assert "chrony_up" not in samples(both)
+    assert dead == samples(nothing)[f"chrony_check_state {daemon.address}"] == CRITICAL
+    assert samples(nothing)["chrony_up"] == 0
+    status, output = check("-f", "prometheus", "x y")
+    assert status == UNKNOWN
+    assert samples(output) == {"chrony_check_state x y": UNKNOWN}
 
 
 def test_prometheus_without_its_library(
@@ -350,9 +429,9 @@ def test_prometheus_without_its_library(
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with fine_daemon() as daemon:
         assert main(["-f", "prometheus", daemon.address]) == UNKNOWN
-    assert capsys.readouterr().out == (
-        "CHRONY UNKNOWN - --format prometheus needs prometheus_client. To get it: "
-        "pip install pychrony[prometheus]\n"
+    assert capsys.readouterr().out.startswith(
+        "CHRONY UNKNOWN - --format prometheus needs prometheus_client. Install it "
+        "with: pip install 'pychrony[prometheus]'"
     )
 
 
@@ -401,36 +480,76 @@ def test_output_to_a_file(tmp_path: Path, style: str) -> None:
     assert piped[:20] == written[:20]
 
 
-def test_output_to_a_full_disk(tmp_path: Path) -> None:
+def test_output_to_a_full_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "clock"
+    file.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with fine_daemon() as daemon:
         status, output = check(daemon.address, "-o", "/dev/full")
         assert status == UNKNOWN
         assert output == (
-            "CHRONY UNKNOWN - cannot write: [Errno 28] No space left on device\n"
+            "CHRONY UNKNOWN - cannot write '/dev/full': No space left on device\n"
         )
-        # As full as a disk can get for a process that may not fill one.
-        file = tmp_path / "clock"
-        file.write_text("old")
-        limited = (
-            f"ulimit -f 0; exec {sys.executable} -m pychrony.check {daemon.address}"
-        )
-        result = subprocess.run(
-            ["sh", "-c", f"{limited} -o {file}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == UNKNOWN
-    assert result.stderr == "CHRONY UNKNOWN - cannot write: [Errno 27] File too large\n"
+        # As full as a disk can be made without filling one.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+        try:
+            status = main([daemon.address, "-o", str(file)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == UNKNOWN
+    assert capsys.readouterr().out == (
+        f"CHRONY UNKNOWN - cannot write '{file}': File too large\n"
+    )
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_output_is_that_of_a_check_or_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    file.write_text("old")
+    for options in (["-w", "bogus=1"], ["--hosts", "/dev/null"], ["-V"], ["-h"]):
+        status, output = check(*options, "-f", "json", "-o", str(file))
+        assert output.startswith("CHRONY UNKNOWN - " if status else ("pych", "usage"))
+    assert file.read_text() == "old"
+
+
+def test_output_to_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with fine_daemon() as daemon:
+        status, output = check(daemon.address, "-o", str(pipe))
+    assert status == UNKNOWN
+    assert output.startswith(f"CHRONY UNKNOWN - cannot write '{pipe}': ")
+
+
+def test_standard_output_is_never_replaced(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    with fine_daemon() as daemon:
+        for name in ("/dev/stdout", "-"):
+            with log.open("a") as file:
+                assert check(daemon.address, "-o", name, stdout=file)[0] == OK
+    assert [line[:9] for line in log.read_text().splitlines()] == (
+        ["before", "CHRONY OK", "CHRONY OK"]
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed: str) -> None:
+    with fine_daemon(offset=0.1) as daemon:
+        for addresses in (daemon.address, f"{daemon.address} {daemon.address}"):
+            command = f"{sys.executable} -m pychrony.check {addresses} {closed}"
+            result = subprocess.run(["sh", "-c", command], check=False)
+            assert result.returncode == WARNING
 
 
 def test_output_to_nowhere(tmp_path: Path) -> None:
     with fine_daemon() as daemon:
         status, output = check(daemon.address, "-o", str(tmp_path / "no" / "file"))
     assert status == UNKNOWN
-    assert output.startswith("CHRONY UNKNOWN - cannot write: [Errno 2] No such file")
+    assert output.startswith(f"CHRONY UNKNOWN - cannot write '{tmp_path}/no/file': No")
 
 
 @pytest.mark.parametrize("locale", ["C", "de_DE.UTF-8", "de_DE"])
@@ -471,6 +590,21 @@ def test_wait_ends(changes: Any, state: int) -> None:
         asked = len(daemon.requests)
     assert status == state
     assert asked > 2
+
+
+def test_wait_for_a_list_that_changes() -> None:
+    with fine_daemon() as daemon:
+        daemon.misbehave = changing = faults.only("N_SOURCES", faults.count(9))
+        command = [sys.executable, "-m", "pychrony.check", "--wait", "60"]
+        with subprocess.Popen(
+            [*command, daemon.address], stdout=subprocess.PIPE, text=True
+        ) as waiting:
+            while len(daemon.requests) < 5:
+                time.sleep(0.01)
+            assert daemon.misbehave is changing
+            daemon.misbehave = None
+            output, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == OK, output
 
 
 def test_wait_only_for_what_may_come() -> None:
@@ -517,6 +651,18 @@ def test_self_tells_what_a_report_of_a_bug_needs(tmp_path: Path) -> None:
     assert "Connection refused" in output
     assert re.search(rf"{tmp_path}: drwx------ uid {os.geteuid()} gid \d+\n", output)
     assert f"{tmp_path}/chronyd.sock: No such file or directory\n" in output
+
+
+def test_self_where_the_system_has_no_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> NoReturn:
+        raise OSError
+
+    monkeypatch.setattr(platform, "freedesktop_os_release", fail)
+    with ScriptedDaemon() as daemon:
+        assert main(["--self", daemon.address]) == OK
+    assert re.search(r"^system +Linux, Linux \d", capsys.readouterr().out, re.M)
 
 
 def test_self_without_a_library(tmp_path: Path) -> None:
@@ -568,6 +714,9 @@ def test_real_clocks(parts: Parts) -> None:
         status, output = check(alone.address)
         assert status == CRITICAL
         assert "not synchronised: chronyd has no sources" in output
+        _, diagnosis = check("--self", fine.socket)
+        assert re.search(r"^serverstats +1 record$", diagnosis, flags=re.M)
+        assert re.search(r"^selectdata +3 records$", diagnosis, flags=re.M)
         hosts = (fine.address, late.address, alone.address)
         assert check(*hosts)[1].startswith("CHRONY CRITICAL - 2 of 3 clocks OK, 1 crit")
 
@@ -586,6 +735,10 @@ def test_many_clocks(tmp_path: Path) -> None:
         nagios = check("-v", *everyone, "--hosts", str(hosts))
         line, *table = output.splitlines()
         assert check("--hosts", "-", lines=f"{fine.address}\n" * 2)[0] == OK
+        twice = ("--hosts", "-", "--hosts", "-")
+        assert check(*twice, lines=f"\ufeff{fine.address}\r\n")[0] == OK
+        late_and_fine = check("--hosts", str(hosts), "--hosts", "/dev/null")[1]
+        assert late_and_fine.startswith("CHRONY UNKNOWN - 0 of 2 clocks OK, 1 unknown")
         assert check(fine.address, late.address)[0] == WARNING
         assert check(fine.address, closed.address, late.address)[0] == UNKNOWN
     assert status == CRITICAL
@@ -681,11 +834,13 @@ def test_progress_is_shown_on_a_terminal() -> None:
 def test_daemon_that_misbehaves(fault: faults.Fault, status: int, message: str) -> None:
     with ScriptedDaemon(misbehave=fault) as daemon:
         found, output = check("-t", "0.1", "--retries", "1", daemon.address)
+        text = check("-t0.01", "-r0", "-ftext", daemon.address)[1]
     assert found == status
-    (line,) = output.splitlines()
-    assert line.startswith(f"CHRONY {STATES[status]} - {daemon.address}")
-    assert message in line
-    assert "|" not in line
+    for shown in (output, text):
+        (line,) = shown.splitlines()
+        assert line.startswith(f"CHRONY {STATES[status]} - {daemon.address}")
+        assert "|" not in line
+    assert message in output
 
 
 def test_nobody_there() -> None:
@@ -698,7 +853,7 @@ def test_nobody_there() -> None:
 
 def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
     missing = str(tmp_path / "libchrony.so.0")
-    for arguments in ([], ["127.0.0.1"], ["-v", "/nowhere"]):
+    for arguments in ([], ["127.0.0.1"], ["-v", "/nowhere"], ["::1", "/nowhere"]):
         status, output = check(*arguments, PYCHRONY_LIBCHRONY=missing)
         assert status == UNKNOWN
         assert output.startswith("CHRONY UNKNOWN - no usable libchrony. Tried")
@@ -722,6 +877,7 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
         (["-f", "xml"], "argument -f/--format: invalid choice: 'xml'"),
         (["--timeout-state", "ok"], "argument --timeout-state: invalid choice: 'ok'"),
         (["--wait", "0"], "'0' is not a positive number"),
+        (["-t", "much"], "'much' is not a positive number"),
         (["-t", "nan"], "'nan' is not a positive number"),
         (["-t", "inf"], "'inf' is not a positive number"),
         (["-t", "0"], "'0' is not a positive number"),
@@ -759,7 +915,8 @@ def test_reader_that_leaves() -> None:
     read, write = os.pipe()
     os.close(read)
     with fine_daemon() as daemon, open(write, "wb") as pipe:
-        assert check("-v", daemon.address, stdout=pipe) == (OK, "")
+        for options in (["-v"], ["-h"], ["-V"]):
+            assert check(*options, daemon.address, stdout=pipe) == (OK, "")
 
 
 def test_output_that_is_no_file() -> None:
@@ -771,6 +928,8 @@ def test_output_that_is_no_file() -> None:
 def test_full_disk() -> None:
     with fine_daemon() as daemon, open("/dev/full", "wb") as full:
         status, output = check(daemon.address, stdout=full)
+        both = f"{sys.executable} -m pychrony.check -V >/dev/full 2>&1"
+        assert subprocess.run(["sh", "-c", both], check=False).returncode == UNKNOWN
     assert status == UNKNOWN
     assert "cannot write: [Errno 28] No space left on device" in output
 
@@ -855,7 +1014,10 @@ def test_report_is_that_of_chronyc(parts: Parts) -> None:
         line, report = output.split("\n", 1)
         assert line.startswith("CHRONY WARNING - offset -125ms (less than -50ms): Wait")
         assert status == WARNING
-        assert report.split("\n\n") == [chronyc("tracking"), chronyc("sources") + "\n"]
+        reports = [chronyc("tracking"), chronyc("sources") + "\n"]
+        assert report.split("\n\n") == reports
+        _, text = check("-v", "-f", "text", daemon.address)
+        assert text.split("\n\n")[2:] == reports
         for leap in [*LeapStatus, LeapStatus(9)]:
             daemon.tracking = make_tracking(leap_status=leap, frequency=2.5, offset=1.5)
             assert _text.tracking(pychrony.get_tracking(daemon.address)) == (
@@ -878,6 +1040,18 @@ def test_what_the_terminal_cannot_show() -> None:
         status, output = check(address, PYTHONIOENCODING="ascii:strict")
         assert status in (CRITICAL, UNKNOWN)
         assert shown in output
+
+
+def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("/tmp/\x1b[2J\x07\n/tmp/a\x9bb\n", encoding="utf-8")
+    for options in (["-f", "text"], ["-v"], ["-f", "json"]):
+        _, output = check(*options, "--hosts", str(hosts))
+        assert "\\x1b[2J" in output or "\\u001b[2J" in output
+        assert all(letter.isprintable() or letter == "\n" for letter in output)
+    _, output = check("/tmp/a\nOK - fine | x=1", "-w", "a|b=1")
+    assert output.count("\n") == 1
+    assert "|" not in output
 
 
 def test_a_bar_is_only_before_the_performance_data() -> None:

@@ -6,12 +6,19 @@ import re
 import shlex
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pychrony import _address, check
+import pychrony
+from pychrony import _address, _reports, check, models
 from pychrony.check._items import ITEMS
-from pychrony.testing import ScriptedDaemon, make_source, make_tracking
+from pychrony.testing import (
+    ScriptedDaemon,
+    make_smoothing,
+    make_source,
+    make_tracking,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 CHECK = DOCS.joinpath("check.rst").read_text()
@@ -65,12 +72,31 @@ def test_check_in_other_programs() -> None:
     """Options that a unit and monitoring systems give to the command."""
     lines: list[str] = re.findall(r"/usr/bin/check_chrony (.+)", CHECK)
     for line in lines:
-        with ScriptedDaemon() as daemon:
-            values = {"$ARG1$": "1", "$ARG2$": "2", "$HOSTADDRESS$": daemon.address}
+        # As soon after the start of chronyd as it can follow a source.
+        young = make_source(reachability=0o7)
+        tracking = make_tracking(ref_time=time.time())
+        with ScriptedDaemon(tracking=tracking, sources=[young]) as daemon:
+            values = {"$ARG1$": "-1:1", "$ARG2$": "2", "$HOSTADDRESS$": daemon.address}
             options = [values.get(option, option) for option in line.split()]
-            if "--wait" in options:
-                options.append(daemon.address)
-            assert check.main(options) in (check.OK, check.WARNING)
+            waits = "--wait" in options
+            found = check.main([*options, daemon.address] if waits else options)
+            assert found == (check.OK if waits else check.WARNING)
+
+
+def test_field_that_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one line that CONTRIBUTING shows, in a report that lacks the field."""
+    page = DOCS.with_name("CONTRIBUTING.rst").read_text()
+    (line,) = re.findall(r"code-block:: python\n\n   (.*)\n", page)
+    code = (
+        f"@dataclass(frozen=True, repr=False, eq=False)\nclass New(Smoothing):\n {line}"
+    )
+    names = dict(vars(models))
+    exec(compile(code, "models.py", "exec", dont_inherit=True), names)
+    monkeypatch.setitem(models.REPORTS, names["New"], "smoothing")
+    with ScriptedDaemon(smoothing=make_smoothing(wander=0.5)) as daemon:
+        with pychrony.ChronyConnection(daemon.address) as connection:
+            record: Any = connection._turn(lambda s: _reports.one(s, names["New"]))
+    assert (record.wander, record.temperature) == (0.5, None)
 
 
 def test_items_of_the_check() -> None:

@@ -365,6 +365,15 @@ def test_no_address(ask: Ask) -> None:
     assert list(ask(iter(()), concurrency=1)) == []
 
 
+@pytest.mark.parametrize("concurrency", [1, 2, 3, 256])
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_all_fail_without_a_wait(number: int, concurrency: int, ask: Ask) -> None:
+    addresses = [f"/nowhere/{index}" for index in range(number)]
+    found = list(ask(addresses, concurrency=concurrency))
+    assert sorted(address for address, _ in found) == addresses
+    assert {type(result) for _, result in found} == {ChronyConnectionError}
+
+
 def test_progress_counts_the_results(
     ask: Ask, many: Callable[..., list[ScriptedDaemon]]
 ) -> None:

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from contextlib import suppress
 from math import isfinite
-from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pychrony
 
 from . import _read
-from ._formats import FORMATS, SHOWN
+from ._formats import FORMATS, SHOWN, failed
 from ._items import ITEMS
-from ._judge import CRITICAL, NAMES, OK, UNKNOWN, WARNING, WORST_FIRST, Limits
+from ._judge import CRITICAL, NAMES, OK, UNKNOWN, WARNING, Limits, worst
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,13 +52,21 @@ _EPILOG = f"""Items, their units, and the ranges for -w and -c that hold by defa
 {_ITEMS}
 
 A RANGE is 10 (fine: 0 to 10, or -10 to 10 of what has a sign), 10: (10 or more),
-~:10 (10 or less), 10:20, or @10:20 (all but 10 to 20). 'off' switches a limit off:
--w stratum=off. Of many clocks only their tracking is checked, not their sources.
+~:10 (10 or less), 10:20, or @10:20 (all but 10 to 20). 'off' switches a limit off,
+as in -w stratum=off; alone, as in -w off, all. Of many clocks only their tracking
+is checked, not their sources.
 """
+
+
+_NEGATIVE = re.compile(r"-[\d.]")
 
 
 class _UsageError(Exception):
     """The command line makes no sense."""
+
+
+class _AnswerError(Exception):
+    """The command line asks for nothing but a text."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,54 +75,56 @@ class _Parser(argparse.ArgumentParser):
         raise _UsageError(f"{message}. See --help")
 
 
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        raise _AnswerError(parser.format_help().rstrip("\n"))
+
+
 class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         try:
             library = f"libchrony {pychrony.library_path()}"
         except pychrony.ChronyLibraryError as error:
             library = error.message
-        print(f"pychrony {pychrony.__version__}, {library}")
-        parser.exit()
+        raise _AnswerError(f"pychrony {pychrony.__version__}, {library}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the check and return its exit status; never raises an error."""
-    output = None
     try:
-        arguments = _arguments(argv)
-        output = arguments.output
-        state, text = _run(arguments)
-    except pychrony.ChronyError as error:
-        state, text = _failed(error.message)
-    except (ValueError, _UsageError) as error:
-        state, text = _failed(str(error))
-    except KeyboardInterrupt:
-        state, text = _failed("interrupted")
-    except Exception as error:
-        state, text = _failed(f"unexpected {type(error).__name__}: {error}")
+        state, text, file = _run(_arguments(sys.argv[1:] if argv is None else argv))
+        if file is not None:
+            _save(file, text)
+            return state
+    except _AnswerError as answer:
+        state, text = OK, str(answer)
+    except BaseException as error:
+        state, text = UNKNOWN, failed(_reason(error))
     try:
-        if output is None:
-            _print(text)
-        else:
-            _save(output, f"{text}\n")
-    except OSError as error:
-        print(f"CHRONY UNKNOWN - cannot write: {error}", file=sys.stderr)
+        _print(text)
+    except (OSError, KeyboardInterrupt) as error:
+        with suppress(OSError):
+            print(failed(f"cannot write: {error}"), file=sys.stderr)
         return UNKNOWN
     return state
 
 
-def _failed(message: str) -> tuple[int, str]:
-    return UNKNOWN, f"CHRONY {NAMES[UNKNOWN]} - {message}"
+def _reason(error: BaseException) -> str:
+    if isinstance(error, _SaveError | _UsageError | ValueError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"unexpected {type(error).__name__}: {error}"
 
 
-def _run(arguments: argparse.Namespace) -> tuple[int, str]:
-    """Do what the command line says; return the exit status and the output."""
+def _run(arguments: argparse.Namespace) -> tuple[int, str, str | None]:
+    """Do what the command line says; return the status, the output, and its file."""
     addresses = [*arguments.addresses, *(arguments.hosts or ())]
     patience = {"timeout": arguments.timeout, "retries": arguments.retries}
     if arguments.diagnose:
         from ._diagnosis import diagnose
 
-        return OK, diagnose(addresses, **patience)
+        return OK, diagnose(addresses, **patience), arguments.output
     if arguments.hosts is not None and not addresses:
         raise _UsageError("there is no address to check")
     limits = Limits()
@@ -138,9 +148,9 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
     while any(verdict.may_settle for verdict in verdicts) and monotonic() < end:
         sleep(min(1.0, max(0.0, end - monotonic())))
         verdicts = read()
-    chosen = arguments.format or ("text" if sys.stdout.isatty() else "nagios")
-    text = FORMATS[chosen](verdicts, verbose=arguments.verbose)
-    return min((one.state for one in verdicts), key=WORST_FIRST.index), text
+    by_default = "text" if _read.is_terminal(sys.stdout) else "nagios"
+    text = FORMATS[arguments.format or by_default](verdicts, arguments)
+    return worst(one.state for one in verdicts), text, arguments.output
 
 
 def _print(text: str) -> None:
@@ -151,51 +161,53 @@ def _print(text: str) -> None:
         print(text, flush=True)
     except OSError as error:
         # Keep the interpreter from failing on the same output again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         # As in "| head -n 1": the reader has what it wants.
         if not isinstance(error, BrokenPipeError):
             raise
 
 
+class _SaveError(Exception):
+    """The file cannot be written; what was there before is still there."""
+
+
 def _save(name: str, text: str) -> None:
-    """Write the file so that nobody ever sees half of it.
+    """Write the file so that nobody ever sees half of it."""
+    content = f"{text}\n".encode(errors="backslashreplace")
+    path = os.path.realpath(name)
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            # A pipe or a device: without a reader this fails and does not wait.
+            with open(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb") as device:
+                device.write(content)
+        else:
+            _replace(path, content)
+    except OSError as error:
+        raise _SaveError(f"cannot write {name!r}: {error.strerror}") from error
 
-    Raises:
-        OSError: it cannot be written; what was there before is still there.
-    """
-    path = Path(name)
-    if path.exists() and not path.is_file():  # a pipe or a device
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        return
-    path = path.resolve()
-    with NamedTemporaryFile(
-        "w",
-        dir=path.parent,
-        prefix=f".{path.name}.",
-        delete=False,
-        encoding="utf-8",
-        errors="backslashreplace",
-    ) as file:
-        try:
-            file.write(text)
-            file.flush()
+
+def _replace(path: str, content: bytes) -> None:
+    folder, name = os.path.split(path)
+    descriptor, temporary = mkstemp(prefix=f".{name}.", dir=folder)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
             # Who collects it, node_exporter for one, may be another user.
-            os.fchmod(file.fileno(), 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            with suppress(OSError):
-                file.close()
-            os.unlink(file.name)
-            raise
+            os.fchmod(descriptor, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="check_chrony",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
     parser.add_argument(
         "addresses",
@@ -206,10 +218,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--hosts",
+        action="extend",
         type=_lines,
         metavar="FILE",
         help="check the addresses in this file, too, one in a line, # for comments; "
-        "- is the standard input",
+        "- is the standard input; may be repeated",
     )
     for letter, name in (("w", "warning"), ("c", "critical")):
         parser.add_argument(
@@ -219,7 +232,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             default=[],
             metavar="[ITEM=]RANGE",
             help=f"{name.upper()} if the offset in seconds, or ITEM, is outside of "
-            "RANGE, see below; may be repeated",
+            "RANGE, see below; may be repeated; 'off': never",
         )
     parser.add_argument(
         "-f",
@@ -230,6 +243,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-o",
         "--output",
+        type=lambda name: None if name in ("-", "/dev/stdout") else name,
         metavar="FILE",
         help="write to this file, whole or not at all, and print nothing",
     )
@@ -239,7 +253,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=0.0,
         metavar="SECONDS",
         help="check each second until the clock is synchronised and nothing is "
-        "CRITICAL, so long at most: for boot scripts, like chronyc waitsync",
+        "CRITICAL, so long and one check more at most: for boot scripts, like chronyc "
+        "waitsync",
     )
     parser.add_argument(
         "-t",
@@ -291,7 +306,23 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs=0,
         help="print the version of pychrony and which libchrony it uses",
     )
-    return parser.parse_args(argv)
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="print this")
+    arguments = parser.parse_args(_joined(argv))
+    if arguments.concurrency < 1:
+        parser.error("--concurrency 0 is less than 1")
+    return arguments
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return the arguments; argparse would take a range like -1:1 for an option."""
+    words: list[str] = []
+    for word in argv:
+        option = words[-1] if words else ""
+        if option in ("-w", "-c", "--warning", "--critical") and _NEGATIVE.match(word):
+            words[-1] = f"{option}{'=' * option.startswith('--')}{word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _positive(text: str) -> float:
@@ -305,14 +336,15 @@ def _positive(text: str) -> float:
 
 
 def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"{text!r} is not a natural number")
     return int(text)
 
 
 def _lines(name: str) -> list[str]:
     try:
-        with open(0 if name == "-" else name, encoding="utf-8") as file:
+        path, ours = (0, False) if name == "-" else (name, True)
+        with open(path, encoding="utf-8-sig", closefd=ours) as file:
             lines = [line.partition("#")[0].strip() for line in file]
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"cannot read {name!r}: {error}") from error

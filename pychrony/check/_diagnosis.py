@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -13,6 +14,8 @@ import pychrony
 from pychrony import ChronyConnectionError, ChronyError, _address
 from pychrony._library import VARIABLE, load
 
+from ._formats import printable
+
 
 def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
     """Return versions, the library, the rights, and what each daemon answers."""
@@ -20,9 +23,10 @@ def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
     for address in addresses or _address.LOCAL:
         rows += _daemon(address, timeout, retries)
     # A home directory tells who somebody is.
-    home = os.path.expanduser("~").rstrip("/") or "~"
+    home = os.path.expanduser("~").rstrip("/")
+    mine = rf"(?<![\w./-]){re.escape(home)}(?=/)" if home.startswith("/") else "(?!)"
     return "\n".join(
-        f"{name:{len(VARIABLE)}}  {text.replace(home, '~')}".rstrip()
+        printable(f"{name:{len(VARIABLE)}}  {re.sub(mine, '~', text)}".rstrip())
         for name, text in rows
     )
 

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
 
 from pychrony import ChronyError, _text
 
-from ._judge import NAMES, OK, WORST_FIRST, Finding, Verdict
+from ._judge import NAMES, OK, UNKNOWN, WORST_FIRST, Finding, Verdict, worst
 from ._range import plain
 
 # So many clocks are shown where -v does not show them all.
 SHOWN = 20
 
 
-def text(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+def text(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return a headline, and a line for each item or clock."""
     if len(verdicts) > 1:
-        lines = [_head(verdicts, _counts(verdicts)), *_table(verdicts, verbose)]
+        lines = [
+            _head(verdicts, _counts(verdicts)),
+            *_table(verdicts, verbose=options.verbose),
+        ]
     else:
         lines = [_head(verdicts, verdicts[0].headline)]
         if verdicts[0].findings:
             lines += ["", *map(_line, verdicts[0].worst_first)]
-            if verbose:
+            if options.verbose:
                 lines += ["", *_reports(verdicts[0])]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
-def nagios(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+def nagios(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return one line with performance data, for plugins of the Nagios family."""
     if len(verdicts) > 1:
         summary = _counts(verdicts)
@@ -40,49 +46,80 @@ def nagios(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
             f"{NAMES[state].lower()}={counts[state]};;;0;{len(verdicts)}"
             for state in reversed(WORST_FIRST)
         ]
-        more = _table(verdicts, verbose)
+        more = _table(verdicts, verbose=options.verbose)
     else:
         summary = verdicts[0].summary
         data = list(map(_performance, verdicts[0].findings))
         more = _reports(verdicts[0])
-    # What follows a bar is performance data, to a monitoring system.
-    head, *rest = (
-        line.replace("|", "/")
-        for line in (_head(verdicts, summary), *(more if verbose else ()))
+    head, *rest = map(
+        _unbarred, (_head(verdicts, summary), *(more if options.verbose else ()))
     )
     return "\n".join([f"{head} | {' '.join(data)}" if data else head, *rest])
 
 
-def as_json(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+def failed(reason: str) -> str:
+    """Return the line for a check that could not be made."""
+    return _unbarred(f"CHRONY {NAMES[UNKNOWN]} - {reason}")
+
+
+def printable(line: str) -> str:
+    """Return the line without anything that a terminal or a log would obey."""
+    return "".join(
+        letter
+        if letter.isprintable()
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in line
+    )
+
+
+def _unbarred(line: str) -> str:
+    # What follows a bar is performance data, to a monitoring system.
+    return printable(line).replace("|", "/")
+
+
+def as_json(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return a JSON document; docs/check.schema.json describes it."""
     document = {
         "format": 1,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **_state(_worst(verdicts)),
         "clocks": [
             {
                 "address": verdict.address,
                 **_state(verdict.state),
                 "summary": verdict.summary,
+                "source": verdict.source,
                 "error": _error(verdict.error),
                 "items": list(map(_item, verdict.findings)),
             }
             for verdict in verdicts
         ],
     }
-    return json.dumps(document, indent=2 if verbose else None, allow_nan=False)
+    return json.dumps(document, indent=2 if options.verbose else None, allow_nan=False)
 
 
-def prometheus(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
+def prometheus(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return metrics for the textfile collector of node_exporter."""
     try:
         from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+        from pychrony.prometheus import Collector
     except ImportError as error:
         raise ValueError(
-            "--format prometheus needs prometheus_client. To get it: "
-            "pip install pychrony[prometheus]"
+            "--format prometheus needs prometheus_client. Install it with: "
+            "pip install 'pychrony[prometheus]'"
         ) from error
-
     registry = CollectorRegistry()
+    if len(verdicts) == 1:
+        # What is no address has a state all the same.
+        with suppress(ChronyError):
+            registry.register(
+                Collector(
+                    verdicts[0].address or None,
+                    timeout=options.timeout,
+                    retries=options.retries,
+                )
+            )
     check = Gauge(
         "chrony_check_state",
         "Verdict of pychrony.check (0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN).",
@@ -102,7 +139,7 @@ def prometheus(verdicts: Sequence[Verdict], *, verbose: bool) -> str:
     return generate_latest(registry).decode().rstrip("\n")
 
 
-FORMATS: dict[str, Callable[..., str]] = {
+FORMATS: dict[str, Callable[[Sequence[Verdict], Namespace], str]] = {
     "text": text,
     "nagios": nagios,
     "json": as_json,
@@ -111,7 +148,7 @@ FORMATS: dict[str, Callable[..., str]] = {
 
 
 def _worst(verdicts: Sequence[Verdict]) -> int:
-    return min((one.state for one in verdicts), key=WORST_FIRST.index)
+    return worst(one.state for one in verdicts)
 
 
 def _head(verdicts: Sequence[Verdict], summary: str) -> str:
@@ -134,7 +171,7 @@ def _reason(verdict: Verdict) -> str:
     return verdict.summary.removeprefix(f"{verdict.address}: ")
 
 
-def _table(verdicts: Sequence[Verdict], verbose: bool) -> list[str]:
+def _table(verdicts: Sequence[Verdict], *, verbose: bool) -> list[str]:
     shown = verdicts if verbose else verdicts[:SHOWN]
     width = max(len(verdict.address) for verdict in shown)
     table = [
@@ -157,7 +194,7 @@ def _why(finding: Finding) -> str:
     """Return the limits of an item, and what to do if it is outside of them."""
     ranges = {"warning": finding.warning, "critical": finding.critical}
     limits = ", ".join(f"{name} {limit}" for name, limit in ranges.items() if limit)
-    return f"{limits}. {finding.advice}" if finding.advice else limits
+    return f"{limits} - {finding.advice}" if finding.advice else limits
 
 
 def _reports(verdict: Verdict) -> list[str]:

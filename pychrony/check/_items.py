@@ -10,6 +10,9 @@ from pychrony import LeapStatus, Source, SourceState, TrackingStatus, _text
 
 from ._range import plain
 
+# So many names are told where there are more.
+_TOLD = 5
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -118,10 +121,25 @@ def _longest_age(clock: Clock) -> str:
     return plain(max(8 * clock.tracking.update_interval, 1025))
 
 
+def _more_sources(clock: Clock) -> str:
+    advice = "Add sources"
+    if clock.usable != len(clock.sources or ()):
+        advice += ", or see with 'chronyc sources' what is wrong with the others"
+    return advice
+
+
+def _who(clock: Clock) -> str:
+    wrong = clock.falsetickers or []
+    more = f" and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
+    return f"Check or remove {', '.join(wrong[:_TOLD])}{more}"
+
+
 def _why_not(clock: Clock) -> str:
     """Return why chronyd follows no source, and what to do."""
     if clock.sources is None:
         return "'chronyc sources' there says more"
+    if clock.selected:
+        return "chronyd follows a source, but has not yet updated the clock"
     if not clock.sources:
         return "chronyd has no sources. Add a server or pool to its configuration"
     if not any(map(Source.is_reachable, clock.sources)):
@@ -193,10 +211,11 @@ ITEMS = (
         "age",
         "time since the last update of the clock; its warning is over 8 update "
         "intervals, but at least 1025 s",
-        _following(lambda c: max(0.0, c.read_at - c.tracking.ref_time)),
+        # An update to come counts, too: this machine may have another time.
+        _following(lambda clock: abs(clock.read_at - clock.tracking.ref_time)),
         lambda _: (
-            "chronyd gets no measurements that it can use. Check the network "
-            "and its sources"
+            "chronyd gets no measurements that it can use. Check the network and its "
+            "sources, and, if it runs elsewhere, the clock of this machine"
         ),
         unit="s",
         warning=_longest_age,
@@ -220,9 +239,7 @@ ITEMS = (
         "usable_sources",
         "sources that chronyd follows or could follow",
         lambda clock: clock.usable,
-        lambda _: (
-            "Add sources, or see with 'chronyc sources' what is wrong with the others"
-        ),
+        _more_sources,
         warning="2:",
         critical="1:",
     ),
@@ -239,7 +256,7 @@ ITEMS = (
         "falsetickers",
         "sources that disagree with the majority",
         lambda clock: _count(clock.falsetickers),
-        lambda clock: f"Check or remove {', '.join(clock.falsetickers or ())}",
+        _who,
         warning="0",
     ),
 )

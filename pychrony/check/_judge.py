@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pychrony import (
     ChronyAddressError,
     ChronyConnectionError,
     ChronyError,
+    ChronyLibraryError,
+    ChronyPermissionError,
     ChronyTimeoutError,
     LeapStatus,
     Source,
@@ -27,6 +29,10 @@ WORST_FIRST = (CRITICAL, UNKNOWN, WARNING, OK)
 _BY_NAME = {item.name: item for item in ITEMS}
 
 
+def worst(states: Iterable[int]) -> int:
+    return min(states, key=WORST_FIRST.index)
+
+
 class Limits:
     """Where each item is WARNING and CRITICAL."""
 
@@ -38,11 +44,17 @@ class Limits:
                 self._limits[item.name, state] = known
 
     def change(self, state: int, text: str) -> None:
-        """Change a limit: ``[ITEM=]RANGE`` or ``[ITEM=]off``, of the offset if alone.
+        """Change a limit: ``ITEM=RANGE``, ``ITEM=off``, ``RANGE`` or ``off``.
+
+        Alone, a range is that of the offset, and ``off`` switches all off.
 
         Raises:
-            ValueError: that means none.
+            ValueError: it is nothing of that.
         """
+        if text == "off":
+            for each in ITEMS:
+                self._limits[each.name, state] = None
+            return
         name, _, limit = text.rpartition("=")
         item = _BY_NAME.get(name or "offset")
         if item is None:
@@ -59,6 +71,10 @@ class Limits:
 
 def _parsed(item: Item, text: str) -> Range:
     return parse(text, signed=item.signed)
+
+
+# No time mends these.
+_FINAL = (ChronyAddressError, ChronyPermissionError, ChronyLibraryError)
 
 
 @dataclass(frozen=True)
@@ -88,7 +104,7 @@ class Verdict:
     """What is to be said of one clock.
 
     Attributes:
-        address: where it is, as far as that is known.
+        address: as given; empty for the chronyd of this machine.
         state: the worst of all findings.
         findings: of every item that the clock has, in the order of ``ITEMS``.
         facts: what else matters to whoever asks.
@@ -101,6 +117,13 @@ class Verdict:
     facts: Sequence[str] = ()
     clock: Clock | None = None
     error: ChronyError | None = None
+
+    @property
+    def source(self) -> str | None:
+        """What the clock follows."""
+        if self.clock is None or not self.clock.follows:
+            return None
+        return self.clock.tracking.reference_id_name
 
     @property
     def worst_first(self) -> list[Finding]:
@@ -129,7 +152,7 @@ class Verdict:
     def may_settle(self) -> bool:
         """Whether waiting could make it better: nothing is wrong with the question."""
         if self.clock is None:
-            return _nobody_answers(self.error)
+            return not isinstance(self.error, _FINAL)
         return not self.clock.follows or self.state == CRITICAL
 
 
@@ -140,7 +163,7 @@ def judge(address: str, clock: Clock, limits: Limits) -> Verdict:
         for item in ITEMS
         if (value := item.value(clock)) is not None
     ]
-    state = min((one.state for one in findings), key=WORST_FIRST.index)
+    state = worst(one.state for one in findings)
     wrong = {one.item.name for one in findings if one.wrong}
     facts = [text for name, text in _facts(clock).items() if name not in wrong]
     return Verdict(address, state, findings, facts, clock)
@@ -148,16 +171,13 @@ def judge(address: str, clock: Clock, limits: Limits) -> Verdict:
 
 def failure(address: str, error: ChronyError, timeout_state: int) -> Verdict:
     """Return what is to be said of a clock that cannot be read."""
-    state = CRITICAL if _nobody_answers(error) else UNKNOWN
     if isinstance(error, ChronyTimeoutError):
         state = timeout_state
+    elif isinstance(error, ChronyAddressError):
+        state = UNKNOWN
+    else:
+        state = CRITICAL if isinstance(error, ChronyConnectionError) else UNKNOWN
     return Verdict(address, state, error=error)
-
-
-def _nobody_answers(error: ChronyError | None) -> bool:
-    return isinstance(error, ChronyConnectionError) and not isinstance(
-        error, ChronyAddressError
-    )
 
 
 def _find(item: Item, value: float, clock: Clock, limits: Limits) -> Finding:
@@ -191,6 +211,8 @@ def _facts(clock: Clock) -> dict[str, str]:
             "stratum": f"stratum {tracking.stratum}",
             "source": f"source {tracking.reference_id_name}",
         }
+    if tracking.is_local():
+        facts["local"] = "local mode"
     if clock.sources is not None:
         usable = sum(map(Source.is_usable, clock.sources))
         facts["usable_sources"] = f"{usable} of {len(clock.sources)} sources usable"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from math import inf
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
@@ -20,16 +21,18 @@ class Range:
     start: float
     end: float
     inside: bool = False
+    signed: bool = False
 
     def alerts(self, value: float) -> bool:
         """Whether ``value`` is not fine."""
         return (self.start <= value <= self.end) is self.inside
 
     def __str__(self) -> str:
-        start = "~" if self.start == -inf else plain(self.start)
-        end = "" if self.end == inf else plain(self.end)
-        text = end if start == "0" and end else f"{start}:{end}"
-        return f"@{text}" if self.inside else text
+        start = "~" if self.start == -inf else _exact(self.start)
+        end = "" if self.end == inf else _exact(self.end)
+        # Alone, the end of what has a sign would mean another range.
+        alone = start == "0" and end and not self.signed
+        return "@" * self.inside + (end if alone else f"{start}:{end}")
 
 
 def parse(text: str, *, signed: bool) -> Range:
@@ -55,7 +58,11 @@ def parse(text: str, *, signed: bool) -> Range:
         start = -inf if low == "~" else float(low)
     if start > end:
         raise ValueError(f"{text!r} is not a range: its start is above its end")
-    return Range(start, end, bool(inside))
+    return Range(start, end, bool(inside), signed)
+
+
+def _exact(value: float) -> str:
+    return f"{Decimal(repr(value)).normalize():f}"
 
 
 def plain(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 import pychrony
 from pychrony import ChronyError
@@ -21,12 +22,13 @@ def one(
     retries: int,
 ) -> Verdict:
     """Judge one clock by what it reports of itself and its sources."""
-    connection = pychrony.ChronyConnection(address, timeout=timeout, retries=retries)
     try:
-        with connection:
+        with pychrony.ChronyConnection(
+            address, timeout=timeout, retries=retries
+        ) as connection:
             tracking = connection.get_tracking()
             clock = Clock(tracking, connection.get_sources())
-            return judge(connection.address or "", clock, limits)
+            return judge(address or "", clock, limits)
     except ChronyError as error:
         return failure(address or "", error, timeout_state)
 
@@ -41,13 +43,16 @@ def many(
     retries: int,
 ) -> list[Verdict]:
     """Judge many clocks by their ``tracking`` alone, and return the worst first."""
-    results = pychrony.query_many(
-        addresses,
-        concurrency=concurrency,
-        timeout=timeout,
-        retries=retries,
-        progress=_bar(len(addresses)) if sys.stderr.isatty() else None,
-    )
+    try:
+        results = pychrony.query_many(
+            addresses,
+            concurrency=min(concurrency, len(addresses)),
+            timeout=timeout,
+            retries=retries,
+            progress=_bar(len(addresses)) if is_terminal(sys.stderr) else None,
+        )
+    except ChronyError as error:  # there is no libchrony
+        return [failure("", error, timeout_state)]
     verdicts = [
         failure(str(address), result, timeout_state)
         if isinstance(result, ChronyError)
@@ -60,6 +65,11 @@ def many(
 def _rank(verdict: Verdict) -> tuple[int, float, str]:
     offset = verdict.clock.tracking.offset if verdict.clock else 0.0
     return WORST_FIRST.index(verdict.state), -abs(offset), verdict.address
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    # It is None where it was closed before Python began.
+    return stream is not None and stream.isatty()
 
 
 def _bar(total: int) -> Callable[[int], None]:

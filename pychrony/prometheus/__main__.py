@@ -1,0 +1,7 @@
+"""``python -m pychrony.prometheus``."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

@@ -1,0 +1,698 @@
+"""Which metrics are made of which report: the table behind the collector.
+
+Names, types (a name in ``_total`` is a counter, all others are gauges), labels
+and label values are those of SuperQ/chrony_exporter wherever that has the
+metric (``collector/*.go``); the others are named in the same way. Of what it
+does wrong, these are not copied: an age of "never" is absent and not
+4294967295, a counter that the chronyd does not send is absent and not 0, and a
+clock without a reference has no "remote" one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter, methodcaller
+from typing import Any
+
+from pychrony.models import NTPFlag, SelectOption, SmoothingFlag, TrackingStatus
+
+__all__ = ["OUTCOME", "REPORTS", "UP", "Metric", "Outcome", "Report"]
+
+_NEVER = 0xFFFFFFFF
+
+_SOURCE_LABELS = ("source_address", "source_name")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric, or those of its time series that have a fixed label.
+
+    Attributes:
+        name: as Prometheus knows it.
+        help: what it is, with its unit.
+        value: the attribute of the record, or what computes the number from the
+            record; a ``None`` is left out.
+        labels: fixed labels, and what makes the others from the record.
+    """
+
+    name: str
+    help: str
+    value: str | Callable[[Any], float | None]
+    labels: Mapping[str, str | Callable[[Any], str]] = field(
+        default_factory=dict[str, Any]
+    )
+
+    @property
+    def kind(self) -> str:
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+    def number(self, record: Any) -> float | None:
+        if isinstance(self.value, str):
+            number: float | None = getattr(record, self.value)
+            return number
+        return self.value(record)
+
+    def texts(self, record: Any) -> tuple[str, ...]:
+        return tuple(
+            text if isinstance(text, str) else text(record)
+            for text in self.labels.values()
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report of chronyd.
+
+    Attributes:
+        read: asks a connection for it: one record, a list of them, or ``None``.
+        metrics: what is made of each record.
+        source: for a list, which source the record is of; ``None`` for one that
+            has no address yet.
+    """
+
+    read: Callable[[Any], Any]
+    metrics: tuple[Metric, ...]
+    source: Callable[[Any], str | None] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that come before those of each metric."""
+        return _SOURCE_LABELS if self.source else ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the reading of a report went: the record behind :data:`OUTCOME`."""
+
+    report: str
+    success: bool
+    seconds: float | None
+
+
+def _one(_: Any) -> float:
+    return 1
+
+
+def _age(attribute: str) -> Callable[[Any], float | None]:
+    def age(record: Any) -> float | None:
+        seconds: float = getattr(record, attribute)
+        return None if seconds == _NEVER else seconds
+
+    return age
+
+
+def _power(attribute: str) -> Callable[[Any], float]:
+    """Return what makes seconds of log2 seconds."""
+
+    def power(record: Any) -> float:
+        return 2.0 ** int(getattr(record, attribute))
+
+    return power
+
+
+def _has(attribute: str, flag: int) -> Callable[[Any], float]:
+    def has(record: Any) -> float:
+        return bool(getattr(record, attribute) & flag)
+
+    return has
+
+
+def _lower(attribute: str) -> Callable[[Any], str]:
+    def lower(record: Any) -> str:
+        return str(getattr(record, attribute).name).lower()
+
+    return lower
+
+
+def _reference_id_text(reference_id: int) -> str:
+    text = reference_id.to_bytes(4, "big").replace(b"\0", b"").decode("latin-1")
+    return text if text.isprintable() else f"{reference_id:08X}"
+
+
+def _tracking_name(record: TrackingStatus) -> str:
+    return record.reference_ip or _reference_id_text(record.reference_id)
+
+
+def _source(record: Any) -> str | None:
+    """Return the address of the source, or the reference ID of a reference clock."""
+    if record.address.startswith("ID#"):
+        return None
+    return record.address or _reference_id_text(record.reference_id)
+
+
+def _worded(*words: str) -> Callable[[Any], str]:
+    """Return what words a code as chrony_exporter does."""
+
+    def word(code: int) -> str:
+        return words[code] if code < len(words) else f"unknown ({code})"
+
+    return word
+
+
+_state = _worded("sync", "unreach", "falseticker", "jittery", "candidate", "outlier")
+_mode = _worded("client", "peer", "reference clock")
+
+
+def _options(record: Any) -> str:
+    return ",".join(
+        str(option.name).lower()
+        for option in SelectOption
+        if record.effective_options & option
+    )
+
+
+UP = Metric("chrony_up", "Whether a chronyd answers (1) or not (0).", float)
+
+OUTCOME = (
+    Metric(
+        "chrony_report_success",
+        "Whether the report could be read (1) or not (0).",
+        "success",
+        {"report": attrgetter("report")},
+    ),
+    Metric(
+        "chrony_report_duration_seconds",
+        "Time that reading the report took; absent if it was not asked for.",
+        "seconds",
+        {"report": attrgetter("report")},
+    ),
+)
+
+_TRACKING = (
+    Metric(
+        "chrony_tracking_info",
+        "1; address, name and reference ID of the source that the clock follows.",
+        _one,
+        {
+            "tracking_address": attrgetter("reference_ip"),
+            "tracking_name": _tracking_name,
+            "tracking_refid": lambda record: f"{record.reference_id:08X}",
+        },
+    ),
+    Metric(
+        "chrony_tracking_last_offset_seconds",
+        "Estimated offset at the last clock update; positive: it was ahead.",
+        "last_offset",
+    ),
+    Metric(
+        "chrony_tracking_reference_timestamp_seconds",
+        "When the last measurement was processed, since 1970; 0: never.",
+        "ref_time",
+    ),
+    Metric(
+        "chrony_tracking_system_time_seconds",
+        "How far the clock is behind NTP time; negative: it is ahead.",
+        "offset",
+    ),
+    Metric(
+        "chrony_tracking_remote_reference",
+        "Whether the clock follows a source (1), or is in local mode or not "
+        "synchronised (0).",
+        methodcaller("is_synchronized"),
+    ),
+    Metric(
+        "chrony_tracking_rms_offset_seconds",
+        "Long-term average of the offset.",
+        "rms_offset",
+    ),
+    Metric(
+        "chrony_tracking_root_delay_seconds",
+        "Network delay to the stratum-1 source.",
+        "root_delay",
+    ),
+    Metric(
+        "chrony_tracking_root_dispersion_seconds",
+        "Dispersion accumulated back to the stratum-1 source.",
+        "root_dispersion",
+    ),
+    Metric(
+        "chrony_tracking_frequency_ppms",
+        "How much the clock would run wrong uncorrected, in ppm.",
+        "frequency",
+    ),
+    Metric(
+        "chrony_tracking_residual_frequency_ppms",
+        "Difference between the frequency in use and the one measured, in ppm.",
+        "residual_freq",
+    ),
+    Metric(
+        "chrony_tracking_skew_ppms",
+        "Estimated error bound of the frequency, in ppm.",
+        "skew",
+    ),
+    Metric(
+        "chrony_tracking_update_interval_seconds",
+        "Time between the last two clock updates.",
+        "update_interval",
+    ),
+    Metric(
+        "chrony_tracking_stratum",
+        "Hops to a reference clock; 0: not synchronised.",
+        "stratum",
+    ),
+    Metric(
+        "chrony_tracking_synchronised",
+        "Whether the clock follows a source (1), as chronyc waitsync sees it.",
+        methodcaller("is_synchronized"),
+    ),
+    Metric(
+        "chrony_tracking_leap_status",
+        "At the end of the day: 0 nothing, 1 a second is inserted, 2 one is "
+        "deleted, 3 not known.",
+        attrgetter("leap_status.value"),
+    ),
+    Metric(
+        "chrony_clock_error_bound_seconds",
+        "The most that the clock can be wrong; absent while nothing bounds it.",
+        "error_bound",
+    ),
+)
+
+_SOURCES = (
+    Metric(
+        "chrony_sources_last_sample_age_seconds",
+        "Age of the last good sample; absent while there is none.",
+        _age("last_sample_ago"),
+    ),
+    Metric(
+        "chrony_sources_reachability_ratio",
+        "Share of the last eight polls that had a valid response.",
+        lambda record: record.reachability.bit_count() / 8,
+    ),
+    Metric(
+        "chrony_sources_reachability_success",
+        "Whether the last poll had a valid response.",
+        lambda record: record.reachability & 1,
+    ),
+    Metric(
+        "chrony_sources_last_sample_offset_seconds",
+        "Offset of the last sample, adjusted for the slews since; positive: the "
+        "clock was ahead of the source.",
+        "latest_meas",
+    ),
+    Metric(
+        "chrony_sources_last_sample_error_margin_seconds",
+        "Estimated error bound of the last sample.",
+        "latest_meas_err",
+    ),
+    Metric(
+        "chrony_sources_polling_interval_seconds",
+        "Polling interval.",
+        _power("poll"),
+    ),
+    Metric(
+        "chrony_sources_state_info",
+        "1; what the selection made of the source, and what kind of source it is.",
+        _one,
+        {
+            "source_state": lambda record: _state(record.state.value),
+            "source_mode": lambda record: _mode(record.mode.value),
+        },
+    ),
+    Metric(
+        "chrony_sources_stratum",
+        "Stratum that the source reported last; 0: none yet, or a reference clock.",
+        "stratum",
+    ),
+    Metric(
+        "chrony_sources_last_sample_original_offset_seconds",
+        "Offset of the last sample as measured; positive: the clock was ahead.",
+        "orig_latest_meas",
+    ),
+)
+
+_SOURCESTATS = (
+    Metric("chrony_sourcestats_samples", "Number of samples kept.", "samples"),
+    Metric(
+        "chrony_sourcestats_runs",
+        "Number of runs of residuals with the same sign.",
+        "runs",
+    ),
+    Metric(
+        "chrony_sourcestats_span_seconds",
+        "Time from the oldest to the newest sample.",
+        "span",
+    ),
+    Metric(
+        "chrony_sourcestats_stddev",
+        "Estimated standard deviation of a sample, in seconds.",
+        "std_dev",
+    ),
+    Metric(
+        "chrony_sourcestats_frequency_ppms",
+        "Residual frequency, in ppm; negative: our clock is slow.",
+        "resid_freq",
+    ),
+    Metric(
+        "chrony_sourcestats_frequency_skew_ppms",
+        "Estimated error bound of the frequency, in ppm.",
+        "skew",
+    ),
+    Metric(
+        "chrony_sourcestats_offset",
+        "Estimated offset of the source, in seconds.",
+        "offset",
+    ),
+    Metric(
+        "chrony_sourcestats_offset_error_seconds",
+        "Estimated error bound of the offset.",
+        "offset_err",
+    ),
+)
+
+_NTPDATA = (
+    Metric(
+        "chrony_sources_peer_offset_seconds",
+        "Offset measured with the last packet; positive: our clock is behind.",
+        "offset",
+    ),
+    Metric(
+        "chrony_sources_peer_delay_seconds",
+        "Delay measured with the last packet.",
+        "peer_delay",
+    ),
+    Metric(
+        "chrony_sources_peer_dispersion_seconds",
+        "Dispersion of that measurement.",
+        "peer_dispersion",
+    ),
+    Metric(
+        "chrony_sources_peer_response_time_seconds",
+        "Time that the source took to answer.",
+        "response_time",
+    ),
+    Metric(
+        "chrony_sources_peer_jitter_asymmetry_seconds",
+        "Asymmetry of the network jitter, -0.5 to 0.5 (a ratio, despite its name).",
+        "jitter_asymmetry",
+    ),
+    Metric(
+        "chrony_ntpdata_info",
+        "1; mode and version of the last packet, and who took our timestamps.",
+        _one,
+        {
+            "ntp_mode": _lower("mode"),
+            "ntp_version": lambda record: str(record.version),
+            "tx_timestamping": _lower("tx_timestamping"),
+            "rx_timestamping": _lower("rx_timestamping"),
+        },
+    ),
+    Metric(
+        "chrony_ntpdata_leap_status",
+        "What the source says of the end of the day, see chrony_tracking_leap_status.",
+        attrgetter("leap_status.value"),
+    ),
+    Metric(
+        "chrony_ntpdata_stratum",
+        "Stratum of the source; 0: no packet yet.",
+        "stratum",
+    ),
+    Metric(
+        "chrony_ntpdata_polling_interval_seconds",
+        "Polling interval in the last packet.",
+        _power("poll"),
+    ),
+    Metric(
+        "chrony_ntpdata_precision_seconds",
+        "Precision of the clock of the source.",
+        _power("precision"),
+    ),
+    Metric(
+        "chrony_ntpdata_root_delay_seconds",
+        "Root delay of the source.",
+        "root_delay",
+    ),
+    Metric(
+        "chrony_ntpdata_root_dispersion_seconds",
+        "Root dispersion of the source.",
+        "root_dispersion",
+    ),
+    Metric(
+        "chrony_ntpdata_reference_timestamp_seconds",
+        "Reference time of the source, since 1970.",
+        "ref_time",
+    ),
+    *(
+        Metric(
+            "chrony_ntpdata_flag",
+            "Whether the last packet passed a test (test1 to testd), was "
+            "interleaved, was authenticated.",
+            _has("flags", flag),
+            {"flag": str(flag.name).lower()},
+        )
+        for flag in NTPFlag
+    ),
+    *(
+        Metric(f"chrony_ntpdata_{name}_total", f"Number of {what}.", attribute)
+        for name, what, attribute in (
+            ("transmitted_packets", "packets sent", "total_tx"),
+            ("received_packets", "packets received", "total_rx"),
+            ("valid_packets", "packets that passed the first tests", "total_valid_rx"),
+            ("good_packets", "measurements that were accepted", "total_good_rx"),
+            ("kernel_tx_timestamps", "transmit timestamps of the kernel", "kernel_tx"),
+            ("kernel_rx_timestamps", "receive timestamps of the kernel", "kernel_rx"),
+            ("hw_tx_timestamps", "transmit timestamps of the NIC", "hardware_tx"),
+            ("hw_rx_timestamps", "receive timestamps of the NIC", "hardware_rx"),
+        )
+    ),
+)
+
+_SELECTDATA = (
+    Metric(
+        "chrony_selectdata_state_info",
+        "1; what became of the source in the last selection, and its options.",
+        _one,
+        {"select_state": _lower("state"), "select_options": _options},
+    ),
+    Metric(
+        "chrony_selectdata_authenticated",
+        "Whether the packets of the source are authenticated.",
+        "authentication",
+    ),
+    Metric(
+        "chrony_selectdata_leap_status",
+        "What the source says of the end of the day, see chrony_tracking_leap_status.",
+        attrgetter("leap_status.value"),
+    ),
+    Metric(
+        "chrony_selectdata_last_sample_age_seconds",
+        "Age of the last sample at the selection; 0: there was none.",
+        _age("last_sample_ago"),
+    ),
+    Metric(
+        "chrony_selectdata_score",
+        "Score against the best source; reselection at 10.",
+        "score",
+    ),
+    Metric(
+        "chrony_selectdata_low_limit_seconds",
+        "Lower end of the interval that should hold the offset.",
+        "low_limit",
+    ),
+    Metric(
+        "chrony_selectdata_high_limit_seconds",
+        "Upper end of the interval that should hold the offset.",
+        "high_limit",
+    ),
+)
+
+_AUTHDATA = (
+    Metric(
+        "chrony_authdata_info",
+        "1; how the packets of the source are authenticated.",
+        _one,
+        {"auth_mode": _lower("mode"), "key_type": _lower("key_type")},
+    ),
+    Metric(
+        "chrony_authdata_key_id",
+        "Number of the key; with NTS, of key establishments that worked.",
+        "key_id",
+    ),
+    Metric(
+        "chrony_authdata_key_length_bytes",
+        "Length of the key.",
+        lambda record: record.key_length / 8,
+    ),
+    Metric(
+        "chrony_authdata_key_establishment_attempts",
+        "Key establishments tried since the last that worked.",
+        "ke_attempts",
+    ),
+    Metric(
+        "chrony_authdata_last_key_establishment_age_seconds",
+        "Age of the last key establishment that worked; absent while there is none.",
+        _age("last_ke_ago"),
+    ),
+    Metric("chrony_authdata_cookies", "NTS cookies at hand.", "cookies"),
+    Metric(
+        "chrony_authdata_cookie_length_bytes",
+        "Length of the cookie for the next request; 0: there is none.",
+        "cookie_length",
+    ),
+    Metric(
+        "chrony_authdata_nak",
+        "Whether an NTS NAK came since the last request.",
+        "nak",
+    ),
+)
+
+_ACTIVITY = tuple(
+    Metric(
+        "chrony_activity_sources",
+        "Number of NTP sources in each state.",
+        state,
+        {"activity_state": state},
+    )
+    for state in ("online", "offline", "burst_online", "burst_offline", "unresolved")
+)
+
+_SERVERSTATS = (
+    *(
+        Metric(f"chrony_serverstats_{name}_total", f"Number of {what}.", attribute)
+        for name, what, attribute in (
+            ("ntp_packets_received", "valid NTP requests", "ntp_received"),
+            ("ntp_packets_dropped", "NTP requests dropped", "ntp_dropped"),
+            ("command_packets_received", "command requests", "command_received"),
+            ("command_packets_dropped", "command requests dropped", "command_dropped"),
+            ("client_log_records_dropped", "client records dropped", "log_dropped"),
+            (
+                "nts_ke_connections_accepted",
+                "NTS-KE connections accepted",
+                "nts_ke_accepted",
+            ),
+            (
+                "nts_ke_connections_dropped",
+                "NTS-KE connections dropped",
+                "nts_ke_dropped",
+            ),
+            (
+                "authenticated_ntp_packets",
+                "authenticated NTP requests",
+                "ntp_authenticated",
+            ),
+            ("interleaved_ntp_packets", "interleaved NTP requests", "ntp_interleaved"),
+            (
+                "ntp_daemon_rx_timestamps",
+                "responses with a receive timestamp of chronyd",
+                "daemon_rx",
+            ),
+            (
+                "ntp_daemon_tx_timestamps",
+                "responses with a transmit timestamp of chronyd",
+                "daemon_tx",
+            ),
+            (
+                "ntp_kernel_rx_timestamps",
+                "responses with a receive timestamp of the kernel",
+                "kernel_rx",
+            ),
+            (
+                "ntp_kernel_tx_timestamps",
+                "responses with a transmit timestamp of the kernel",
+                "kernel_tx",
+            ),
+            (
+                "ntp_hw_rx_timestamps",
+                "responses with a receive timestamp of the NIC",
+                "hardware_rx",
+            ),
+            (
+                "ntp_hw_tx_timestamps",
+                "responses with a transmit timestamp of the NIC",
+                "hardware_tx",
+            ),
+        )
+    ),
+    Metric(
+        "chrony_serverstats_ntp_timestamps_held",
+        "Pairs of timestamps held for clients in interleaved mode.",
+        "timestamps_held",
+    ),
+    Metric(
+        "chrony_serverstats_ntp_timestamp_span_seconds",
+        "Time that the held timestamps cover.",
+        "timestamp_span",
+    ),
+)
+
+_RTCDATA = (
+    Metric(
+        "chrony_rtcdata_reference_timestamp_seconds",
+        "Reading of the RTC at the last measurement, since 1970.",
+        "ref_time",
+    ),
+    Metric("chrony_rtcdata_samples", "Number of measurements kept.", "samples"),
+    Metric(
+        "chrony_rtcdata_runs",
+        "Number of runs of residuals with the same sign.",
+        "runs",
+    ),
+    Metric(
+        "chrony_rtcdata_span_seconds",
+        "Time that the measurements cover.",
+        "span",
+    ),
+    Metric(
+        "chrony_rtcdata_offset_seconds",
+        "How far the RTC was ahead of the system clock.",
+        "offset",
+    ),
+    Metric(
+        "chrony_rtcdata_frequency_ppms",
+        "How much the RTC gains against the system clock, in ppm.",
+        "freq_offset",
+    ),
+)
+
+_SMOOTHING = (
+    Metric(
+        "chrony_smoothing_active",
+        "Whether the served time is being smoothed.",
+        _has("flags", SmoothingFlag.ACTIVE),
+    ),
+    Metric(
+        "chrony_smoothing_leap_only",
+        "Whether only leap seconds are smoothed.",
+        _has("flags", SmoothingFlag.LEAPONLY),
+    ),
+    Metric(
+        "chrony_smoothing_offset_seconds",
+        "Offset of the served time; positive: it is ahead of the true time.",
+        "offset",
+    ),
+    Metric(
+        "chrony_smoothing_frequency_ppms",
+        "Frequency offset of the served time, in ppm; negative: it is slower.",
+        "freq_offset",
+    ),
+    Metric(
+        "chrony_smoothing_wander_ppms",
+        "Change of that frequency offset, in ppm per second.",
+        "wander",
+    ),
+    Metric(
+        "chrony_smoothing_last_update_age_seconds",
+        "Time since the smoothing was updated.",
+        "last_update_ago",
+    ),
+    Metric(
+        "chrony_smoothing_remaining_seconds",
+        "Time until the served time is that of the clock again.",
+        "remaining_time",
+    ),
+)
+
+# What needs no right at all comes first.
+REPORTS = {
+    "tracking": Report(methodcaller("get_tracking"), _TRACKING),
+    "sources": Report(methodcaller("get_sources"), _SOURCES, _source),
+    "sourcestats": Report(methodcaller("get_source_stats"), _SOURCESTATS, _source),
+    "activity": Report(methodcaller("get_activity"), _ACTIVITY),
+    "rtcdata": Report(methodcaller("get_rtc_data"), _RTCDATA),
+    "smoothing": Report(methodcaller("get_smoothing"), _SMOOTHING),
+    "ntpdata": Report(methodcaller("get_ntp_data"), _NTPDATA, _source),
+    "selectdata": Report(methodcaller("get_select_data"), _SELECTDATA, _source),
+    "authdata": Report(methodcaller("get_auth_data"), _AUTHDATA, _source),
+    "serverstats": Report(methodcaller("get_server_stats"), _SERVERSTATS),
+}

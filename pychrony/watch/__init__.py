@@ -1,0 +1,196 @@
+"""Watch a clock: its offset within its error bound, and its sources, as they are now.
+
+``python -m pychrony.watch [ADDRESS]`` is a live view in a terminal, and needs
+``pip install pychrony[watch]``. Elsewhere, or with ``--plain``, it prints one
+line for each reading. It goes on when chronyd cannot be read, and shows why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from contextlib import aclosing
+from importlib.util import find_spec
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pychrony
+from pychrony import _text
+
+from ._follow import Reading, follow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+__all__ = ["main"]
+
+FINE, FAILED, USAGE = range(3)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}. See --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Watch until a key, a signal or the last reading; return the exit status.
+
+    That is 0, 1 if the last reading failed or nothing can be read at all, 2 for
+    a usage error, or 128 and the number of the signal.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        pychrony.library_path()
+        connection = pychrony.AsyncChronyConnection(
+            arguments.address, timeout=arguments.timeout, retries=arguments.retries
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    except pychrony.ChronyLibraryError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    try:
+        readings = follow(connection, arguments.interval, arguments.count)
+        if arguments.plain or not _is_terminal():
+            return _print(readings)
+        return _show(connection, readings)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _show(
+    connection: pychrony.AsyncChronyConnection,
+    readings: AsyncGenerator[Reading | pychrony.ChronyError, None],
+) -> int:
+    """Show them in the live view, and return the exit status."""
+    if find_spec("textual") is None:
+        print(
+            "The live view needs textual: pip install pychrony[watch]. Without it, "
+            "--plain prints lines.",
+            file=sys.stderr,
+        )
+        return FAILED
+    from ._screen import LiveView
+
+    view = LiveView(connection, readings)
+    view.run()
+    return view.return_code or FINE
+
+
+def _is_terminal() -> bool:
+    """Return whether the live view can be drawn, and its keys be read, here."""
+    streams: list[Any] = [sys.stdin, sys.stdout, sys.stderr]
+    return (
+        all(stream is not None and stream.isatty() for stream in streams)
+        and sys.stderr.encoding.lower() in ("utf-8", "utf8")
+        and os.environ.get("TERM", "dumb") != "dumb"
+    )
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m pychrony.watch",
+        description="Watch the clock that a chronyd keeps.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "address",
+        metavar="ADDRESS",
+        nargs="?",
+        help="path of the Unix socket of chronyd, or IP address or host name of its "
+        "command port, with or without :port; default: the chronyd of this machine",
+    )
+    parser.add_argument(
+        "-i",
+        "--interval",
+        type=_positive,
+        default=1.0,
+        metavar="SECONDS",
+        help="wait so long between two readings (%(default)s)",
+    )
+    parser.add_argument(
+        "-n", "--count", type=_natural, metavar="N", help="end after so many readings"
+    )
+    parser.add_argument(
+        "-t",
+        "--timeout",
+        type=_positive,
+        default=1.0,
+        metavar="SECONDS",
+        help="wait so long for an answer, doubled at each resend (%(default)s)",
+    )
+    parser.add_argument(
+        "-r",
+        "--retries",
+        type=int,
+        default=1,
+        metavar="N",
+        help="send a request again so often (%(default)s)",
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="print a line for each reading, as where there is no terminal (or none "
+        "with UTF-8)",
+    )
+    return parser
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not (isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _print(readings: AsyncGenerator[Reading | pychrony.ChronyError, None]) -> int:
+    """Print them, and return the exit status."""
+    stdout: Any = sys.stdout
+    if hasattr(stdout, "reconfigure"):  # for what the terminal cannot show
+        stdout.reconfigure(errors="backslashreplace")
+    try:
+        return asyncio.run(_lines(readings))
+    except BrokenPipeError:  # as in "| head -n 1": the reader has what it wants
+        _silence()
+        return FINE
+    except OSError as error:
+        _silence()
+        print(f"cannot write: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _silence() -> None:
+    """Keep the interpreter from failing on the same output again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+async def _lines(readings: AsyncGenerator[Reading | pychrony.ChronyError, None]) -> int:
+    status = FINE
+    async with aclosing(readings):
+        async for reading in readings:
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            status = FINE if isinstance(reading, Reading) else FAILED
+            print(now, _line(reading), flush=True)
+    return status
+
+
+def _line(reading: Reading | pychrony.ChronyError) -> str:
+    if not isinstance(reading, Reading):
+        return f"lost: {reading.message}"
+    usable = sum(source.is_usable() for source in reading.sources)
+    sources = f"{usable} of {len(reading.sources)} sources usable"
+    return ", ".join([*_text.clock(reading.tracking), sources])

@@ -1,0 +1,7 @@
+"""``python -m pychrony.watch``."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

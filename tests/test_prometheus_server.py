@@ -1,0 +1,325 @@
+"""What docs/prometheus.rst shows, with a real Prometheus server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import metrics_table
+import provision
+import pytest
+from chronyc import wait
+from chronyd import Chronyd
+from exporter import Exporter, Prometheus, fetch, samples
+from provision import Parts
+
+import pychrony
+from pychrony.testing import ScriptedDaemon
+
+DOCS = Path(__file__).parents[1] / "docs"
+TEXT = DOCS.joinpath("prometheus.rst").read_text()
+DASHBOARD: dict[str, Any] = json.loads(
+    DOCS.joinpath("prometheus", "dashboard.json").read_text()
+)
+UNITS = sorted(DOCS.joinpath("prometheus").glob("*.service"))
+
+FOLLOW = "server 127.0.0.1 port {port} iburst minpoll -6 maxpoll -6\n"
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of the document in one language."""
+    pattern = rf"\.\. code-block:: {language}\n\n((?:   .*\n|\n)+)"
+    return [
+        re.sub("^   ", "", block, flags=re.M).strip()
+        for block in re.findall(pattern, TEXT)
+    ]
+
+
+def promtool(*arguments: str | Path) -> str:
+    _, program = provision.prometheus()
+    result = subprocess.run(
+        [program, *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+# --- a server ------------------------------------------------------------------
+
+# Columns of "chronyc -c tracking".
+TRACKING = {
+    2: "chrony_tracking_stratum",
+    3: "chrony_tracking_reference_timestamp_seconds",
+    4: "chrony_tracking_system_time_seconds",
+    5: "chrony_tracking_last_offset_seconds",
+    6: "chrony_tracking_rms_offset_seconds",
+    7: "chrony_tracking_frequency_ppms",
+    8: "chrony_tracking_residual_frequency_ppms",
+    9: "chrony_tracking_skew_ppms",
+    10: "chrony_tracking_root_delay_seconds",
+    11: "chrony_tracking_root_dispersion_seconds",
+    12: "chrony_tracking_update_interval_seconds",
+}
+# Columns of "chronyc -c sources".
+SOURCES = {
+    3: "chrony_sources_stratum",
+    7: "chrony_sources_last_sample_offset_seconds",
+    8: "chrony_sources_last_sample_original_offset_seconds",
+    9: "chrony_sources_last_sample_error_margin_seconds",
+}
+# Columns of "chronyc -c serverstats".
+SERVERSTATS = {
+    0: "chrony_serverstats_ntp_packets_received_total",
+    1: "chrony_serverstats_ntp_packets_dropped_total",
+    2: "chrony_serverstats_command_packets_received_total",
+}
+
+
+def agree(
+    server: Prometheus,
+    daemon: Chronyd,
+    report: str,
+    metrics: dict[int, str],
+    instance: str,
+) -> None:
+    """What a later scrape has is between two looks of chronyc."""
+    before = daemon.chronyc("-c", report).strip().split(",")
+    looked = time.time()
+    newest = f"timestamp({next(iter(metrics.values()))})"
+    wait(lambda: server.query(newest).get(instance, 0) > looked)
+    found = {column: server.query(name)[instance] for column, name in metrics.items()}
+    after = daemon.chronyc("-c", report).strip().split(",")
+    for column, value in found.items():
+        low, high = sorted((float(before[column]), float(after[column])))
+        digits = len(before[column].partition(".")[2])
+        # A float of 2026 has six digits after the point.
+        rounding = max(0.51 * 10.0**-digits, 1e-6 if column == 3 else 0)
+        assert low - rounding <= value <= high + rounding, metrics[column]
+
+
+def test_server_scrapes_what_chronyc_prints(parts: Parts, tmp_path: Path) -> None:
+    program, _ = provision.prometheus()
+    with (
+        Chronyd(parts, "local stratum 1", serve=True) as reference,
+        Chronyd(parts, FOLLOW.format(port=reference.ntp_port)) as client,
+        Chronyd(parts, "local stratum 9") as local,
+        Exporter(
+            *("--address", client.socket, "--allow", "127.0.0.0/8:*"),
+        ) as exporter,
+    ):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            dead = f"127.0.0.1:{probe.getsockname()[1]}"
+        wait(lambda: pychrony.get_tracking(client.address).is_synchronized())
+        # From now on, its figures hold still or grow with time.
+        client.chronyc("offline")
+
+        (example,) = blocks("yaml")
+        for shown, real in (
+            ("127.0.0.1:9123", exporter.place),
+            ("192.0.2.7", client.address),
+            ("192.0.2.8", local.address),
+            ("192.0.2.9", dead),
+        ):
+            assert shown in example
+            example = example.replace(shown, real)
+        shutil.copy(DOCS / "prometheus" / "rules.yml", tmp_path)
+        every = "300ms"
+        intervals = f"scrape_interval: {every}\n  evaluation_interval: {every}\n"
+        config = f"global:\n  {intervals}  scrape_timeout: {every}\n{example}\n"
+        with Prometheus(program, tmp_path, config) as server:
+            assert "SUCCESS" in promtool("check", "config", tmp_path / "prometheus.yml")
+            instances = {exporter.place, client.address, local.address, dead}
+            wait(lambda: server.query("up").keys() == instances)
+            assert set(server.query("up").values()) == {1}
+            assert server.query("chrony_up") == dict.fromkeys(instances, 1) | {dead: 0}
+            for instance in (exporter.place, client.address):
+                agree(server, client, "tracking", TRACKING, instance)
+                agree(server, client, "sources", SOURCES, instance)
+            agree(server, client, "serverstats", SERVERSTATS, exporter.place)
+            synchronised = dict.fromkeys(instances - {dead}, 1.0) | {local.address: 0}
+            assert server.query("chrony_tracking_synchronised") == synchronised
+            assert server.query("chrony_tracking_remote_reference") == synchronised
+            assert server.query("chrony_tracking_stratum")[local.address] == 9
+            assert server.query("sum by (instance) (chrony_report_success)") == {
+                exporter.place: 10,
+                client.address: 6,
+                local.address: 9,  # without sources, only serverstats is refused
+                dead: 0,
+            }
+            client.chronyc("online")
+            usable = "instance:chrony_sources_usable:count"
+            followed = dict.fromkeys(instances, 0.0)
+            followed |= {exporter.place: 1, client.address: 1}
+            wait(lambda: server.query(usable) == followed)
+            state = 'chrony_sources_state_info{source_state="sync"}'
+            wait(lambda: server.query(state).keys() == {exporter.place, client.address})
+            assert server.query('ALERTS{alertname="ChronyDown"}') == {dead: 1}
+            wait(lambda: all(map(server.query, expressions())))
+
+
+def expressions() -> list[str]:
+    """What the dashboard asks for, of everything."""
+    variables = {"$job": ".*", "$instance": ".*", "$__rate_interval": "1m"}
+    found = [
+        str(target["expr"])
+        for panel in DASHBOARD["panels"]
+        for target in panel["targets"]
+    ]
+    for name, value in variables.items():
+        found = [one.replace(name, value) for one in found]
+    assert not any("$" in one for one in found)
+    return found
+
+
+# --- files -----------------------------------------------------------------------
+
+
+def test_rules() -> None:
+    rules = DOCS / "prometheus" / "rules.yml"
+    promtool("check", "rules", "--lint=all", "--lint-fatal", rules)
+    promtool("test", "rules", Path(__file__).with_name("rules_test.yml"))
+    alerts = set(re.findall("alert: (.*)", rules.read_text()))
+    tested = Path(__file__).with_name("rules_test.yml").read_text()
+    assert {one for one in alerts if f'alertname="{one}"' not in tested} == set()
+
+
+def test_rules_and_dashboard_name_metrics_that_exist() -> None:
+    ours = {metric.name for _, metric, _ in metrics_table.ours()}
+    rules = DOCS.joinpath("prometheus", "rules.yml").read_text()
+    for text in (rules, *expressions()):
+        assert set(re.findall(r"(?<![a-z:])chrony_[a-z_]+", text)) <= ours
+
+
+def test_dashboard_is_laid_out() -> None:
+    places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
+    cells = [
+        (x, y)
+        for place in places
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    numbers = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(numbers) == len(set(numbers))
+
+
+if sys.version_info >= (3, 11):  # Grafana's package is for no older one
+    from grafana_foundation_sdk.cog import plugins
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    def test_dashboard_is_what_grafana_knows() -> None:
+        """Nothing is lost on the way through the types of Grafana's schema."""
+        plugins.register_default_plugins()
+        dashboard = Dashboard.from_json(DASHBOARD)
+        known = json.loads(JSONEncoder(sort_keys=True).encode(dashboard))
+        assert contained(DASHBOARD, known)
+
+
+def contained(given: Any, known: Any) -> bool:
+    """Whether all of this is there; defaults may be added."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        items: dict[str, Any] = given
+        return all(
+            name in known and contained(value, known[name])
+            for name, value in items.items()
+        )
+    if isinstance(given, list) and isinstance(known, list):
+        values: list[Any] = given
+        return len(values) == len(known) and all(map(contained, values, known))
+    return bool(given == known)
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_units(path: Path, tmp_path: Path) -> None:
+    unit = ConfigParser(strict=False, comment_prefixes="#", interpolation=None)
+    unit.read(path)
+    service = unit["Service"]
+    assert service.get("DynamicUser") == "yes" or service["User"] != "root"
+    program, *arguments = service["ExecStart"].split()
+    assert arguments[:2] == ["-m", "pychrony.prometheus"]
+    with Exporter(*arguments[2:]) as exporter:
+        assert exporter.get("/")[0] == 200
+    checker = shutil.which("systemd-analyze")
+    if checker:
+        copy = tmp_path / path.name
+        copy.write_text(path.read_text().replace(program, sys.executable))
+        result = subprocess.run(
+            [checker, "verify", "--man=no", copy],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+# --- the document ------------------------------------------------------------------
+
+
+def test_table_of_metrics() -> None:
+    """`python tests/metrics_table.py` prints what belongs there."""
+    assert TEXT.endswith(metrics_table.table())
+
+
+def test_collector_in_a_program() -> None:
+    (code,) = blocks("python")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    code = code.replace("9124", port)
+    with ScriptedDaemon() as daemon:
+        here = code.replace('"127.0.0.1", timeout', f"{daemon.address!r}, timeout")
+        stay = "import sys; print('ready', flush=True); sys.stdin.read()"
+        with subprocess.Popen(
+            [sys.executable, "-c", f"{here}\n{stay}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as program:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+            _, page = fetch(f"127.0.0.1:{port}", "/")
+            program.communicate()
+    assert program.returncode == 0
+    assert samples(page)["chrony_tracking_stratum"] == 2
+    assert "python_info" in page
+
+
+def test_commands() -> None:
+    first, second = blocks("console")
+    install, command, shown = first.splitlines()
+    project = Path(__file__).parents[1].joinpath("pyproject.toml").read_text()
+    assert install == "$ pip install 'pychrony[prometheus]'"
+    assert "\nprometheus = [" in project
+    assert command == "$ python -m pychrony.prometheus"
+    assert urlsplit(shown.removeprefix("listening on ")).netloc == "127.0.0.1:9123"
+    arguments = second.removeprefix(f"{command} ").split()
+    with Exporter(*arguments) as exporter:
+        assert exporter.get("/probe?target=192.0.3.1")[0] == 403
+        assert exporter.get("/probe?target=192.0.2.1:11323")[0] == 403
+        status, page = exporter.get("/")
+    assert status == 200
+    assert "192.0.2.0/24, ntp1.example" in page
+
+
+def test_options_that_are_named_exist() -> None:
+    usage = subprocess.check_output(
+        [sys.executable, "-m", "pychrony.prometheus", "--help"],
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    foreign = {"--no-collector.dns-lookups", "--web.config.file", "--collector.sources"}
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]+", TEXT)) - foreign
+    assert options
+    assert {one for one in options if one not in usage} == set()
