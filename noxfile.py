@@ -265,8 +265,7 @@ def wheel_tests(session: nox.Session) -> None:
 def attest(session: nox.Session) -> None:
     """Sign what dist/ holds with the identity of the job that runs this."""
     locked(session, "publish")
-    found = [*Path("dist").glob("*.tar.gz"), *Path("dist").glob("*.whl")]
-    session.run("python", "-m", "pypi_attestations", "sign", *map(str, found))
+    step(session, "attest")
 
 
 @nox.session

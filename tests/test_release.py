@@ -302,6 +302,16 @@ def test_files_that_are_no_release_are_refused(
         open_release(dist)
 
 
+def test_another_manifest_than_of_the_build_job_is_refused(
+    dist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELEASE_MANIFEST", files.sha256(dist / files.MANIFEST))
+    open_release(dist)
+    spoil(dist)
+    with pytest.raises(ReleaseError, match="another job has replaced the artifact"):
+        anew(dist)
+
+
 def test_sha256sum_reads_the_manifest(built: Path) -> None:
     subprocess.run(["sha256sum", "--check", files.MANIFEST], cwd=built, check=True)
 

@@ -40,6 +40,13 @@ def prepare(arguments: argparse.Namespace) -> None:
     prepare(HERE, arguments.version)
 
 
+def attest(_: argparse.Namespace) -> None:
+    from . import files
+    from .attesting import attest
+
+    attest(files.open_release(DIST))
+
+
 def publish(arguments: argparse.Namespace) -> None:
     from . import files, publishing
 
@@ -84,6 +91,7 @@ def main() -> str | None:
     add("check", check)
     add("preflight", preflight)
     add("prepare", prepare).add_argument("version")
+    add("attest", attest)
     add("publish", publish).add_argument("index", choices=INDEXES)
     add("promote", promote).add_argument("index", choices=INDEXES)
     add("verify", verify).add_argument("index", choices=INDEXES)

@@ -6,6 +6,7 @@ The manifest has the format of sha256sum, so that its users can check with that.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +57,23 @@ def write_manifest(directory: Path) -> None:
 
 
 def open_release(directory: Path) -> Release:
-    """The release in the directory, if it is exactly what its manifest says."""
+    """The release in the directory, if it is exactly what its manifest says.
+
+    Every job of a workflow may replace its artifacts, but not the outputs of another
+    job: so the build's says the manifest's digest, in RELEASE_MANIFEST.
+    """
     try:
         lines = (directory / MANIFEST).read_text().splitlines()
     except FileNotFoundError:
         raise ReleaseError(
             f"{directory} has no {MANIFEST}: build the release with nox -s build"
         ) from None
+    expected = os.environ.get("RELEASE_MANIFEST")
+    if expected and sha256(directory / MANIFEST) != expected:
+        raise ReleaseError(
+            f"{directory / MANIFEST} is not the one of the build job: another job has "
+            "replaced the artifact; find out which before anything else"
+        )
     digests = {name: digest for digest, _, name in (ln.partition("  ") for ln in lines)}
     release = release_of(directory, digests)
     for path in (release.sdist, release.wheel):
