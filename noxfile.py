@@ -158,11 +158,18 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style, and that imports go one way."""
+    """Check the style, that imports go one way, and the workflows."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", "--no-cache")
+    session.run("zizmor", "--offline", "--persona=auditor", ".github")
+    for schema, paths in (
+        ("github-workflows", sorted(Path(".github/workflows").glob("*.yml"))),
+        ("dependabot", [Path(".github/dependabot.yml")]),
+    ):
+        vendored = f"--builtin-schema=vendor.{schema}"
+        session.run("check-jsonschema", vendored, *map(str, paths))
 
 
 @nox.session
@@ -193,10 +200,122 @@ def generate(session: nox.Session) -> None:
     session.run("python", "pychrony/_cdef.py", "pychrony/_libchrony.py")
 
 
+def locked(session: nox.Session, *names: str) -> None:
+    """Install exactly what the locks of .github/release/ list."""
+    for name in names:
+        session.install("--require-hashes", "-r", f".github/release/{name}.txt")
+
+
+def step(
+    session: nox.Session, *command: str, env: dict[str, str] | None = None
+) -> None:
+    """Run a step of a release: see .github/release/."""
+    env = {"PYTHONPATH": ".github", **(env or {})}
+    session.run("python", "-m", "release", *command, env=env)
+
+
+def two_pythons() -> tuple[str, str]:
+    """The oldest and the newest here, to see that the build depends on neither."""
+    here = list(PYTHONS.values()) or [sys.executable]
+    return here[0], here[-1]
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write .github/release/*.txt anew, from the dependency groups of that name."""
+    session.install("uv")
+    for path in sorted(Path(".github/release").glob("*.txt")):
+        session.run(
+            *("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
+            *("--upgrade", "--no-annotate", "--python-version=3.10"),
+            *(f"--group={path.stem}", f"--output-file={path}"),
+        )
+
+
+@nox.session
+def preflight(session: nox.Session) -> None:
+    """Refuse a commit that must not be released."""
+    locked(session, "build")
+    step(session, "preflight")
+
+
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the distributions into dist/ and check them."""
-    session.install(*group("build"))
-    shutil.rmtree("dist", ignore_errors=True)
-    session.run("python", "-m", "build")
-    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+    """Build the distributions twice, reproducibly, into dist/."""
+    locked(session, "build")
+    step(session, "build", *two_pythons())
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Check the distributions in dist/ against git and what the indexes want."""
+    locked(session, "check")
+    step(session, "check")
+
+
+@nox.session(reuse_venv=False)
+@nox.parametrize(
+    "python", [nox.param(PYTHONS[version], id=version) for version in PYTHONS]
+)
+def wheel_tests(session: nox.Session) -> None:
+    """Test the wheel in dist/ with the tests of the sdist; arguments go to pytest."""
+    found = sorted(Path("dist").resolve().glob("pychrony-*"))
+    if [path.suffix for path in found] != [".whl", ".gz"]:
+        session.error("dist/ has not one wheel and one sdist: run nox -s build first")
+    wheel, sdist = found
+    place = Path(session.create_tmp()).resolve() / "sdist"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.unpack_archive(sdist, place)
+    (tree,) = place.iterdir()
+    # What is imported must be the wheel, and no file of the tree.
+    (tree / "pychrony").rename(tree / "not-installed")
+    install(session, *group("tests"), package=EVERYTHING.replace(".", str(wheel), 1))
+    session.chdir(tree)
+    session.run("pytest", *session.posargs, env=parts(session))
+
+
+@nox.session
+def attest(session: nox.Session) -> None:
+    """Sign what dist/ holds with the identity of the job that runs this."""
+    locked(session, "publish")
+    step(session, "attest")
+
+
+@nox.session
+def publish(session: nox.Session) -> None:
+    """Upload dist/ to the index that is named: nox -s publish -- testpypi."""
+    locked(session, "publish")
+    step(session, "publish", *session.posargs)
+
+
+@nox.session
+def promote(session: nox.Session) -> None:
+    """Upload what the test index serves: nox -s promote -- pypi."""
+    locked(session, "publish")
+    step(session, "promote", *session.posargs)
+
+
+@nox.session
+def verify(session: nox.Session) -> None:
+    """Compare what an index serves with dist/, and install it: -- testpypi."""
+    locked(session, "publish")
+    step(session, "verify", *session.posargs, env=parts(session))
+
+
+@nox.session
+def wheelhouse(session: nox.Session) -> None:
+    """Put all that an installation without a network needs into dist-offline/."""
+    locked(session, "publish")
+    step(session, "wheelhouse")
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Rehearse a release on this machine; with a version, prepare a real one."""
+    locked(session, "build")
+    if session.posargs:
+        step(session, "prepare", *session.posargs)
+        return
+    locked(session, "publish", "check")
+    session.install(*group("tests"))
+    step(session, "rehearse", *two_pythons(), env=parts(session))
