@@ -19,6 +19,12 @@ os.environ.update(provision.environment(PARTS))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish() -> None:
+    """Let the collection after each test look only at what is of the tests."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def parts() -> provision.Parts:
     """The real libchrony, chronyd and chronyc."""
@@ -40,6 +46,9 @@ def nothing_left() -> Iterator[None]:
     """No test leaves a descriptor or a thread behind."""
     before, threads = _descriptors(), set(threading.enumerate())
     yield
+    # One that was let go may need a moment to end.
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(1)
     gc.collect()
     left = {fd: what for fd, what in _descriptors().items() if before.get(fd) != what}
     assert not left
