@@ -31,6 +31,7 @@ PORT = 323
 # Where a local chronyd may be, in chronyc's order.
 LOCAL = ("/run/chrony/chronyd.sock", f"127.0.0.1:{PORT}", f"[::1]:{PORT}")
 
+_SCOPE = re.compile(r"[^%\s/]{1,15}")  # an interface, or its number
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
@@ -97,7 +98,9 @@ def parse(address: str | os.PathLike[str]) -> Target:
     host, port = _split(text)
     if ":" in host:
         bare, percent, scope = host.partition("%")
-        if not _is_ip(socket.AF_INET6, bare) or bool(percent) != (0 < len(scope) < 16):
+        if not _is_ip(socket.AF_INET6, bare) or (
+            percent and not _SCOPE.fullmatch(scope)
+        ):
             raise _nonsense(text, f"{host!r} is not an IPv6 address")
         return Target(text, socket.AF_INET6, host, port)
     if _is_ip(socket.AF_INET, host):

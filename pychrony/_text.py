@@ -51,6 +51,16 @@ def seconds(value: float, sign: str = "", width: int = 0) -> str:
     return f"{value * factor:{sign}.{digits}f}{unit}".rjust(width)
 
 
+def printable(line: str) -> str:
+    """Return the line without anything that a terminal or a log would obey."""
+    return "".join(
+        letter
+        if letter.isprintable()
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in line
+    )
+
+
 def age(value: int) -> str:
     """Return an age in whole seconds as chronyc's column LastRx has it."""
     if value == NEVER:

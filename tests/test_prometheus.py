@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -11,9 +12,12 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import metrics_table
 import provision
@@ -33,6 +37,7 @@ from pychrony import (
     SmoothingFlag,
     SourceMode,
     SourceState,
+    _address,
     prometheus,
 )
 from pychrony._address import parse
@@ -359,7 +364,7 @@ def test_no_report_is_begun_after_half_of_the_budget(
         ({"timeout": 0}, "timeout"),
         ({"retries": -1}, "retries"),
         ({"retries": -1, "budget": 1}, "retries"),
-        ({"budget": 0}, "budget 0 is not positive"),
+        ({"budget": 0}, r"budget 0 is less than 0\.001 s"),
     ],
 )
 def test_nonsense_is_refused_at_once(options: Any, message: str) -> None:
@@ -385,11 +390,42 @@ def test_registering_asks_nobody() -> None:
         assert {family.name for family in collector.collect()} == described
 
 
+def test_source_that_is_nobody() -> None:
+    """A lying daemon: neither an address nor a reference ID."""
+    nobody = make_source(address="", mode=SourceMode.REFCLOCK)
+    with everything(sources=[nobody, make_source(address="192.0.2.1")]) as daemon:
+        found = scrape(daemon.address)
+    assert 'chrony_report_success{report="sources"}' in found
+    stratum = named(found, "chrony_sources_stratum")
+    assert stratum == [
+        'chrony_sources_stratum{source_address="192.0.2.1",source_name="192.0.2.1"}'
+    ]
+
+
+def test_every_place_of_a_local_chronyd_has_its_share_of_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ExitStack() as stack:
+        silent = [
+            stack.enter_context(ScriptedDaemon(misbehave=faults.silent))
+            for _ in range(3)
+        ]
+        places = tuple(daemon.address for daemon in silent)
+        monkeypatch.setattr(_address, "LOCAL", places)
+        collector = Collector(budget=0.42)
+        found = samples(text_of(collector))
+    assert found["chrony_up"] == 0
+    assert [len(daemon.requests) for daemon in silent] == [3, 3, 3]
+    # Half of it; each of the places has 1 + 2 + 4 shares.
+    assert collector._connect.keywords["timeout"] == pytest.approx(0.01)
+
+
 def test_only_some_reports() -> None:
     with everything() as daemon:
         collector = Collector(daemon.address, reports=["activity"])
         found = samples(text_of(collector))
-    assert daemon.requests == [("ACTIVITY", None)]
+    # Whether anybody is there is not told by a report that may fail.
+    assert daemon.requests == [("TRACKING", None), ("ACTIVITY", None)]
     assert succeeded(found) == {"activity"}
     assert named(found, "chrony_tracking") == []
     assert {family.name for family in collector.describe()} == {
@@ -494,7 +530,7 @@ def test_prometheus_says_how_long_it_waits(
     daemon, exporter = fleet
     name = "X-Prometheus-Scrape-Timeout-Seconds"
     for path in ("/metrics", f"/probe?target={daemon.address}"):
-        for nonsense in ("soon", "-1", "0", "nan", "inf"):
+        for nonsense in ("soon", "-1", "0", "nan", "inf", "5e-324"):
             status, text = exporter.get(path, headers={name: nonsense})
             assert status == 400
             assert f"Scrape-Timeout-Seconds: '{nonsense}' is not" in text
@@ -525,7 +561,6 @@ def test_target_by_name(fleet: tuple[ScriptedDaemon, Exporter]) -> None:
             ["192.0.2.0", "192.0.2.255", "::ffff:192.0.2.1"],
             ["192.0.3.0", "ntp1.example", "192.0.2.1:53", "2001:db8::1"],
         ),
-        (["192.0.2.9/24"], ["192.0.2.1"], ["192.0.3.1"]),
         (["192.0.2.0/24:11323"], ["192.0.2.1:11323"], ["192.0.2.1"]),
         (["192.0.2.0/24:*"], ["192.0.2.1:11323", "192.0.2.1"], ["192.0.3.1:11323"]),
         (
@@ -556,6 +591,8 @@ def test_allow_list(entries: list[str], targets: list[str], others: list[str]) -
     [
         *("", "*", ":*", "a b", "ntp1.example/24", "/run/chrony/chronyd.sock"),
         *("192.0.2.0/33", "192.0.2.0/24/24", "192.0.2.0/", "2001:db8::/32:323"),
+        *("192.0.2.9/24", "192.0.2.0:323/24", "[2001:db8::]:323/32"),
+        *("::ffff:192.0.2.0/104", "::ffff:192.0.2.1", "fe80::1%eth0", "fe80::%a/10"),
     ],
 )
 def test_what_cannot_be_allowed(entry: str) -> None:
@@ -723,7 +760,7 @@ def test_no_more_at_once_than_is_allowed() -> None:
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_idle_clients_are_left(monkeypatch: pytest.MonkeyPatch, secure: bool) -> None:
-    monkeypatch.setattr(_exporter, "_IDLE", 0.1)
+    monkeypatch.setattr(_exporter, "_PATIENCE", 0.1)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     application = _exporter.Application(lambda *_: Collector(), Targets(), 0.5)
@@ -740,10 +777,82 @@ def test_idle_clients_are_left(monkeypatch: pytest.MonkeyPatch, secure: bool) ->
             place = ("127.0.0.1", server.server_port)
             with socket.create_connection(place, timeout=30) as client:
                 assert client.recv(1) == b""
+            # Nor does it help to send a little now and then.
+            with socket.create_connection(place, timeout=0.03) as client:
+                for _ in range(1000):
+                    with suppress(TimeoutError):
+                        client.send(b"G")
+                        assert client.recv(1) == b""
+                        break
+                else:
+                    pytest.fail("it waits on")
         finally:
             server.shutdown()
             loop.join()
     wait(lambda: threading.active_count() == threads)
+
+
+def test_place_for_others_while_all_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that send nothing hold up a scrape for no longer than the patience."""
+    monkeypatch.setattr(_exporter, "_PATIENCE", 0.3)
+    with everything() as daemon:
+        application = _exporter.Application(
+            lambda *_: Collector(daemon.address), Targets(), 0.5
+        )
+        with (
+            _exporter.Server(("127.0.0.1", 0), application, concurrency=2) as server,
+            ExitStack() as clients,
+        ):
+            loop = threading.Thread(target=server.serve_forever, args=(0.01,))
+            loop.start()
+            place = ("127.0.0.1", server.server_port)
+            try:
+                for _ in range(6):
+                    clients.enter_context(socket.create_connection(place))
+                with urlopen(f"{server.url}metrics", timeout=30) as page:
+                    assert b"chrony_up 1.0" in page.read()
+            finally:
+                server.shutdown()
+                loop.join()
+
+
+def test_nobody_has_to_read_where_it_listens() -> None:
+    port = socket.create_server(("127.0.0.1", 0))
+    place = f"127.0.0.1:{port.getsockname()[1]}"
+    port.close()
+    with open("/dev/full", "wb") as full, everything() as daemon:
+        with subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pychrony.prometheus", "--listen", place),
+                *("--address", daemon.address),
+            ],
+            stderr=full,
+        ) as exporter:
+            try:
+                wait(lambda: "chrony_up 1.0" in page(place))
+            finally:
+                exporter.terminate()
+        assert exporter.returncode == 0
+
+
+def page(place: str) -> str:
+    try:
+        with urlopen(f"http://{place}/metrics", timeout=30) as response:
+            return str(response.read(), "utf-8")
+    except URLError:
+        return ""
+
+
+def test_as_many_descriptors_as_may_be() -> None:
+    run = f"exec {sys.executable} -m pychrony.prometheus --listen 127.0.0.1:0"
+    with subprocess.Popen(
+        ["sh", "-c", f"ulimit -S -n 64; {run}"], stderr=subprocess.PIPE, text=True
+    ) as exporter:
+        assert exporter.stderr is not None
+        exporter.stderr.readline()
+        soft, hard = resource.prlimit(exporter.pid, resource.RLIMIT_NOFILE)
+        exporter.terminate()
+    assert soft == hard > 64
 
 
 def test_clients_that_go_away() -> None:

@@ -349,7 +349,8 @@ def test_long_address_is_not_cut() -> None:
     async def test(view: View) -> None:
         await view.until(address)
         await view.resize(80, 24)
-        await view.until(address[:15], address[15:30], address[30:], without=address)
+        parts = address[:16], address[16:32], address[32:]
+        await view.until(*parts, without=address)
 
     with ScriptedDaemon(sources=[make_source(address=address)]) as daemon:
         watch(daemon.address, test)
@@ -570,6 +571,8 @@ def test_terminal_is_closed() -> None:
     "variables",
     [
         {"TERM": "dumb"},
+        {"TERM": "linux"},
+        {"TERM": ""},
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         {"PYTHONIOENCODING": "latin-1"},
     ],
@@ -600,7 +603,7 @@ sys.exit(main(sys.argv[1:]))
         with Terminal(daemon.address, code=code) as terminal:
             assert terminal.end() == 1
         (line,) = terminal.output.splitlines()
-        assert "pip install pychrony[watch]" in line
+        assert "pip install 'pychrony[watch]'" in line
         with Terminal(daemon.address, "--plain", "-n", "1", code=code) as terminal:
             assert terminal.end() == 0
         assert re.fullmatch(LINE + "\r\n", terminal.output)

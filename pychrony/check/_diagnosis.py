@@ -11,10 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pychrony
-from pychrony import ChronyConnectionError, ChronyError, _address
+from pychrony import ChronyConnectionError, ChronyError, _address, _text
 from pychrony._library import VARIABLE, load
-
-from ._formats import printable
 
 
 def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
@@ -26,7 +24,7 @@ def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
     home = os.path.expanduser("~").rstrip("/")
     mine = rf"(?<![\w./-]){re.escape(home)}(?=/)" if home.startswith("/") else "(?!)"
     return "\n".join(
-        printable(f"{name:{len(VARIABLE)}}  {re.sub(mine, '~', text)}".rstrip())
+        _text.printable(f"{name:{len(VARIABLE)}}  {re.sub(mine, '~', text)}".rstrip())
         for name, text in rows
     )
 

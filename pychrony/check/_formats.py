@@ -32,7 +32,7 @@ def text(verdicts: Sequence[Verdict], options: Namespace) -> str:
             lines += ["", *map(_line, verdicts[0].worst_first)]
             if options.verbose:
                 lines += ["", *_reports(verdicts[0])]
-    return "\n".join(map(printable, lines))
+    return "\n".join(map(_text.printable, lines))
 
 
 def nagios(verdicts: Sequence[Verdict], options: Namespace) -> str:
@@ -62,19 +62,9 @@ def failed(reason: str) -> str:
     return _unbarred(f"CHRONY {NAMES[UNKNOWN]} - {reason}")
 
 
-def printable(line: str) -> str:
-    """Return the line without anything that a terminal or a log would obey."""
-    return "".join(
-        letter
-        if letter.isprintable()
-        else letter.encode("unicode_escape").decode("ascii")
-        for letter in line
-    )
-
-
 def _unbarred(line: str) -> str:
     # What follows a bar is performance data, to a monitoring system.
-    return printable(line).replace("|", "/")
+    return _text.printable(line).replace("|", "/")
 
 
 def as_json(verdicts: Sequence[Verdict], options: Namespace) -> str:

@@ -23,6 +23,12 @@ __all__ = ["Collector"]
 
 _log = logging.getLogger("pychrony.prometheus")
 
+# Where a local chronyd is looked for, each as long as an answer may take.
+_LOCAL_PLACES = 3
+
+# Less is no time to ask anybody [s].
+_SHORTEST = 0.001
+
 
 class Collector(_Collector):
     """The metrics of one chronyd, read anew at each scrape.
@@ -67,11 +73,13 @@ class Collector(_Collector):
         pychrony.ChronyConnection(address, timeout=timeout, retries=retries)
         self._half = float("inf")
         if budget is not None:
-            if not budget > 0:
-                raise ValueError(f"budget {budget!r} is not positive")
+            if not budget >= _SHORTEST:
+                raise ValueError(f"budget {budget!r} is less than {_SHORTEST} s")
             self._half = budget / 2
             # Each resend waits twice as long as the one before.
-            timeout = min(timeout, self._half / (2 ** (retries + 1) - 1))
+            waits = 2 ** (retries + 1) - 1
+            places = _LOCAL_PLACES if address is None else 1
+            timeout = min(timeout, self._half / (places * waits))
         self._connect = partial(
             pychrony.ChronyConnection, address, timeout=timeout, retries=retries
         )
@@ -96,6 +104,10 @@ class Collector(_Collector):
         begin = perf_counter()
         try:
             with self._connect() as connection:
+                if "tracking" not in self._reports:
+                    # A report that fails tells not whether anybody is there.
+                    connection.get_tracking()
+                    answered = True
                 for name in self._reports:
                     before = perf_counter()
                     if before - begin > self._half:

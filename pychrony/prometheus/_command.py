@@ -8,6 +8,8 @@ import re
 import signal
 import ssl
 import sys
+from contextlib import suppress
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import TYPE_CHECKING
 
 import pychrony
@@ -30,26 +32,36 @@ def run(argv: Sequence[str] | None) -> int:
         print(error, file=sys.stderr)
         return 1
     logging.basicConfig(format="%(message)s", level=arguments.level)
+    _raise_limit()
     try:
         # An end that is asked for is no failure.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with _exporter.Server(
-            arguments.listen,
-            _exporter.Application(
-                arguments.collector, arguments.targets, arguments.timeout_offset
-            ),
-            concurrency=arguments.concurrency,
-            context=arguments.context,
-        ) as server:
-            print(f"listening on {server.url}", file=sys.stderr, flush=True)
+        try:
+            server = _exporter.Server(
+                arguments.listen,
+                _exporter.Application(
+                    arguments.collector, arguments.targets, arguments.timeout_offset
+                ),
+                concurrency=arguments.concurrency,
+                context=arguments.context,
+            )
+        except OSError as error:
+            host, port = arguments.listen
+            print(f"cannot listen on {host}:{port}: {error}", file=sys.stderr)
+            return 1
+        with server:
+            with suppress(OSError):  # nobody has to read it
+                print(f"listening on {server.url}", file=sys.stderr, flush=True)
             server.serve_forever()
     except KeyboardInterrupt:
         pass
-    except OSError as error:
-        host, port = arguments.listen
-        print(f"cannot listen on {host}:{port}: {error}", file=sys.stderr)
-        return 1
     return 0
+
+
+def _raise_limit() -> None:
+    """Allow as many descriptors as may be: a list far away takes two a source."""
+    _, most = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (most, most))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -165,7 +177,8 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     if arguments.client_cafile:
         context.verify_mode = ssl.CERT_REQUIRED
     try:
-        context.load_cert_chain(arguments.certfile, arguments.keyfile)
+        # Without a password it would ask for one at the terminal.
+        context.load_cert_chain(arguments.certfile, arguments.keyfile, password="")
     except OSError as error:
         raise ValueError(
             f"the certificate {arguments.certfile} or its key is not usable: {error}"

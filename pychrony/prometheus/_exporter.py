@@ -9,10 +9,12 @@ import socketserver
 import ssl
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from html import escape
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from math import isfinite
 from threading import Semaphore
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler
@@ -37,8 +39,14 @@ _log = logging.getLogger("pychrony.prometheus")
 
 _PREFIX = re.compile(r"/\d+")
 
-# No client keeps a thread for longer without sending or taking anything.
-_IDLE = 10.0
+# A client that has not sent its request by then is left [s].
+_PATIENCE = 3.0
+
+# How often is looked for such clients [s].
+_LOOK = 0.5
+
+# In less time nobody can be asked [s].
+_SHORTEST = 0.01
 
 _LANDING = """\
 <!DOCTYPE html>
@@ -86,13 +94,19 @@ class Targets:
             port = None if text != entry else target.port
             if target.is_name and not prefix:
                 self._names.add((_name(target), port))
-            else:
-                network = target.host + (prefix[0] if prefix else "")
-                self._networks.append((ip_network(network, strict=False), port))
+                return
+            if prefix and text[: prefix.start()].lstrip("[") != target.host:
+                raise ValueError("the prefix length stands behind the address")
+            network = ip_network(target.host + (prefix[0] if prefix else ""))
+            if isinstance(network, IPv6Network) and (
+                network.network_address.ipv4_mapped or "%" in target.host
+            ):
+                raise ValueError("a scope, or IPv4 in IPv6, is never compared")
+            self._networks.append((network, port))
         except ValueError as error:
             raise ValueError(
-                f"{entry!r} cannot be allowed. Give an IP address, a network like "
-                "192.0.2.0/24, or a host name, with or without :PORT or :*"
+                f"{entry!r} cannot be allowed: {error}. Give an IP address, a network "
+                "like 192.0.2.0/24, or a host name, with or without :PORT or :*"
             ) from error
 
     def __contains__(self, target: Target) -> bool:
@@ -205,11 +219,11 @@ class Application:
             seconds = float(header)
         except ValueError:
             seconds = 0.0
-        if not (isfinite(seconds) and seconds > 0):
+        if not (isfinite(seconds) and seconds >= _SHORTEST):
             raise _RefusedError(
                 "400 Bad Request",
-                f"X-Prometheus-Scrape-Timeout-Seconds: {header!r} is not a positive "
-                "number",
+                f"X-Prometheus-Scrape-Timeout-Seconds: {header!r} is not a number "
+                f"of {_SHORTEST} or more",
             )
         return max(seconds - self._timeout_offset, seconds / 2)
 
@@ -238,6 +252,13 @@ def _expose(
 
 
 class _Handler(WSGIRequestHandler):
+    server: Any
+
+    def parse_request(self) -> bool:
+        received = super().parse_request()
+        self.server.received(self.connection)
+        return received
+
     def log_message(self, format: str, *args: Any) -> None:
         _log.debug("%s: %s", self.client_address[0], format % args)
 
@@ -273,7 +294,9 @@ class Server(ThreadingWSGIServer):
         # Of the wildcards, that of IPv6 takes IPv4, too.
         chosen = found[0] if host else max(found, key=lambda one: one[0])
         self.address_family, address = chosen[0], chosen[4]
+        self._wildcard = not host
         self._room = Semaphore(concurrency)
+        self._awaited: dict[socket.socket, float] = {}
         self._context = context
         super().__init__((str(address[0]), port), _Handler)
         self.set_app(application)
@@ -287,31 +310,55 @@ class Server(ThreadingWSGIServer):
 
     def server_bind(self) -> None:
         # Not that of HTTPServer, which asks the resolver for the host's name.
+        if self._wildcard and self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        self._room.acquire()
+        while not self._room.acquire(timeout=_LOOK):
+            self.service_actions()
+        self._awaited[request] = monotonic() + _PATIENCE
         return True
+
+    def received(self, request: socket.socket) -> None:
+        """Wait no more for what was received."""
+        self._awaited.pop(request, None)
+
+    def service_actions(self) -> None:
+        """Leave clients that send nothing, or little by little."""
+        now = monotonic()
+        for request, end in list(self._awaited.items()):
+            if now > end:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
 
     def shutdown_request(self, request: Any) -> None:
         # Called for each request that was verified, however it ends; twice if a
         # signal ends all, which a bounded semaphore would not bear.
+        self.received(request)
         try:
             super().shutdown_request(request)
         finally:
             self._room.release()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        request.settimeout(_IDLE)
+        request.settimeout(_PATIENCE)
         if self._context is None:
             super().finish_request(request, client_address)
             return
         # Here and not where connections are accepted: a client that does not
         # shake hands holds up nobody else.
-        with self._context.wrap_socket(request, server_side=True) as secured:
-            super().finish_request(secured, client_address)
+        with self._context.wrap_socket(
+            request, server_side=True, do_handshake_on_connect=False
+        ) as secured:
+            self._awaited[secured] = self._awaited.pop(request)
+            try:
+                secured.do_handshake()
+                super().finish_request(secured, client_address)
+            finally:
+                self.received(secured)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _log.info("%s: %s", client_address[0], sys.exc_info()[1])

@@ -138,7 +138,11 @@ def _source(record: Any) -> str | None:
     """Return the address of the source, or the reference ID of a reference clock."""
     if record.address.startswith("ID#"):
         return None
-    return record.address or _reference_id_text(record.reference_id)
+    if record.address:
+        return str(record.address)
+    # Of the lists of sources only one has it besides the address.
+    reference_id = getattr(record, "reference_id", None)
+    return _reference_id_text(reference_id) if reference_id else None
 
 
 def _worded(*words: str) -> Callable[[Any], str]:

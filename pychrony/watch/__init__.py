@@ -1,7 +1,7 @@
 """Watch a clock: its offset within its error bound, and its sources, as they are now.
 
 ``python -m pychrony.watch [ADDRESS]`` is a live view in a terminal, and needs
-``pip install pychrony[watch]``. Elsewhere, or with ``--plain``, it prints one
+``pip install 'pychrony[watch]'``. Elsewhere, or with ``--plain``, it prints one
 line for each reading. It goes on when chronyd cannot be read, and shows why.
 """
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 FINE, FAILED, USAGE = range(3)
+
+# Terminals that cannot draw the graph: unknown, none, and the Linux console.
+_NO_BRAILLE = ("", "dumb", "linux")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +73,7 @@ def _show(
     """Show them in the live view, and return the exit status."""
     if find_spec("textual") is None:
         print(
-            "The live view needs textual: pip install pychrony[watch]. Without it, "
+            "The live view needs textual: pip install 'pychrony[watch]'. Without it, "
             "--plain prints lines.",
             file=sys.stderr,
         )
@@ -88,7 +91,7 @@ def _is_terminal() -> bool:
     return (
         all(stream is not None and stream.isatty() for stream in streams)
         and sys.stderr.encoding.lower() in ("utf-8", "utf8")
-        and os.environ.get("TERM", "dumb") != "dumb"
+        and os.environ.get("TERM", "") not in _NO_BRAILLE
     )
 
 
@@ -147,7 +150,7 @@ async def _lines(readings: AsyncGenerator[Reading | pychrony.ChronyError, None])
         async for reading in readings:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             status = FINE if isinstance(reading, Reading) else FAILED
-            print(now, _line(reading), flush=True)
+            print(now, _text.printable(_line(reading)), flush=True)
     return status
 
 

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
     from ._follow import Reading
 
-# More than the widest terminal has room for.
-_HISTORY = 2000
+# As many readings as a terminal of 2000 columns has room for.
+_HISTORY = 4000
+
+_ASKING = "asking chronyd"
 
 # Wide enough for the longest label of the scale.
 _MARGIN = 9
@@ -146,7 +148,8 @@ class LiveView(App[None]):
     CSS = """
     #clock, #state { height: auto; padding: 0 1; }
     _Graph { height: 1fr; min-height: 5; margin: 1 1 0 0; }
-    ScrollableContainer { height: auto; max-height: 50%; padding: 0 1; }
+    ScrollableContainer { height: auto; max-height: 50%; padding: 0 0 0 1;
+        scrollbar-size-vertical: 1; }
     #legend { display: none; margin-bottom: 1; color: $text-muted; }
     #sources { height: auto; min-width: 78; }
     .old { opacity: 60%; }
@@ -175,7 +178,7 @@ class LiveView(App[None]):
         self._paused = False
         # Not to be looked for: a reading may come when they are gone already.
         self._clock = Static(id="clock")
-        self._state = Static("asking chronyd", id="state")
+        self._state = Static(_ASKING, id="state")
         self._graph = _Graph()
         self._legend = Static(_LEGEND, id="legend", markup=False)
         self._sources = Static(id="sources")
@@ -222,6 +225,8 @@ class LiveView(App[None]):
             parts += [(" PAUSED ", "reverse"), " "]
         if self._error is not None:
             parts += [(f"LOST: {self._error.message}", "$text-error")]
+        if self._error is None and self._reading is None:
+            parts.append(_ASKING)
         self._state.update(Content.assemble(*parts))
         self._state.display = bool(parts)
         self._graph.points = tuple(self._points)
@@ -292,7 +297,7 @@ class _Sources:
     ) -> RenderResult:
         table = self._table(beside=self._reading.selection is not None)
         # Of all that it would take, not only of what there is.
-        boundless = options.update(max_width=_HISTORY)
+        boundless = options.update(max_width=10_000)
         if Measurement.get(console, boundless, table).maximum > options.max_width:
             table = self._table(beside=False)
         yield table
