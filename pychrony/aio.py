@@ -187,12 +187,10 @@ async def _results(sweep: Sweep) -> AsyncGenerator[tuple[Address, Any], None]:
             for result in sweep.arrived():
                 yield result
             ready = await _wait(*wait)
-    except StopIteration:
+    except StopIteration:  # all have arrived: each gave us a turn
         pass
     finally:
         conversation.close()
-    for result in sweep.arrived():
-        yield result
 
 
 async def _drive(conversation: Conversation[T]) -> T:

@@ -76,11 +76,10 @@ def _results(sweep: Sweep) -> Iterator[tuple[Address, Any]]:
             wait = conversation.send(ready)
             yield from sweep.arrived()
             ready = waiter.wait(*wait)
-    except StopIteration:
+    except StopIteration:  # all have arrived: each gave us a turn
         pass
     finally:
         conversation.close()
-    yield from sweep.arrived()
 
 
 class Sweep:

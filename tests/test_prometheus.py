@@ -795,6 +795,7 @@ def test_idle_clients_are_left(monkeypatch: pytest.MonkeyPatch, secure: bool) ->
 def test_place_for_others_while_all_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that send nothing hold up a scrape for no longer than the patience."""
     monkeypatch.setattr(_exporter, "_PATIENCE", 0.3)
+    monkeypatch.setattr(_exporter, "_LOOK", 0.01)
     with everything() as daemon:
         application = _exporter.Application(
             lambda *_: Collector(daemon.address), Targets(), 0.5

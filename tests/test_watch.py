@@ -240,11 +240,12 @@ def watch(
     test: Callable[[View], Coroutine[Any, Any, None]],
     size: tuple[int, int] = (110, 30),
     count: int | None = None,
+    timeout: float = 0.05,
 ) -> int | None:
     """Run the test on a live view; return the exit status of that."""
 
     async def run() -> int | None:
-        connection = AsyncChronyConnection(address, timeout=0.05, retries=0)
+        connection = AsyncChronyConnection(address, timeout=timeout, retries=0)
         screen = LiveView(connection, follow(connection, 0.05, count))
         async with screen.run_test(size=size) as pilot:
             await test(View(screen, pilot))
@@ -394,6 +395,18 @@ def test_pause_stops_the_picture_and_not_the_readings() -> None:
 
     with ScriptedDaemon(tracking=make_tracking(stratum=3)) as daemon:
         watch(daemon.address, test)
+
+
+def test_pause_before_the_first_reading() -> None:
+    async def test(view: View) -> None:
+        await view.until("asking chronyd")
+        await view.press("p")
+        await view.until("PAUSED", "asking chronyd")
+        await view.press("p")
+        await view.until("asking chronyd", without="PAUSED")
+
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        watch(daemon.address, test, timeout=60.0)
 
 
 def test_chronyd_goes_and_comes_back() -> None:
