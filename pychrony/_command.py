@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from math import isfinite
+from typing import TextIO
 
 ADDRESS = (
     "path of the Unix socket of chronyd, or IP address or host name of its command "
@@ -57,6 +57,6 @@ def counting(text: str) -> int:
     return int(text)
 
 
-def silence() -> None:
+def silence(stream: TextIO) -> None:
     """Keep the interpreter from failing on the same output again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -76,7 +76,7 @@ class ChronyConnection(Endpoint):
 
     Raises:
         ChronyAddressError: ``address`` is nonsense.
-        ValueError: ``timeout`` or ``retries`` is not positive, or together
+        ValueError: ``timeout`` is not positive, ``retries`` negative, or together
             they come to more than a day.
     """
 

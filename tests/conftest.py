@@ -14,6 +14,8 @@ import pytest
 PARTS = provision.parts()
 # Before pychrony is imported, which opens libchrony.
 os.environ.update(provision.environment(PARTS))
+# What is buffered fails, and is forked, in other places than what is not.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 # What a shell runs in the background ignores it, and so would the commands here.
 signal.signal(signal.SIGINT, signal.default_int_handler)

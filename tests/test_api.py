@@ -1,6 +1,6 @@
 """The public API, so that a change of a name or a type shows in review.
 
-If a change is meant: ``python tests/test_api.py > tests/api.txt``.
+If a change is meant, write it anew; the failing test says how.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ SNAPSHOT = Path(__file__).with_name("api.txt")
 
 
 def test_public_api_is_as_it_was_reviewed() -> None:
-    assert list(describe()) == SNAPSHOT.read_text().splitlines()
+    assert list(describe()) == SNAPSHOT.read_text().splitlines(), (
+        f"if it is meant: {sys.executable} {__file__} > {SNAPSHOT}.new, then rename"
+    )
 
 
 def describe() -> Iterator[str]:

@@ -91,7 +91,7 @@ def test_check(
 
 def test_check_in_other_programs() -> None:
     """Options that a unit and monitoring systems give to the command."""
-    lines: list[str] = re.findall(r"/usr/bin/check_chrony (.+)", CHECK)
+    lines: list[str] = re.findall(r"/opt/pychrony/bin/check_chrony (.+)", CHECK)
     for line in lines:
         # As soon after the start of chronyd as it can follow a source.
         young = make_source(reachability=0o7)

@@ -313,7 +313,9 @@ def test_factory(make: Any, defaults: dict[str, Any], record: Any) -> None:
     assert type(made) is record
     assert {name: getattr(made, name) for name in defaults} == defaults
     fields = {field.name for field in dataclasses.fields(record)}
-    assert fields - {"ref_time_ns"} == set(defaults)
+    assert fields - {"ref_time_ns"} == set(defaults), (
+        "the defaults of each field stand in pychrony/testing/_factories.py"
+    )
     for name in defaults:
         assert getattr(make(**{name: 1}), name) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -15,7 +15,6 @@ import argparse
 import os
 import re
 import sys
-from contextlib import suppress
 from tempfile import mkstemp
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -49,6 +48,7 @@ _ITEMS = "\n".join(
 
 _EPILOG = f"""Items, their units, and the ranges for -w and -c that hold by default:
 
+  item            unit   -w    -c    what it is
 {_ITEMS}
 
 A RANGE is 10 (fine: 0 to 10, or -10 to 10 of what has a sign), 10: (10 or more),
@@ -104,8 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _print(text)
     except (OSError, KeyboardInterrupt) as error:
-        with suppress(OSError):
+        try:
             print(failed(f"cannot write: {error}"), file=sys.stderr)
+        except OSError:
+            silence(sys.stderr)
         return UNKNOWN
     return state
 
@@ -161,7 +163,7 @@ def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError as error:
-        silence()
+        silence(stdout)
         # As in "| head -n 1": the reader has what it wants.
         if not isinstance(error, BrokenPipeError):
             raise
@@ -312,5 +314,6 @@ def _lines(name: str) -> list[str]:
         with open(path, encoding="utf-8-sig", closefd=ours) as file:
             lines = [line.partition("#")[0].strip() for line in file]
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read {name!r}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(f"cannot read {name!r}: {reason}") from error
     return [line for line in lines if line]

@@ -136,10 +136,10 @@ def _print(readings: AsyncGenerator[Reading | pychrony.ChronyError, None]) -> in
     try:
         return asyncio.run(_lines(readings))
     except BrokenPipeError:  # as in "| head -n 1": the reader has what it wants
-        silence()
+        silence(sys.stdout)
         return FINE
     except OSError as error:
-        silence()
+        silence(sys.stdout)
         print(f"cannot write: {error}", file=sys.stderr)
         return FAILED
 
