@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pychrony
+
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "pychrony"
+PACKAGE = Path(pychrony.__file__).parent
 PICTURE = ROOT / "docs/explanation/architecture.svg"
 
 _INNER, _WIDTH, _ROW, _BOX, _HEIGHT = 820, 910, 88, 164, 42

@@ -8,12 +8,11 @@ import re
 import signal
 import ssl
 import sys
-from contextlib import suppress
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import TYPE_CHECKING
 
 import pychrony
-from pychrony._command import add_patience, counting, positive
+from pychrony._command import add_patience, counting, positive, silence
 
 from . import _exporter, _metrics
 from ._collector import Collector
@@ -50,8 +49,10 @@ def run(argv: Sequence[str] | None) -> int:
             print(f"cannot listen on {host}:{port}: {error}", file=sys.stderr)
             return 1
         with server:
-            with suppress(OSError):  # nobody has to read it
+            try:
                 print(f"listening on {server.url}", file=sys.stderr, flush=True)
+            except OSError:  # nobody has to read it
+                silence(sys.stderr)
             server.serve_forever()
     except KeyboardInterrupt:
         pass
