@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import provision
 import pytest
+from hypothesis import find
+from hypothesis.strategies import none
 
 PARTS = provision.parts()
 # Before pychrony is imported, which opens libchrony.
@@ -23,6 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_collection_finish() -> None:
     """Let the collection after each test look only at what is of the tests."""
+    # Before its first run, Hypothesis asks the collector who holds its generators.
+    find(none(), lambda _: True)
     gc.collect()
     gc.freeze()
 

@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pychrony
@@ -38,8 +39,10 @@ def describe() -> Iterator[str]:
                 yield from describe_class(thing)
             elif inspect.isfunction(thing):
                 yield f"{full}{signature(thing)}"
-            else:
+            elif isinstance(thing, (str, dict, frozenset, ModuleType)):
                 yield f"{full}: {type(thing).__name__}"
+            else:  # which Python calls otherwise in each version
+                yield f"{full}: alias of types"
 
 
 def describe_class(thing: Any) -> Iterator[str]:
