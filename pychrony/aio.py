@@ -187,8 +187,9 @@ async def _results(sweep: Sweep) -> AsyncGenerator[tuple[Address, Any], None]:
             for result in sweep.arrived():
                 yield result
             ready = await _wait(*wait)
-    except StopIteration:  # all have arrived: each gave us a turn
-        pass
+    except StopIteration:
+        for result in sweep.arrived():
+            yield result
     finally:
         conversation.close()
 

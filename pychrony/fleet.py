@@ -62,6 +62,7 @@ def query_many(
         ChronyLibraryError: no usable libchrony.
         ChronyDataError: libchrony has no such report.
         ValueError: ``concurrency``, ``timeout`` or ``retries`` is nonsense.
+        TypeError: ``addresses`` is one address.
     """
     sweep = Sweep(addresses, report, concurrency, waits(timeout, retries), progress)
     return _results(sweep)
@@ -76,8 +77,8 @@ def _results(sweep: Sweep) -> Iterator[tuple[Address, Any]]:
             wait = conversation.send(ready)
             yield from sweep.arrived()
             ready = waiter.wait(*wait)
-    except StopIteration:  # all have arrived: each gave us a turn
-        pass
+    except StopIteration:
+        yield from sweep.arrived()
     finally:
         conversation.close()
 
@@ -93,6 +94,8 @@ class Sweep:
         waits: Sequence[float],
         progress: Callable[[int], object] | None,
     ) -> None:
+        if isinstance(addresses, str):  # its letters are addresses, too
+            raise TypeError(f"for one address give [{addresses!r}]")
         if concurrency < 1:
             raise ValueError(f"concurrency {concurrency!r} is less than 1")
         self._addresses = iter(addresses)
@@ -137,11 +140,11 @@ class Sweep:
                         self._again.append(address)
                         return
                     result = _as_value(error)
+                    yield None  # perhaps it failed without a wait, as all do
                 self._found.append((address, result))
                 self._done += 1
                 if self._progress is not None:
                     self._progress(self._done)
-                yield None
         finally:
             self._asking -= 1
             if session is not None:

@@ -12,6 +12,7 @@ frequencies in parts per million (ppm), unless a name says otherwise.
 # The annotations are read at run time, so they must not become strings.
 from dataclasses import dataclass, field, fields
 from enum import Enum, IntFlag
+from functools import lru_cache
 from math import isfinite
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
@@ -343,6 +344,7 @@ def _derived(function: "Callable[[dict[str, Any]], Any]") -> "Mapping[str, Any]"
 _GIVEN: "Mapping[str, Any]" = {"given": True}
 
 
+@lru_cache(4096)  # few are in use, and it takes as long as to read three fields
 def refid_name(reference_id: int) -> str:
     """Return a reference ID as text: ``GPS`` if it is ASCII, else as ``192.0.2.1``."""
     raw = reference_id.to_bytes(4, "big")

@@ -396,6 +396,7 @@ def test_progress_counts_the_results(
         ((["127.0.0.1"],), {"timeout": 0}, ValueError),
         ((["127.0.0.1"],), {"retries": -1}, ValueError),
         ((None,), {}, TypeError),
+        (("127.0.0.1",), {}, TypeError),
     ],
 )
 @pytest.mark.parametrize("function", [query_many, async_query_many])
