@@ -26,7 +26,7 @@ from pychrony import ChronyError, SelectState, SourceState, Transport, _text
 from ._graph import Point, draw, scale, shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import Iterable
 
     from rich.console import Console, ConsoleOptions, RenderResult
     from textual.app import ComposeResult
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pychrony import AsyncChronyConnection, TrackingStatus
 
-    from ._follow import Reading
+    from ._follow import Reading, Readings
 
 # As many readings as a terminal of 2000 columns has room for.
 _HISTORY = 4000
@@ -163,11 +163,7 @@ class LiveView(App[None]):
         Binding("t", "theme", "Light/dark"),
     ]
 
-    def __init__(
-        self,
-        connection: AsyncChronyConnection,
-        readings: AsyncGenerator[Reading | ChronyError, None],
-    ) -> None:
+    def __init__(self, connection: AsyncChronyConnection, readings: Readings) -> None:
         super().__init__()
         self._connection = connection
         self._readings = readings
@@ -239,7 +235,7 @@ class LiveView(App[None]):
         unix = self._connection.transport is Transport.UNIX_SOCKET
         fields = [
             f"{self._connection.address} ({'Unix socket' if unix else 'UDP'})",
-            *_text.clock(tracking),
+            *_text.clock(tracking).values(),
             f"leap {_text.LEAPS.get(tracking.leap_status, 'Invalid')}",
             f"frequency {tracking.frequency:+.3f} ppm",
             f"skew {tracking.skew:.3f} ppm",
