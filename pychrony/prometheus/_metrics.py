@@ -79,7 +79,7 @@ class Report:
         return _SOURCE_LABELS if self.source else ()
 
     def records(self, connection: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-        """Read it, and yield each record behind the values of its ``labels``."""
+        """Read it, and yield the values of ``labels`` and the record, for each."""
         found = self.read(connection)
         if self.source is None:
             if found is not None:
