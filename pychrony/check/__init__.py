@@ -299,8 +299,8 @@ def _joined(argv: Sequence[str]) -> list[str]:
 
 def _lines(name: str) -> list[str]:
     try:
-        path, ours = (0, False) if name == "-" else (name, True)
-        with open(path, encoding="utf-8-sig", closefd=ours) as file:
+        ours = name != "-"
+        with open(name if ours else 0, encoding="utf-8-sig", closefd=ours) as file:
             lines = [line.partition("#")[0].strip() for line in file]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -216,7 +216,7 @@ def _item(finding: Finding) -> dict[str, Any]:
     return {
         "name": item.name,
         **_state(finding.state),
-        "value": +finding.value,
+        "value": +finding.value,  # of a flag 1 or 0
         "unit": item.unit if item.unit in ("s", "ppm") else "",
         "warning": finding.warning and str(finding.warning),
         "critical": finding.critical and str(finding.critical),
