@@ -49,6 +49,7 @@ class Clock:
         return [one.address for one in self.sources or () if one.state is wrong]
 
 
+# The same of each clock, or made for it.
 Words = str | Callable[[Clock], str]
 
 
