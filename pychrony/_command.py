@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from math import isfinite
-from typing import TextIO
+from typing import Any, TextIO
 
 ADDRESS = (
     "path of the Unix socket of chronyd, or IP address or host name of its command "
@@ -55,6 +58,30 @@ def counting(text: str) -> int:
     if not natural(text):
         raise argparse.ArgumentTypeError("0 is less than 1")
     return int(text)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    # It is None where it was closed before Python began.
+    return stream is not None and stream.isatty()
+
+
+@contextmanager
+def printing() -> Generator[None, None, None]:
+    """Print what the terminal cannot show escaped, and end with a reader who leaves.
+
+    Raises:
+        OSError: nothing can be written.
+    """
+    stdout: Any = sys.stdout
+    if hasattr(stdout, "reconfigure"):
+        stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except OSError as error:
+        silence(stdout)
+        # As in "| head -n 1": the reader has what it wants.
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def silence(stream: TextIO) -> None:

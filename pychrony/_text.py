@@ -75,26 +75,35 @@ def age(value: int) -> str:
     return f"{days}d" if days <= 999 else f"{days // 365}y"
 
 
-def clock(record: TrackingStatus) -> list[str]:
+def clock(record: TrackingStatus) -> dict[str, str]:
     """Return what matters most of a clock: two fields of now, two of its source."""
-    bound = record.error_bound
-    source = f"source {record.reference_id_name}"
-    if not record.is_synchronized():
-        source = "local mode" if record.is_local() else "not synchronised"
-    return [
-        f"offset {seconds(record.offset, '+')}",
-        "no error bound" if bound is None else f"error bound {seconds(bound)}",
-        f"stratum {record.stratum}",
-        source,
-    ]
+    bound, source = "no error bound", "not synchronised"
+    if record.error_bound is not None:
+        bound = f"error bound {seconds(record.error_bound)}"
+        source = f"source {record.reference_id_name}"
+    elif record.is_local():
+        source = "local mode"
+    return {
+        "offset": f"offset {seconds(record.offset, '+')}",
+        "error_bound": bound,
+        "stratum": f"stratum {record.stratum}",
+        "source": source,
+    }
+
+
+def usable(records: Sequence[Source]) -> str:
+    """Say how many of the sources a clock follows or could follow."""
+    number = sum(map(Source.is_usable, records))
+    return f"{number} of {len(records)} sources usable"
 
 
 def tracking(record: TrackingStatus) -> str:
     """Return what ``chronyc -n tracking`` prints."""
+    name = record.reference_id_name if record.is_synchronized() else ""
     return "\n".join(
         f"{label:<16}: {value}"
         for label, value in {
-            "Reference ID": f"{record.reference_id:08X} ({_reference(record)})",
+            "Reference ID": f"{record.reference_id:08X} ({name})",
             "Stratum": record.stratum,
             "Ref time (UTC)": _date(record.ref_time_ns // 10**9),
             "System time": f"{abs(record.offset):.9f} seconds "
@@ -118,12 +127,6 @@ def _date(moment: int) -> str:
         return time.strftime("%a %b %d %H:%M:%S %Y", time.gmtime(moment))
     except (OverflowError, OSError):  # beyond the years that the C library has
         return f"{moment} s since 1970"
-
-
-def _reference(record: TrackingStatus) -> str:
-    if record.is_synchronized():
-        return record.reference_id_name
-    return ""
 
 
 def sources(records: Sequence[Source]) -> str:

@@ -20,7 +20,15 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pychrony
-from pychrony._command import ADDRESS, add_patience, counting, positive, silence
+from pychrony._command import (
+    ADDRESS,
+    add_patience,
+    counting,
+    is_terminal,
+    positive,
+    printing,
+    silence,
+)
 
 from . import _read
 from ._formats import FORMATS, SHOWN, failed
@@ -57,12 +65,7 @@ as in -w stratum=off; alone, as in -w off, all. Of many clocks only their tracki
 is checked, not their sources.
 """
 
-
 _NEGATIVE = re.compile(r"-[\d.]")
-
-
-class _UsageError(Exception):
-    """The command line makes no sense."""
 
 
 class _AnswerError(Exception):
@@ -72,7 +75,7 @@ class _AnswerError(Exception):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # argparse would exit with 2, which says CRITICAL to a monitoring system.
-        raise _UsageError(f"{message}. See --help")
+        raise ValueError(f"{message}. See --help")
 
 
 class _Help(argparse.Action):
@@ -93,16 +96,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the check and return its exit status; never raises an error."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        state, text, file = _run(_parser().parse_args(_joined(argv)))
-        if file is not None:
-            _save(file, text)
+        arguments = _parser().parse_args(_joined(argv))
+        state, text = _run(arguments)
+        if arguments.output is not None:
+            _save(arguments.output, text)
             return state
     except _AnswerError as answer:
         state, text = OK, str(answer)
+    except ValueError as error:
+        state, text = UNKNOWN, failed(str(error))
+    except KeyboardInterrupt:
+        state, text = UNKNOWN, failed("interrupted")
     except BaseException as error:
-        state, text = UNKNOWN, failed(_reason(error))
+        state, text = UNKNOWN, failed(f"unexpected {type(error).__name__}: {error}")
     try:
-        _print(text)
+        with printing():
+            print(text, flush=True)
     except (OSError, KeyboardInterrupt) as error:
         try:
             print(failed(f"cannot write: {error}"), file=sys.stderr)
@@ -112,24 +121,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return state
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, _SaveError | _UsageError | ValueError):
-        return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return f"unexpected {type(error).__name__}: {error}"
-
-
-def _run(arguments: argparse.Namespace) -> tuple[int, str, str | None]:
-    """Do what the command line says; return the status, the output, and its file."""
+def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Do what the command line says; return the exit status and the output."""
     addresses = [*arguments.addresses, *(arguments.hosts or ())]
     patience = {"timeout": arguments.timeout, "retries": arguments.retries}
     if arguments.diagnose:
         from ._diagnosis import diagnose
 
-        return OK, diagnose(addresses, **patience), arguments.output
+        return OK, diagnose(addresses, **patience)
     if arguments.hosts is not None and not addresses:
-        raise _UsageError("there is no address to check")
+        raise ValueError("there is no address to check")
     limits = Limits()
     for state, changes in (
         (WARNING, arguments.warning),
@@ -137,44 +138,32 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str, str | None]:
     ):
         for change in changes:
             limits.change(state, change)
-    rules: Any = (limits, NAMES.index(arguments.timeout_state.upper()))
+    how: dict[str, Any] = {
+        "limits": limits,
+        "timeout_state": NAMES.index(arguments.timeout_state.upper()),
+        **patience,
+    }
 
     def read() -> list[Verdict]:
         if arguments.hosts is None and len(addresses) < 2:
-            address = addresses[0] if addresses else None
-            return [_read.one(address, *rules, **patience)]
-        concurrency = arguments.concurrency
-        return _read.many(addresses, *rules, concurrency=concurrency, **patience)
+            return [_read.one(addresses[0] if addresses else None, **how)]
+        return _read.many(addresses, concurrency=arguments.concurrency, **how)
 
     end = monotonic() + arguments.wait
     verdicts = read()
-    while any(verdict.may_settle for verdict in verdicts) and monotonic() < end:
-        sleep(min(1.0, max(0.0, end - monotonic())))
+    while any(one.may_settle for one in verdicts) and (left := end - monotonic()) > 0:
+        sleep(min(1.0, left))
         verdicts = read()
-    by_default = "text" if _read.is_terminal(sys.stdout) else "nagios"
-    text = FORMATS[arguments.format or by_default](verdicts, arguments)
-    return worst(one.state for one in verdicts), text, arguments.output
-
-
-def _print(text: str) -> None:
-    stdout: Any = sys.stdout
-    if hasattr(stdout, "reconfigure"):  # for what the terminal cannot show
-        stdout.reconfigure(errors="backslashreplace")
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        silence(stdout)
-        # As in "| head -n 1": the reader has what it wants.
-        if not isinstance(error, BrokenPipeError):
-            raise
-
-
-class _SaveError(Exception):
-    """The file cannot be written; what was there before is still there."""
+    by_default = "text" if is_terminal(sys.stdout) else "nagios"
+    return worst(verdicts), FORMATS[arguments.format or by_default](verdicts, arguments)
 
 
 def _save(name: str, text: str) -> None:
-    """Write the file so that nobody ever sees half of it."""
+    """Write the file so that nobody ever sees half of it.
+
+    Raises:
+        ValueError: it cannot be written; what was there before is still there.
+    """
     content = f"{text}\n".encode(errors="backslashreplace")
     path = os.path.realpath(name)
     try:
@@ -185,7 +174,7 @@ def _save(name: str, text: str) -> None:
         else:
             _replace(path, content)
     except OSError as error:
-        raise _SaveError(f"cannot write {name!r}: {error.strerror}") from error
+        raise ValueError(f"cannot write {name!r}: {error.strerror}") from error
 
 
 def _replace(path: str, content: bytes) -> None:
@@ -310,8 +299,8 @@ def _joined(argv: Sequence[str]) -> list[str]:
 
 def _lines(name: str) -> list[str]:
     try:
-        path, ours = (0, False) if name == "-" else (name, True)
-        with open(path, encoding="utf-8-sig", closefd=ours) as file:
+        ours = name != "-"
+        with open(name if ours else 0, encoding="utf-8-sig", closefd=ours) as file:
             lines = [line.partition("#")[0].strip() for line in file]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

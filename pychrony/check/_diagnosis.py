@@ -17,7 +17,7 @@ from pychrony._library import VARIABLE, load
 
 def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
     """Return versions, the library, the rights, and what each daemon answers."""
-    rows = [*_software(), *_rights()]
+    rows = list(_process())
     for address in addresses or _address.LOCAL:
         rows += _daemon(address, timeout, retries)
     # A home directory tells who somebody is.
@@ -29,7 +29,7 @@ def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
     )
 
 
-def _software() -> Iterator[tuple[str, str]]:
+def _process() -> Iterator[tuple[str, str]]:
     yield "pychrony", f"{pychrony.__version__}, {Path(pychrony.__file__).parent}"
     yield "cffi", version("cffi")
     yield "Python", f"{platform.python_implementation()} {platform.python_version()}"
@@ -48,13 +48,9 @@ def _software() -> Iterator[tuple[str, str]]:
         path, reports = pychrony.library_path(), pychrony.reports()
     except ChronyError as error:
         yield "libchrony", error.message
-        return
-    symbols = len(dir(load()))
-    yield "libchrony", f"{path}, all {symbols} symbols found"
-    yield "reports", ", ".join(reports)
-
-
-def _rights() -> Iterator[tuple[str, str]]:
+    else:
+        yield "libchrony", f"{path}, all {len(dir(load()))} symbols found"
+        yield "reports", ", ".join(reports)
     groups = ",".join(map(str, sorted(os.getgroups())))
     yield "user", f"uid {os.geteuid()}, gid {os.getegid()}, groups {groups}"
 
@@ -67,10 +63,9 @@ def _daemon(address: str, timeout: float, retries: int) -> Iterator[tuple[str, s
         for path in (os.path.dirname(address), address):
             yield "", f"{path}: {_access(path)}"
     try:
-        connection = pychrony.ChronyConnection(
+        with pychrony.ChronyConnection(
             address, timeout=timeout, retries=retries
-        )
-        with connection:
+        ) as connection:
             for name in pychrony.reports():
                 try:
                     number = len(connection.get_report(name))

@@ -22,10 +22,8 @@ SHOWN = 20
 def text(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return a headline, and a line for each item or clock."""
     if len(verdicts) > 1:
-        lines = [
-            _head(verdicts, _counts(verdicts)),
-            *_table(verdicts, verbose=options.verbose),
-        ]
+        head = _head(verdicts, _counts(verdicts))
+        lines = [head, *_table(verdicts, verbose=options.verbose)]
     else:
         lines = [_head(verdicts, verdicts[0].headline)]
         if verdicts[0].findings:
@@ -51,10 +49,12 @@ def nagios(verdicts: Sequence[Verdict], options: Namespace) -> str:
         summary = verdicts[0].summary
         data = list(map(_performance, verdicts[0].findings))
         more = _reports(verdicts[0])
-    head, *rest = map(
-        _unbarred, (_head(verdicts, summary), *(more if options.verbose else ()))
-    )
-    return "\n".join([f"{head} | {' '.join(data)}" if data else head, *rest])
+    lines = [_unbarred(_head(verdicts, summary))]
+    if data:
+        lines[0] += f" | {' '.join(data)}"
+    if options.verbose:
+        lines += map(_unbarred, more)
+    return "\n".join(lines)
 
 
 def failed(reason: str) -> str:
@@ -72,18 +72,8 @@ def as_json(verdicts: Sequence[Verdict], options: Namespace) -> str:
     document = {
         "format": 1,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **_state(_worst(verdicts)),
-        "clocks": [
-            {
-                "address": verdict.address,
-                **_state(verdict.state),
-                "summary": verdict.summary,
-                "source": verdict.source,
-                "error": _error(verdict.error),
-                "items": list(map(_item, verdict.findings)),
-            }
-            for verdict in verdicts
-        ],
+        **_state(worst(verdicts)),
+        "clocks": list(map(_clock, verdicts)),
     }
     return json.dumps(document, indent=2 if options.verbose else None, allow_nan=False)
 
@@ -137,12 +127,8 @@ FORMATS: dict[str, Callable[[Sequence[Verdict], Namespace], str]] = {
 }
 
 
-def _worst(verdicts: Sequence[Verdict]) -> int:
-    return worst(one.state for one in verdicts)
-
-
 def _head(verdicts: Sequence[Verdict], summary: str) -> str:
-    return f"CHRONY {NAMES[_worst(verdicts)]} - {summary}"
+    return f"CHRONY {NAMES[worst(verdicts)]} - {summary}"
 
 
 def _counts(verdicts: Sequence[Verdict]) -> str:
@@ -192,14 +178,17 @@ def _reports(verdict: Verdict) -> list[str]:
     clock = verdict.clock
     if clock is None:
         return []
-    reports = (_text.tracking(clock.tracking), _text.sources(clock.sources or ()))
-    return [*reports[0].split("\n"), "", *reports[1].split("\n")]
+    sources = _text.sources(clock.sources or ())
+    return f"{_text.tracking(clock.tracking)}\n\n{sources}".split("\n")
 
 
 def _performance(finding: Finding) -> str:
     item, limits = finding.item, (finding.warning, finding.critical)
-    value = f"{plain(finding.value)}s" if item.unit == "s" else f"{finding.value:.3f}"
-    if item.unit in ("", "flag"):
+    if item.unit == "s":
+        value = f"{plain(finding.value)}s"
+    elif item.unit == "ppm":
+        value = f"{finding.value:.3f}"
+    else:
         value = f"{finding.value:d}"
     ranges = ";".join("" if limit is None else str(limit) for limit in limits)
     low = "" if item.signed else "0"
@@ -210,10 +199,16 @@ def _state(state: int) -> dict[str, Any]:
     return {"state": NAMES[state], "status": state}
 
 
-def _error(error: ChronyError | None) -> dict[str, str] | None:
-    if error is None:
-        return None
-    return {"type": type(error).__name__, "message": error.message}
+def _clock(verdict: Verdict) -> dict[str, Any]:
+    error = verdict.error
+    return {
+        "address": verdict.address,
+        **_state(verdict.state),
+        "summary": verdict.summary,
+        "source": verdict.source,
+        "error": error and {"type": type(error).__name__, "message": error.message},
+        "items": list(map(_item, verdict.findings)),
+    }
 
 
 def _item(finding: Finding) -> dict[str, Any]:
@@ -221,7 +216,7 @@ def _item(finding: Finding) -> dict[str, Any]:
     return {
         "name": item.name,
         **_state(finding.state),
-        "value": +finding.value,
+        "value": +finding.value,  # of a flag 1 or 0
         "unit": item.unit if item.unit in ("s", "ppm") else "",
         "warning": finding.warning and str(finding.warning),
         "critical": finding.critical and str(finding.critical),

@@ -43,15 +43,14 @@ class Clock:
         return sum(source.is_usable() for source in self.sources)
 
     @property
-    def falsetickers(self) -> list[str] | None:
+    def falsetickers(self) -> list[str]:
         """The sources that disagree with the majority."""
-        if self.sources is None:
-            return None
         wrong = SourceState.FALSETICKER
-        return [source.address for source in self.sources if source.state is wrong]
+        return [one.address for one in self.sources or () if one.state is wrong]
 
 
-Limit = str | Callable[[Clock], str] | None
+# The same of each clock, or made for it.
+Words = str | Callable[[Clock], str]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Item:
         name: what it is called on the command line and in every output.
         meaning: what it is, in words.
         value: reads it; ``None`` where a clock has none at the moment.
-        advice: what to do where it is not fine.
+        advice: why that may be where it is not fine, and what to do.
         unit: ``s``, ``ppm``, ``flag`` (1 or 0), or nothing.
         wrong: what to call it where it is not fine, if the value says nothing.
         signed: whether it can be negative.
@@ -73,12 +72,12 @@ class Item:
     name: str
     meaning: str
     value: Callable[[Clock], float | None]
-    advice: Callable[[Clock], str]
+    advice: Words
     unit: str = ""
     wrong: str = ""
     signed: bool = False
-    warning: Limit = None
-    critical: Limit = None
+    warning: Words | None = None
+    critical: Words | None = None
 
     @property
     def label(self) -> str:
@@ -112,10 +111,6 @@ def _reach(clock: Clock) -> int | None:
     return None if source is None else source.reachability.bit_count()
 
 
-def _count(things: Sequence[object] | None) -> int | None:
-    return None if things is None else len(things)
-
-
 def _longest_age(clock: Clock) -> str:
     # Sources are polled each 1024 s at most, by default.
     return plain(max(8 * clock.tracking.update_interval, 1025))
@@ -129,7 +124,7 @@ def _more_sources(clock: Clock) -> str:
 
 
 def _who(clock: Clock) -> str:
-    wrong = clock.falsetickers or []
+    wrong = clock.falsetickers
     more = f" and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
     return f"Check or remove {', '.join(wrong[:_TOLD])}{more}"
 
@@ -164,7 +159,7 @@ ITEMS = (
         "local",
         "chronyd serves its own clock, which follows nothing",
         lambda clock: clock.tracking.is_local(),
-        lambda _: "chronyd serves its own clock, as it has no source to follow",
+        "chronyd serves its own clock, as it has no source to follow",
         unit="flag",
         wrong="local mode",
         warning="0",
@@ -173,7 +168,7 @@ ITEMS = (
         "offset",
         "how far the clock is behind NTP time",
         _tracking("offset"),
-        lambda _: "Wait while chronyd slews it, or step it with 'chronyc makestep'",
+        "Wait while chronyd slews it, or step it with 'chronyc makestep'",
         unit="s",
         signed=True,
         warning="0.05",
@@ -183,28 +178,28 @@ ITEMS = (
         "error_bound",
         "the most that the clock can be wrong",
         _tracking("error_bound"),
-        lambda _: "Use sources that are nearer or better",
+        "Use sources that are nearer or better",
         unit="s",
     ),
     Item(
         "root_delay",
         "network delay to the stratum-1 source",
         _tracking("root_delay"),
-        lambda _: "Use sources that are nearer",
+        "Use sources that are nearer",
         unit="s",
     ),
     Item(
         "root_dispersion",
         "dispersion back to the stratum-1 source",
         _tracking("root_dispersion"),
-        lambda _: "Use better sources, or poll them more often",
+        "Use better sources, or poll them more often",
         unit="s",
     ),
     Item(
         "stratum",
         "hops to a reference clock",
         _tracking("stratum"),
-        lambda _: "Use sources that are nearer to a reference clock",
+        "Use sources that are nearer to a reference clock",
         warning="9",
     ),
     Item(
@@ -213,10 +208,8 @@ ITEMS = (
         "intervals, but at least 1025 s",
         # An update to come counts, too: this machine may have another time.
         _following(lambda clock: abs(clock.read_at - clock.tracking.ref_time)),
-        lambda _: (
-            "chronyd gets no measurements that it can use. Check the network and its "
-            "sources, and, if it runs elsewhere, the clock of this machine"
-        ),
+        "chronyd gets no measurements that it can use. Check the network and its "
+        "sources, and, if it runs elsewhere, the clock of this machine",
         unit="s",
         warning=_longest_age,
     ),
@@ -224,7 +217,7 @@ ITEMS = (
         "frequency",
         "how fast the clock would gain uncorrected",
         lambda clock: clock.tracking.frequency,
-        lambda _: "Check the oscillator, or the clock of the virtual machine",
+        "Check the oscillator, or the clock of the virtual machine",
         unit="ppm",
         signed=True,
     ),
@@ -232,7 +225,7 @@ ITEMS = (
         "skew",
         "error bound of the frequency",
         _tracking("skew"),
-        lambda _: "Wait while chronyd measures, or use sources with less jitter",
+        "Wait while chronyd measures, or use sources with less jitter",
         unit="ppm",
     ),
     Item(
@@ -255,7 +248,7 @@ ITEMS = (
     Item(
         "falsetickers",
         "sources that disagree with the majority",
-        lambda clock: _count(clock.falsetickers),
+        lambda clock: None if clock.sources is None else len(clock.falsetickers),
         _who,
         warning="0",
     ),

@@ -13,7 +13,6 @@ from pychrony import (
     ChronyPermissionError,
     ChronyTimeoutError,
     LeapStatus,
-    Source,
     _text,
 )
 
@@ -28,9 +27,8 @@ WORST_FIRST = (CRITICAL, UNKNOWN, WARNING, OK)
 
 _BY_NAME = {item.name: item for item in ITEMS}
 
-
-def worst(states: Iterable[int]) -> int:
-    return min(states, key=WORST_FIRST.index)
+# No time mends these.
+_FINAL = (ChronyAddressError, ChronyPermissionError, ChronyLibraryError)
 
 
 class Limits:
@@ -71,10 +69,6 @@ class Limits:
 
 def _parsed(item: Item, text: str) -> Range:
     return parse(text, signed=item.signed)
-
-
-# No time mends these.
-_FINAL = (ChronyAddressError, ChronyPermissionError, ChronyLibraryError)
 
 
 @dataclass(frozen=True)
@@ -156,6 +150,10 @@ class Verdict:
         return not self.clock.follows or self.state == CRITICAL
 
 
+def worst(judged: Iterable[Finding | Verdict]) -> int:
+    return min((one.state for one in judged), key=WORST_FIRST.index)
+
+
 def judge(address: str, clock: Clock, limits: Limits) -> Verdict:
     """Return what the limits make of a clock."""
     findings = [
@@ -163,20 +161,18 @@ def judge(address: str, clock: Clock, limits: Limits) -> Verdict:
         for item in ITEMS
         if (value := item.value(clock)) is not None
     ]
-    state = worst(one.state for one in findings)
     wrong = {one.item.name for one in findings if one.wrong}
     facts = [text for name, text in _facts(clock).items() if name not in wrong]
-    return Verdict(address, state, findings, facts, clock)
+    return Verdict(address, worst(findings), findings, facts, clock)
 
 
 def failure(address: str, error: ChronyError, timeout_state: int) -> Verdict:
     """Return what is to be said of a clock that cannot be read."""
+    state = CRITICAL if isinstance(error, ChronyConnectionError) else UNKNOWN
     if isinstance(error, ChronyTimeoutError):
         state = timeout_state
     elif isinstance(error, ChronyAddressError):
         state = UNKNOWN
-    else:
-        state = CRITICAL if isinstance(error, ChronyConnectionError) else UNKNOWN
     return Verdict(address, state, error=error)
 
 
@@ -187,7 +183,7 @@ def _find(item: Item, value: float, clock: Clock, limits: Limits) -> Finding:
             wrong = item.wrong or (
                 f"{item.label} {item.show(value)} ({_where(item, value, limit)})"
             )
-            advice = item.advice(clock)
+            advice = item.advice(clock) if callable(item.advice) else item.advice
             return Finding(item, value, warning, critical, state, wrong, advice)
     return Finding(item, value, warning, critical)
 
@@ -203,19 +199,12 @@ def _where(item: Item, value: float, limit: Range) -> str:
 
 def _facts(clock: Clock) -> dict[str, str]:
     """Return what to tell of a clock in any case, by the item that it is of."""
-    tracking, facts = clock.tracking, {}
-    if clock.follows:
-        facts = {
-            "offset": f"offset {_text.seconds(tracking.offset, '+')}",
-            "error_bound": f"error bound {_text.seconds(tracking.error_bound or 0.0)}",
-            "stratum": f"stratum {tracking.stratum}",
-            "source": f"source {tracking.reference_id_name}",
-        }
+    tracking = clock.tracking
+    facts = _text.clock(tracking) if clock.follows else {}
     if tracking.is_local():
         facts["local"] = "local mode"
     if clock.sources is not None:
-        usable = sum(map(Source.is_usable, clock.sources))
-        facts["usable_sources"] = f"{usable} of {len(clock.sources)} sources usable"
+        facts["usable_sources"] = _text.usable(clock.sources)
     if tracking.is_leap_pending():
         what = "inserted" if tracking.leap_status is LeapStatus.INSERT else "deleted"
         facts["leap"] = f"a leap second will be {what} at the end of the day (UTC)"

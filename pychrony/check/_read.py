@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TextIO
 
 import pychrony
 from pychrony import ChronyError
+from pychrony._command import is_terminal
 
 from ._items import Clock
 from ._judge import WORST_FIRST, Limits, Verdict, failure, judge
@@ -15,9 +15,9 @@ from ._judge import WORST_FIRST, Limits, Verdict, failure, judge
 
 def one(
     address: str | None,
+    *,
     limits: Limits,
     timeout_state: int,
-    *,
     timeout: float,
     retries: int,
 ) -> Verdict:
@@ -35,10 +35,10 @@ def one(
 
 def many(
     addresses: Sequence[str],
-    limits: Limits,
-    timeout_state: int,
     *,
     concurrency: int,
+    limits: Limits,
+    timeout_state: int,
     timeout: float,
     retries: int,
 ) -> list[Verdict]:
@@ -65,11 +65,6 @@ def many(
 def _rank(verdict: Verdict) -> tuple[int, float, str]:
     offset = verdict.clock.tracking.offset if verdict.clock else 0.0
     return WORST_FIRST.index(verdict.state), -abs(offset), verdict.address
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    # It is None where it was closed before Python began.
-    return stream is not None and stream.isatty()
 
 
 def _bar(total: int) -> Callable[[int], None]:

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as _Collector
 
 import pychrony
+from pychrony._address import LOCAL
 
 from . import _metrics
 
@@ -19,12 +20,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Collector"]
-
 _log = logging.getLogger("pychrony.prometheus")
-
-# Where a local chronyd is looked for, each as long as an answer may take.
-_LOCAL_PLACES = 3
 
 # Less is no time to ask anybody [s].
 _SHORTEST = 0.001
@@ -76,9 +72,9 @@ class Collector(_Collector):
             if not budget >= _SHORTEST:
                 raise ValueError(f"budget {budget!r} is less than {_SHORTEST} s")
             self._half = budget / 2
-            # Each resend waits twice as long as the one before.
+            # Each resend waits twice as long as the one before, at each place.
             waits = 2 ** (retries + 1) - 1
-            places = _LOCAL_PLACES if address is None else 1
+            places = len(LOCAL) if address is None else 1
             timeout = min(timeout, self._half / (places * waits))
         self._connect = partial(
             pychrony.ChronyConnection, address, timeout=timeout, retries=retries
@@ -156,16 +152,7 @@ class _Families:
 
     def read(self, report: _metrics.Report, connection: Any) -> None:
         """Add what a report says."""
-        found = report.read(connection)
-        if report.source is None:
-            found = [] if found is None else [found]
-        for record in found:
-            texts: tuple[str, ...] = ()
-            if report.source is not None:
-                source = report.source(record)
-                if source is None:
-                    continue
-                texts = (source, source)
+        for texts, record in report.records(connection):
             for metric in report.metrics:
                 self.sample(metric, record, report.labels, texts)
 

@@ -20,8 +20,6 @@ from ._collector import Collector
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["run"]
-
 
 def run(argv: Sequence[str] | None) -> int:
     """Run the exporter until SIGINT or SIGTERM, and return its exit status."""
@@ -31,7 +29,9 @@ def run(argv: Sequence[str] | None) -> int:
         print(error, file=sys.stderr)
         return 1
     logging.basicConfig(format="%(message)s", level=arguments.level)
-    _raise_limit()
+    # A list far away takes two descriptors a source.
+    most = getrlimit(RLIMIT_NOFILE)[1]
+    setrlimit(RLIMIT_NOFILE, (most, most))
     try:
         # An end that is asked for is no failure.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -57,12 +57,6 @@ def run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         pass
     return 0
-
-
-def _raise_limit() -> None:
-    """Allow as many descriptors as may be: a list far away takes two a source."""
-    _, most = getrlimit(RLIMIT_NOFILE)
-    setrlimit(RLIMIT_NOFILE, (most, most))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

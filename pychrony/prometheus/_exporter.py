@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     MakeCollector = Callable[[str | None, float | None], Collector]
 
-__all__ = ["Application", "Server", "Targets"]
-
 _log = logging.getLogger("pychrony.prometheus")
 
 _PREFIX = re.compile(r"/\d+")
@@ -42,7 +40,7 @@ _PREFIX = re.compile(r"/\d+")
 # A client that has not sent its request by then is left [s].
 _PATIENCE = 3.0
 
-# How often is looked for such clients [s].
+# How often such clients are looked for [s].
 _LOOK = 0.5
 
 # In less time nobody can be asked [s].

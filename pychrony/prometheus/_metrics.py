@@ -10,14 +10,12 @@ clock without a reference has no "remote" one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter, methodcaller
 from typing import Any
 
 from pychrony.models import NTPFlag, SelectOption, SmoothingFlag, TrackingStatus
-
-__all__ = ["OUTCOME", "REPORTS", "UP", "Metric", "Outcome", "Report"]
 
 _NEVER = 0xFFFFFFFF
 
@@ -80,6 +78,18 @@ class Report:
         """The labels that come before those of each metric."""
         return _SOURCE_LABELS if self.source else ()
 
+    def records(self, connection: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+        """Read it, and yield the values of ``labels`` and the record, for each."""
+        found = self.read(connection)
+        if self.source is None:
+            if found is not None:
+                yield (), found
+            return
+        for record in found:
+            name = self.source(record)
+            if name is not None:
+                yield (name, name), record
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -104,25 +114,15 @@ def _age(attribute: str) -> Callable[[Any], float | None]:
 
 def _power(attribute: str) -> Callable[[Any], float]:
     """Return what makes seconds of log2 seconds."""
-
-    def power(record: Any) -> float:
-        return 2.0 ** int(getattr(record, attribute))
-
-    return power
+    return lambda record: 2.0 ** int(getattr(record, attribute))
 
 
-def _has(attribute: str, flag: int) -> Callable[[Any], float]:
-    def has(record: Any) -> float:
-        return bool(getattr(record, attribute) & flag)
-
-    return has
+def _has(flag: int) -> Callable[[Any], float]:
+    return lambda record: bool(record.flags & flag)
 
 
 def _lower(attribute: str) -> Callable[[Any], str]:
-    def lower(record: Any) -> str:
-        return str(getattr(record, attribute).name).lower()
-
-    return lower
+    return lambda record: str(getattr(record, attribute).name).lower()
 
 
 def _reference_id_text(reference_id: int) -> str:
@@ -145,17 +145,14 @@ def _source(record: Any) -> str | None:
     return _reference_id_text(reference_id) if reference_id else None
 
 
-def _worded(*words: str) -> Callable[[Any], str]:
+def _worded(attribute: str, words: tuple[str, ...]) -> Callable[[Any], str]:
     """Return what words a code as chrony_exporter does."""
 
-    def word(code: int) -> str:
+    def word(record: Any) -> str:
+        code: int = getattr(record, attribute).value
         return words[code] if code < len(words) else f"unknown ({code})"
 
     return word
-
-
-_state = _worded("sync", "unreach", "falseticker", "jittery", "candidate", "outlier")
-_mode = _worded("client", "peer", "reference clock")
 
 
 def _options(record: Any) -> str:
@@ -164,6 +161,12 @@ def _options(record: Any) -> str:
         for option in SelectOption
         if record.effective_options & option
     )
+
+
+def _counters(report: str, *rows: tuple[str, str, str]) -> Iterator[Metric]:
+    """Yield a counter for each name, what it counts, and attribute."""
+    for name, what, attribute in rows:
+        yield Metric(f"chrony_{report}_{name}_total", f"Number of {what}.", attribute)
 
 
 UP = Metric("chrony_up", "Whether a chronyd answers (1) or not (0).", float)
@@ -310,8 +313,11 @@ _SOURCES = (
         "1; what the selection made of the source, and what kind of source it is.",
         _one,
         {
-            "source_state": lambda record: _state(record.state.value),
-            "source_mode": lambda record: _mode(record.mode.value),
+            "source_state": _worded(
+                "state",
+                ("sync", "unreach", "falseticker", "jittery", "candidate", "outlier"),
+            ),
+            "source_mode": _worded("mode", ("client", "peer", "reference clock")),
         },
     ),
     Metric(
@@ -442,23 +448,21 @@ _NTPDATA = (
             "chrony_ntpdata_flag",
             "Whether the last packet passed a test (test1 to testd), was "
             "interleaved, was authenticated.",
-            _has("flags", flag),
+            _has(flag),
             {"flag": str(flag.name).lower()},
         )
         for flag in NTPFlag
     ),
-    *(
-        Metric(f"chrony_ntpdata_{name}_total", f"Number of {what}.", attribute)
-        for name, what, attribute in (
-            ("transmitted_packets", "packets sent", "total_tx"),
-            ("received_packets", "packets received", "total_rx"),
-            ("valid_packets", "packets that passed the first tests", "total_valid_rx"),
-            ("good_packets", "measurements that were accepted", "total_good_rx"),
-            ("kernel_tx_timestamps", "transmit timestamps of the kernel", "kernel_tx"),
-            ("kernel_rx_timestamps", "receive timestamps of the kernel", "kernel_rx"),
-            ("hw_tx_timestamps", "transmit timestamps of the NIC", "hardware_tx"),
-            ("hw_rx_timestamps", "receive timestamps of the NIC", "hardware_rx"),
-        )
+    *_counters(
+        "ntpdata",
+        ("transmitted_packets", "packets sent", "total_tx"),
+        ("received_packets", "packets received", "total_rx"),
+        ("valid_packets", "packets that passed the first tests", "total_valid_rx"),
+        ("good_packets", "measurements that were accepted", "total_good_rx"),
+        ("kernel_tx_timestamps", "transmit timestamps of the kernel", "kernel_tx"),
+        ("kernel_rx_timestamps", "receive timestamps of the kernel", "kernel_rx"),
+        ("hw_tx_timestamps", "transmit timestamps of the NIC", "hardware_tx"),
+        ("hw_rx_timestamps", "receive timestamps of the NIC", "hardware_rx"),
     ),
 )
 
@@ -551,62 +555,32 @@ _ACTIVITY = tuple(
     for state in ("online", "offline", "burst_online", "burst_offline", "unresolved")
 )
 
+_SERVED = (
+    ("ntp_packets_received", "valid NTP requests", "ntp_received"),
+    ("ntp_packets_dropped", "NTP requests dropped", "ntp_dropped"),
+    ("command_packets_received", "command requests", "command_received"),
+    ("command_packets_dropped", "command requests dropped", "command_dropped"),
+    ("client_log_records_dropped", "client records dropped", "log_dropped"),
+    ("nts_ke_connections_accepted", "NTS-KE connections accepted", "nts_ke_accepted"),
+    ("nts_ke_connections_dropped", "NTS-KE connections dropped", "nts_ke_dropped"),
+    ("authenticated_ntp_packets", "authenticated NTP requests", "ntp_authenticated"),
+    ("interleaved_ntp_packets", "interleaved NTP requests", "ntp_interleaved"),
+)
+
 _SERVERSTATS = (
+    *_counters("serverstats", *_SERVED),
     *(
-        Metric(f"chrony_serverstats_{name}_total", f"Number of {what}.", attribute)
-        for name, what, attribute in (
-            ("ntp_packets_received", "valid NTP requests", "ntp_received"),
-            ("ntp_packets_dropped", "NTP requests dropped", "ntp_dropped"),
-            ("command_packets_received", "command requests", "command_received"),
-            ("command_packets_dropped", "command requests dropped", "command_dropped"),
-            ("client_log_records_dropped", "client records dropped", "log_dropped"),
-            (
-                "nts_ke_connections_accepted",
-                "NTS-KE connections accepted",
-                "nts_ke_accepted",
-            ),
-            (
-                "nts_ke_connections_dropped",
-                "NTS-KE connections dropped",
-                "nts_ke_dropped",
-            ),
-            (
-                "authenticated_ntp_packets",
-                "authenticated NTP requests",
-                "ntp_authenticated",
-            ),
-            ("interleaved_ntp_packets", "interleaved NTP requests", "ntp_interleaved"),
-            (
-                "ntp_daemon_rx_timestamps",
-                "responses with a receive timestamp of chronyd",
-                "daemon_rx",
-            ),
-            (
-                "ntp_daemon_tx_timestamps",
-                "responses with a transmit timestamp of chronyd",
-                "daemon_tx",
-            ),
-            (
-                "ntp_kernel_rx_timestamps",
-                "responses with a receive timestamp of the kernel",
-                "kernel_rx",
-            ),
-            (
-                "ntp_kernel_tx_timestamps",
-                "responses with a transmit timestamp of the kernel",
-                "kernel_tx",
-            ),
-            (
-                "ntp_hw_rx_timestamps",
-                "responses with a receive timestamp of the NIC",
-                "hardware_rx",
-            ),
-            (
-                "ntp_hw_tx_timestamps",
-                "responses with a transmit timestamp of the NIC",
-                "hardware_tx",
-            ),
+        Metric(
+            f"chrony_serverstats_ntp_{name}_{way}_timestamps_total",
+            f"Number of responses with a {kind} timestamp of {whom}.",
+            f"{attribute}_{way}",
         )
+        for name, whom, attribute in (
+            ("daemon", "chronyd", "daemon"),
+            ("kernel", "the kernel", "kernel"),
+            ("hw", "the NIC", "hardware"),
+        )
+        for way, kind in (("rx", "receive"), ("tx", "transmit"))
     ),
     Metric(
         "chrony_serverstats_ntp_timestamps_held",
@@ -653,12 +627,12 @@ _SMOOTHING = (
     Metric(
         "chrony_smoothing_active",
         "Whether the served time is being smoothed.",
-        _has("flags", SmoothingFlag.ACTIVE),
+        _has(SmoothingFlag.ACTIVE),
     ),
     Metric(
         "chrony_smoothing_leap_only",
         "Whether only leap seconds are smoothed.",
-        _has("flags", SmoothingFlag.LEAPONLY),
+        _has(SmoothingFlag.LEAPONLY),
     ),
     Metric(
         "chrony_smoothing_offset_seconds",

@@ -15,16 +15,25 @@ import sys
 import time
 from contextlib import aclosing
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pychrony
 from pychrony import _text
-from pychrony._command import ADDRESS, add_patience, counting, positive, silence
+from pychrony._command import (
+    ADDRESS,
+    add_patience,
+    counting,
+    is_terminal,
+    positive,
+    printing,
+)
 
 from ._follow import Reading, follow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
+
+    from ._follow import Readings
 
 __all__ = ["main"]
 
@@ -59,17 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     try:
         readings = follow(connection, arguments.interval, arguments.count)
-        if arguments.plain or not _is_terminal():
+        if arguments.plain or not _can_draw():
             return _print(readings)
         return _show(connection, readings)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
-def _show(
-    connection: pychrony.AsyncChronyConnection,
-    readings: AsyncGenerator[Reading | pychrony.ChronyError, None],
-) -> int:
+def _show(connection: pychrony.AsyncChronyConnection, readings: Readings) -> int:
     """Show them in the live view, and return the exit status."""
     if find_spec("textual") is None:
         print(
@@ -85,11 +91,10 @@ def _show(
     return view.return_code or FINE
 
 
-def _is_terminal() -> bool:
+def _can_draw() -> bool:
     """Return whether the live view can be drawn, and its keys be read, here."""
-    streams: list[Any] = [sys.stdin, sys.stdout, sys.stderr]
     return (
-        all(stream is not None and stream.isatty() for stream in streams)
+        all(map(is_terminal, (sys.stdin, sys.stdout, sys.stderr)))
         and sys.stderr.encoding.lower() in ("utf-8", "utf8")
         and os.environ.get("TERM", "") not in _NO_BRAILLE
     )
@@ -128,23 +133,18 @@ def _parser() -> _Parser:
     return parser
 
 
-def _print(readings: AsyncGenerator[Reading | pychrony.ChronyError, None]) -> int:
+def _print(readings: Readings) -> int:
     """Print them, and return the exit status."""
-    stdout: Any = sys.stdout
-    if hasattr(stdout, "reconfigure"):  # for what the terminal cannot show
-        stdout.reconfigure(errors="backslashreplace")
     try:
-        return asyncio.run(_lines(readings))
-    except BrokenPipeError:  # as in "| head -n 1": the reader has what it wants
-        silence(sys.stdout)
+        with printing():
+            return asyncio.run(_lines(readings))
         return FINE
     except OSError as error:
-        silence(sys.stdout)
         print(f"cannot write: {error}", file=sys.stderr)
         return FAILED
 
 
-async def _lines(readings: AsyncGenerator[Reading | pychrony.ChronyError, None]) -> int:
+async def _lines(readings: Readings) -> int:
     status = FINE
     async with aclosing(readings):
         async for reading in readings:
@@ -157,6 +157,5 @@ async def _lines(readings: AsyncGenerator[Reading | pychrony.ChronyError, None])
 def _line(reading: Reading | pychrony.ChronyError) -> str:
     if not isinstance(reading, Reading):
         return f"lost: {reading.message}"
-    usable = sum(source.is_usable() for source in reading.sources)
-    sources = f"{usable} of {len(reading.sources)} sources usable"
-    return ", ".join([*_text.clock(reading.tracking), sources])
+    fields = [*_text.clock(reading.tracking).values(), _text.usable(reading.sources)]
+    return ", ".join(fields)

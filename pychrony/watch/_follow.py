@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,8 +11,6 @@ from typing import TYPE_CHECKING
 from pychrony import ChronyError, ChronyPermissionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from pychrony import (
         AsyncChronyConnection,
         SelectData,
@@ -37,9 +36,12 @@ class Reading:
     selection: list[SelectState] | None
 
 
+Readings = AsyncGenerator[Reading | ChronyError, None]
+
+
 async def follow(
     connection: AsyncChronyConnection, interval: float, most: int | None = None
-) -> AsyncGenerator[Reading | ChronyError, None]:
+) -> Readings:
     """Read every ``interval`` seconds, ``most`` times, and close the connection.
 
     A chronyd that cannot be read is an error among the results: it may come

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _DOTS = 4
 
+_ZERO = "\N{BOX DRAWINGS LIGHT QUADRUPLE DASH HORIZONTAL}"
+
 
 class Point(NamedTuple):
     """What was read at one time.
@@ -49,7 +51,7 @@ class Run(NamedTuple):
 
 def shown(points: Sequence[Point], width: int) -> Sequence[Point]:
     """Return the points that so many characters have room for."""
-    return points[max(0, len(points) - 2 * width) :]
+    return points[-2 * width :]
 
 
 def scale(points: Sequence[Point], *, bounded: bool) -> float:
@@ -73,7 +75,7 @@ def draw(
 ) -> list[list[Run]]:
     """Draw lines of characters from ``limit`` at the top to ``-limit`` [s]."""
     dots: dict[tuple[int, int], int] = {}
-    offset: set[tuple[int, int]] = set()
+    inks: dict[tuple[int, int], str] = {}
     inside: set[tuple[int, int]] = set()
     before: dict[str, int] = {}
     for x, point in enumerate(points, 2 * width - len(points)):
@@ -84,8 +86,7 @@ def draw(
             for y in range(max(0, first), min(last, height * _DOTS - 1) + 1):
                 cell = y // _DOTS, x // 2
                 dots[cell] = dots.get(cell, 0) | _BITS[x % 2][y % _DOTS]
-                if trace == "offset":
-                    offset.add(cell)
+                inks[cell] = trace if trace == "offset" else inks.get(cell, "bound")
         if "upper" in here:
             # Characters of which half, at least, is inside.
             first, last = ((here[edge] + 2) // _DOTS for edge in ("upper", "lower"))
@@ -93,17 +94,13 @@ def draw(
         before = here
 
     def look(cell: tuple[int, int]) -> tuple[str, bool]:
-        ink = "zero" if cell[0] == height // 2 else ""
-        if cell in dots:
-            ink = "offset" if cell in offset else "bound"
-        return ink, cell in inside
+        ground = "zero" if cell[0] == height // 2 else ""
+        return inks.get(cell, ground), cell in inside
 
     def character(cell: tuple[int, int]) -> str:
         if cell in dots:
             return chr(0x2800 + dots[cell])
-        return (
-            "\N{BOX DRAWINGS LIGHT QUADRUPLE DASH HORIZONTAL}" if look(cell)[0] else " "
-        )
+        return _ZERO if cell[0] == height // 2 else " "
 
     return [
         [

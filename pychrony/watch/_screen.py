@@ -26,7 +26,7 @@ from pychrony import ChronyError, SelectState, SourceState, Transport, _text
 from ._graph import Point, draw, scale, shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import Iterable
 
     from rich.console import Console, ConsoleOptions, RenderResult
     from textual.app import ComposeResult
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pychrony import AsyncChronyConnection, TrackingStatus
 
-    from ._follow import Reading
+    from ._follow import Reading, Readings
 
 # As many readings as a terminal of 2000 columns has room for.
 _HISTORY = 4000
@@ -44,7 +44,7 @@ _ASKING = "asking chronyd"
 # Wide enough for the longest label of the scale.
 _MARGIN = 9
 
-_FIXED = "\N{NO-BREAK SPACE}"
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 # In the colours of Textual's themes, which are made to be read on each other.
 _INKS = {
@@ -127,8 +127,7 @@ class _Graph(Widget):
         for number, runs in enumerate(draw(points, width, height, limit)):
             parts.append(f"{labels.get(number, ''):>{_MARGIN - 1}} ")
             for text, ink, inside in runs:
-                style = f"{_INKS[ink]} {_INSIDE if inside else ''}"
-                parts.append((text, style))
+                parts.append((text, f"{_INKS[ink]} {_INSIDE if inside else ''}"))
             parts.append("\n")
         ago = f"{points[-1].time - points[0].time:.0f} s ago"
         room = (len(points) + 1) // 2 - len("now")
@@ -163,11 +162,7 @@ class LiveView(App[None]):
         Binding("t", "theme", "Light/dark"),
     ]
 
-    def __init__(
-        self,
-        connection: AsyncChronyConnection,
-        readings: AsyncGenerator[Reading | ChronyError, None],
-    ) -> None:
+    def __init__(self, connection: AsyncChronyConnection, readings: Readings) -> None:
         super().__init__()
         self._connection = connection
         self._readings = readings
@@ -224,8 +219,8 @@ class LiveView(App[None]):
         if self._paused:
             parts += [(" PAUSED ", "reverse"), " "]
         if self._error is not None:
-            parts += [(f"LOST: {self._error.message}", "$text-error")]
-        if self._error is None and self._reading is None:
+            parts.append((f"LOST: {self._error.message}", "$text-error"))
+        elif self._reading is None:
             parts.append(_ASKING)
         self._state.update(Content.assemble(*parts))
         self._state.display = bool(parts)
@@ -239,7 +234,7 @@ class LiveView(App[None]):
         unix = self._connection.transport is Transport.UNIX_SOCKET
         fields = [
             f"{self._connection.address} ({'Unix socket' if unix else 'UDP'})",
-            *_text.clock(tracking),
+            *_text.clock(tracking).values(),
             f"leap {_text.LEAPS.get(tracking.leap_status, 'Invalid')}",
             f"frequency {tracking.frequency:+.3f} ppm",
             f"skew {tracking.skew:.3f} ppm",
@@ -276,14 +271,14 @@ class _Fields:
 
     def __init__(self, fields: Iterable[str]) -> None:
         # textwrap does not break at these, though Textual and rich do.
-        words = (field.replace(" ", _FIXED) for field in fields)
+        words = (field.replace(" ", _NO_BREAK) for field in fields)
         self._text = (" " * 3).join(words)
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
         lines = wrap(self._text, options.max_width, break_on_hyphens=False)
-        yield Text("\n".join(lines).replace(_FIXED, " "))
+        yield Text("\n".join(lines).replace(_NO_BREAK, " "))
 
 
 class _Sources:
