@@ -13,7 +13,7 @@ from math import inf
 from select import EPOLLIN, EPOLLONESHOT, epoll
 from time import monotonic
 
-from .exceptions import ChronyConnectionError
+from .exceptions import ChronyConnectionError, ChronyTimeoutError
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -77,6 +77,30 @@ def side_by_side(conversations: Iterable[Polite]) -> Conversation[None]:
         polling.close()
         for conversation in conversations:
             conversation.close()
+
+
+def within(limit: float, place: str, conversation: Conversation[T]) -> Conversation[T]:
+    """Let a conversation take so many seconds in all.
+
+    Raises:
+        ChronyTimeoutError: it has not ended by then.
+    """
+    end = monotonic() + limit
+    ready: Any = None
+    try:
+        while True:
+            fd, events, deadline = conversation.send(ready)
+            ready = yield fd, events, min(deadline, end)
+            if monotonic() >= end:
+                raise ChronyTimeoutError(
+                    f"{place}: not done within the limit of {limit:g} s. Is chronyd "
+                    "silent, far away, or with very many sources? Else raise the limit"
+                )
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        conversation.close()
 
 
 def _epoll() -> epoll:

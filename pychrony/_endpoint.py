@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ._conversation import within
 from ._reports import probe
 from ._session import Session
 from .exceptions import (
@@ -16,7 +17,7 @@ from .exceptions import (
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeVar
 
     from ._address import Target
@@ -105,8 +106,16 @@ class Endpoint:
         *,
         timeout: float = 1.0,
         retries: int = 2,
+        limit: float | None = None,
     ) -> None:
         self._waits = waits(timeout, retries)
+        self._limit = limit
+        if limit is not None:
+            if not 0 < limit <= _A_DAY:
+                raise ValueError(
+                    f"limit {limit!r} s: it must be positive, and a day at most"
+                )
+            self._alone = False  # it has to look at the clock
         from . import _address
 
         wanted = _address.LOCAL if address is None else (address,)
@@ -116,9 +125,11 @@ class Endpoint:
         self._closed = False
 
     def __repr__(self) -> str:
-        place = self._connected or " | ".join(map(str, self._targets))
         state = "closed" if self._closed else "open" if self._session else "not open"
-        return f"<{type(self).__name__} {place} ({state})>"
+        return f"<{type(self).__name__} {self._place()} ({state})>"
+
+    def _place(self) -> str:
+        return str(self._connected or " | ".join(map(str, self._targets)))
 
     @property
     def address(self) -> str | None:
@@ -135,15 +146,24 @@ class Endpoint:
         """Whether ``close`` was called; a ``with`` block opens it again."""
         return self._closed
 
-    def _open(self) -> Conversation[Session]:
-        """Open the session."""
+    def _ask(self, question: Callable[[Session], Conversation[T]]) -> Conversation[T]:
+        """Ask over the session, after opening it where there is none."""
+        session = self._session
+        conversation = question(session) if session else self._open_and_ask(question)
+        if self._limit is None:
+            return conversation
+        return within(self._limit, self._place(), conversation)
+
+    def _open_and_ask(
+        self, question: Callable[[Session], Conversation[T]]
+    ) -> Conversation[T]:
         if self._closed:
             raise ChronyUsageError(f"{self!r}: use it in a 'with' block or a new one")
         self._session = yield from open_session(
             self._targets, self._waits, alone=self._alone
         )
         self._connected = self._session.target
-        return self._session
+        return (yield from question(self._session))
 
     def _drop(self) -> None:
         session, self._session = self._session, None

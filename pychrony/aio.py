@@ -56,8 +56,9 @@ class AsyncChronyConnection(Endpoint):
         *,
         timeout: float = 1.0,
         retries: int = 2,
+        limit: float | None = None,
     ) -> None:
-        super().__init__(address, timeout=timeout, retries=retries)
+        super().__init__(address, timeout=timeout, retries=retries, limit=limit)
         self._here: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._lock = asyncio.Lock()
 
@@ -135,10 +136,7 @@ class AsyncChronyConnection(Endpoint):
     async def _turn(self, question: Callable[[Session], Conversation[T]]) -> T:
         async with self._whose():
             try:
-                session = self._session
-                if session is None:
-                    session = await _drive(self._open())
-                return await _drive(question(session))
+                return await _drive(self._ask(question))
             except BaseException:
                 self._drop()
                 raise

@@ -73,11 +73,13 @@ class ChronyConnection(Endpoint):
             chronyc. The defaults give up after 1 + 2 + 4 seconds. That is for
             one request: a list makes one for each source, and where several
             addresses are tried, each silent one is waited for.
+        limit: seconds that a call may take, with all of that; ``None`` for no
+            more limit.
 
     Raises:
         ChronyAddressError: ``address`` is nonsense.
-        ValueError: ``timeout`` is not positive, ``retries`` negative, or together
-            they come to more than a day.
+        ValueError: ``timeout`` or ``limit`` is not positive, ``retries`` negative,
+            or they come to more than a day.
     """
 
     _alone = True
@@ -88,8 +90,9 @@ class ChronyConnection(Endpoint):
         *,
         timeout: float = 1.0,
         retries: int = 2,
+        limit: float | None = None,
     ) -> None:
-        super().__init__(address, timeout=timeout, retries=retries)
+        super().__init__(address, timeout=timeout, retries=retries, limit=limit)
         self._turns: dict[int, _Turn] = {}
 
     def __enter__(self) -> ChronyConnection:
@@ -245,8 +248,7 @@ class ChronyConnection(Endpoint):
                 )
             turn.busy = True
             try:
-                session = self._session or turn.waiter.drive(self._open())
-                return turn.waiter.drive(question(session))
+                return turn.waiter.drive(self._ask(question))
             except BaseException:
                 # libchrony may hold a pending request: no session survives an
                 # error. The next call opens a new one.

@@ -381,6 +381,19 @@ def test_cancelled_close_leaves_nothing_open(run: Runner[Any]) -> None:
         assert descriptors() == before
 
 
+def test_limit_of_a_call(run: Runner[Any]) -> None:
+    async def main() -> None:
+        connection = AsyncChronyConnection(daemon.address, timeout=3600, limit=0.1)
+        async with connection:
+            with pytest.raises(ChronyTimeoutError, match=r"limit of 0\.1 s"):
+                await connection.get_tracking()
+            daemon.misbehave = None
+            assert (await connection.get_tracking()).stratum == 2
+
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        run(main())
+
+
 def test_one_loop_after_another(run: Runner[Any]) -> None:
     """Tasks of each wait for each other, which binds asyncio's locks to a loop."""
     with ScriptedDaemon() as daemon:

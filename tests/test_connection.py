@@ -176,11 +176,48 @@ def test_within_a_call_only_closing_is_possible() -> None:
         {"retries": 10**9},
         {"timeout": 10**400},
         {"timeout": 1e-300, "retries": 2000},
+        {"limit": 0},
+        {"limit": float("nan")},
+        {"limit": 86_401},
     ],
 )
 def test_patience_has_limits(patience: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a day at most"):
         ChronyConnection("127.0.0.1", **patience)
+
+
+def test_limit_of_a_call_that_nobody_answers(address: str) -> None:
+    with ScriptedDaemon(address=address, misbehave=faults.silent) as daemon:
+        connection = ChronyConnection(daemon.address, timeout=3600, limit=0.1)
+        with connection:
+            with pytest.raises(ChronyTimeoutError, match=r"limit of 0\.1 s") as caught:
+                connection.get_tracking()
+            assert str(caught.value).startswith(f"{daemon.address}: not done")
+            daemon.misbehave = None
+            assert connection.get_tracking().stratum == 2
+
+
+def test_limit_of_a_list_that_is_answered(address: str) -> None:
+    """Each answer comes in time, all of them would take a minute."""
+    sources = [make_source(address=f"192.0.2.{number}") for number in range(200)]
+    slow = faults.delayed(0.3)
+    with (
+        ScriptedDaemon(address=address, sources=sources, misbehave=slow) as daemon,
+        ChronyConnection(daemon.address, limit=1) as connection,
+        pytest.raises(ChronyTimeoutError, match="limit of 1 s"),
+    ):
+        for _ in range(100):  # a list far away may be read at once
+            connection.get_sources()
+            connection.get_report("sourcestats")
+
+
+def test_limit_of_looking_for_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        monkeypatch.setattr(_address, "LOCAL", (daemon.address,) * 3)
+        with pytest.raises(ChronyTimeoutError) as caught:
+            ChronyConnection(timeout=3600, limit=0.1).__enter__()
+    place = " | ".join((daemon.address,) * 3)
+    assert str(caught.value).startswith(f"{place}: not done within the limit of 0.1 s")
 
 
 # --- daemons that answer badly --------------------------------------------

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from test_connection import descriptors
 
-from pychrony import ChronyConnectionError
+from pychrony import ChronyConnectionError, ChronyTimeoutError
 from pychrony._blocking import Waiter
-from pychrony._conversation import side_by_side
+from pychrony._conversation import side_by_side, within
 
 NEVER = time.monotonic() + 50_000
 Slot = Generator[Any, Any, None]
@@ -45,6 +45,32 @@ def asking(
     except GeneratorExit:
         log.append((name, "closed"))
         raise
+
+
+def test_limit_comes_before_later_deadlines() -> None:
+    log: list[Any] = []
+    conversation = within(1000, "there", asking(log, "a", 7))
+    begin = time.monotonic()
+    fd, events, deadline = next(conversation)
+    assert (fd, events) == (7, POLLIN)
+    assert begin + 900 < deadline <= time.monotonic() + 1000
+    with pytest.raises(StopIteration):
+        conversation.send(True)
+    assert log == [("a", True)]
+    soon = time.monotonic() + 10
+    conversation = within(1000, "there", asking(log, "b", 7, soon))
+    assert next(conversation) == (7, POLLIN, soon)
+    conversation.close()
+    assert log[1:] == [("b", "closed")]
+
+
+def test_after_the_limit_no_answer_counts() -> None:
+    log: list[Any] = []
+    conversation = within(1e-9, "there", asking(log, "a", 7))
+    next(conversation)
+    with pytest.raises(ChronyTimeoutError, match=r"^there: not done within the limit"):
+        conversation.send(True)
+    assert log == [("a", "closed")]
 
 
 def test_none_at_all() -> None:

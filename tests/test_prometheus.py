@@ -402,7 +402,7 @@ def test_source_that_is_nobody() -> None:
     ]
 
 
-def test_every_place_of_a_local_chronyd_has_its_share_of_the_budget(
+def test_every_place_of_a_local_chronyd_is_asked_within_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with ExitStack() as stack:
@@ -412,12 +412,12 @@ def test_every_place_of_a_local_chronyd_has_its_share_of_the_budget(
         ]
         places = tuple(daemon.address for daemon in silent)
         monkeypatch.setattr(_address, "LOCAL", places)
-        collector = Collector(budget=0.42)
-        found = samples(text_of(collector))
+        found = samples(text_of(Collector(budget=1.4)))
     assert found["chrony_up"] == 0
-    assert [len(daemon.requests) for daemon in silent] == [3, 3, 3]
-    # Half of it; each of the places has 1 + 2 + 4 shares.
-    assert collector._connect.keywords["timeout"] == pytest.approx(0.01)
+    # Half of it is not enough for two resends to each.
+    requests = [len(daemon.requests) for daemon in silent]
+    assert min(requests) >= 1
+    assert sum(requests) < 9
 
 
 def test_only_some_reports() -> None:

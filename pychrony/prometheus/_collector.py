@@ -12,7 +12,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as _Collector
 
 import pychrony
-from pychrony._address import LOCAL
 
 from . import _metrics
 
@@ -39,9 +38,9 @@ class Collector(_Collector):
         address, timeout, retries: as for :class:`ChronyConnection`.
         reports: libchrony's names of the reports to read, in this order; all
             ten by default.
-        budget: seconds that a scrape may take. ``timeout`` is shortened so that
-            one unanswered request takes no more than half of it, and after that
-            time no further report is begun. ``None``: as long as it takes.
+        budget: seconds that a scrape may take. A report may take half of it, after
+            which no other is begun; ``timeout`` is shortened to have room for the
+            retries in that. ``None``: as long as it takes.
 
     Raises:
         ChronyAddressError: ``address`` is nonsense.
@@ -64,21 +63,19 @@ class Collector(_Collector):
                 raise ValueError(
                     f"{name!r} is none of the reports {', '.join(_metrics.REPORTS)}"
                 )
+        if budget is not None and not budget >= _SHORTEST:
+            raise ValueError(f"budget {budget!r} is less than {_SHORTEST} s")
+        connect = partial(pychrony.ChronyConnection, address, retries=retries)
         # These complain at once of what would fail at each scrape.
         pychrony.reports()
-        pychrony.ChronyConnection(address, timeout=timeout, retries=retries)
-        self._half = float("inf")
+        connect(timeout=timeout, limit=budget)
+        half = None
         if budget is not None:
-            if not budget >= _SHORTEST:
-                raise ValueError(f"budget {budget!r} is less than {_SHORTEST} s")
-            self._half = budget / 2
-            # Each resend waits twice as long as the one before, at each place.
-            waits = 2 ** (retries + 1) - 1
-            places = len(LOCAL) if address is None else 1
-            timeout = min(timeout, self._half / (places * waits))
-        self._connect = partial(
-            pychrony.ChronyConnection, address, timeout=timeout, retries=retries
-        )
+            half = budget / 2
+            # Each resend waits twice as long as the one before.
+            timeout = min(timeout, half / (2 ** (retries + 1) - 1))
+        self._half = half or float("inf")
+        self._connect = partial(connect, timeout=timeout, limit=half)
 
     def describe(self) -> Iterator[Family]:
         """Yield the metrics without their values, asking nobody."""
