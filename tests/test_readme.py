@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,3 +124,42 @@ def test_demo() -> None:
     assert over_udp.startswith("CHRONY OK - offset ")
     assert over_unix.startswith("CHRONY OK - offset ")
     assert "Leap status     : Normal\n" in output
+
+
+KEEPS = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+
+
+@pytest.mark.parametrize(
+    ("kill", "number"),
+    [
+        (os.killpg, signal.SIGINT),  # Ctrl-C
+        (os.killpg, signal.SIGTERM),
+        (os.kill, signal.SIGKILL),  # of what started it only
+    ],
+)
+def test_demo_that_is_kept(kill: Callable[[int, int], None], number: int) -> None:
+    demo = [sys.executable, str(Path(__file__).with_name("demo.py")), "--keep"]
+    with subprocess.Popen(
+        [sys.executable, "-c", KEEPS, *demo],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        shown = ""
+        while "kill -CONT" not in shown:
+            line = process.stdout.readline()
+            assert line, shown
+            shown += line
+        _, _, commands = shown.partition("Try in another terminal:\n\n")
+        script = commands.partition("\n\n")[0].replace(".watch ", ".watch -n 1 ")
+        tried = subprocess.check_output(["sh", "-ec", script], text=True)
+        assert "offset " in tried and "\nOK        synchronised" in tried
+        kill(process.pid, number)
+        process.stdout.read()  # until all have closed it
+    pids = re.findall(r" pid (\d+)$", shown, re.M)
+    assert len(pids) == 5
+    directory = re.findall(r" (/tmp/\w+)/chronyd\.sock$", shown, re.M)
+    for left in (*(f"/proc/{pid}" for pid in pids), *directory):
+        assert not Path(left).exists()
