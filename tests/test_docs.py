@@ -68,25 +68,14 @@ def test_check(
 ) -> None:
     sources = [make_source(address=f"192.0.2.{number}") for number in (1, 2)]
     monkeypatch.chdir(tmp_path)
-    with (
-        ScriptedDaemon(tracking=scene.clock(0.000012), sources=sources) as daemon,
-        ScriptedDaemon() as refused,
-    ):
-        refused.stop()
+    with ScriptedDaemon(tracking=scene.clock(0.000012), sources=sources) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address,))
-        Path("clocks.txt").write_text(f"{daemon.address}\n{refused.address}\n")
-        names = {daemon.address: "192.0.2.7", refused.address: "127.0.0.1:9"}
         for (program, *options), shown in commands(CHECK):
             assert program == "check_chrony"
             here = [option.replace("/var/lib/node_exporter/", "") for option in options]
-            status = check.main(here)
+            assert check.main(here) == check.OK
             output = re.sub(r"\b200\.\d+s", "200.0s", capsys.readouterr().out)
-            for address, name in names.items():
-                output = output.replace(address, name)
-            assert status == (check.CRITICAL if "--hosts" in options else check.OK)
-            if shown:
-                # The table is as wide as the longest address.
-                assert output.split() == " ".join(shown).split()
+            assert not shown or output.splitlines() == shown
         assert Path("chrony.prom").read_text().startswith("# HELP ")
 
 
