@@ -14,6 +14,7 @@ from contextlib import ExitStack
 import provision
 from chronyd import Chronyd
 
+PARENT = os.getppid()
 PATIENCE = 60.0
 
 # On loopback a measurement costs nothing: chronyd may poll many times a second.
@@ -139,8 +140,7 @@ def _keep(parts: provision.Parts, address: str) -> None:
         flush=True,
     )
     # Whoever ends nox by a signal other than Ctrl-C does not end its children.
-    parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == PARENT:
         time.sleep(0.5)
 
 
