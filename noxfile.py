@@ -97,11 +97,11 @@ def install(session: nox.Session, *requirements: str, package: str = ".") -> Non
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Start a little NTP network on loopback and check its client."""
-    install(session)
+    """Start a little NTP network on loopback and check its client; see --help."""
+    install(session, package=".[watch]" if session.posargs else ".")
     # On Ctrl-C there are daemons to stop.
     session.run(
-        *("python", "tests/demo.py"),
+        *("python", "tests/demo.py", *session.posargs),
         env=parts(session),
         interrupt_timeout=10,
         terminate_timeout=10,

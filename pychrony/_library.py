@@ -122,7 +122,8 @@ def _open() -> tuple[Any, str, Exception | None]:
     try:
         if "/" in name and not os.path.isfile(name):
             # To open a FIFO would wait for its other end.
-            raise FileNotFoundError("cannot open shared object file: no such file")
+            what = "not a file" if os.path.exists(name) else "no such file"
+            raise FileNotFoundError(f"cannot open shared object file: {what}")
         lib = ffi.dlopen(name)
         _verify(lib)
     except (OSError, ValueError, ffi.error) as reason:

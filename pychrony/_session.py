@@ -353,7 +353,9 @@ def _unreachable(target: Target, reason: OSError, code: int) -> ChronyError:
     kind: type[ChronyError] = ChronyConnectionError
     unix = target.transport is Transport.UNIX_SOCKET
     advice = ""
-    if reason.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET):
+    if unix and (os.path.isfile(target.host) or os.path.isdir(target.host)):
+        advice = ". That is no socket; chronyd's is /run/chrony/chronyd.sock by default"
+    elif reason.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET):
         advice = ". Is chronyd running"
         advice += "?" if unix else ", and its command port open there?"
     elif reason.errno == errno.EACCES and unix:

@@ -421,7 +421,7 @@ class TrackingStatus(_Record):
         root_dispersion: dispersion accumulated back to the stratum-1 source
             [s], not negative; it grows while no measurement arrives.
         update_interval: time between the last two clock updates [s].
-        ref_time_ns: ``ref_time`` in exact nanoseconds.
+        ref_time_ns: the same as ``ref_time``, exactly [ns].
     """
 
     reference_id: int = field(metadata=_from("reference ID"))
@@ -579,7 +579,7 @@ class RTCData(_Record):
         span: time that the measurements cover [s].
         offset: how far the RTC was ahead of the system clock at ``ref_time`` [s].
         freq_offset: how much the RTC gains against the system clock [ppm].
-        ref_time_ns: ``ref_time`` in exact nanoseconds.
+        ref_time_ns: the same as ``ref_time``, exactly [ns].
     """
 
     ref_time: float = field(metadata=_derived(lambda r: r["ref_time_ns"] / 10**9))
@@ -727,7 +727,7 @@ class NTPData(_Record):
         kernel_rx: receive timestamps from the kernel, or ``None``.
         hardware_tx: transmit timestamps from the network card, or ``None``.
         hardware_rx: receive timestamps from the network card, or ``None``.
-        ref_time_ns: ``ref_time`` in exact nanoseconds.
+        ref_time_ns: the same as ``ref_time``, exactly [ns].
     """
 
     address: str = field(metadata=_GIVEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import signal
@@ -13,6 +14,7 @@ from contextlib import ExitStack
 import provision
 from chronyd import Chronyd
 
+PARENT = os.getppid()
 PATIENCE = 60.0
 
 # On loopback a measurement costs nothing: chronyd may poll many times a second.
@@ -21,22 +23,26 @@ SERVERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="let it run until Ctrl-C")
+    keep: bool = parser.parse_args().keep
     # What ends a session of nox must not leave daemons behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         parts = provision.parts()
         os.environ.update(provision.environment(parts))
         with ExitStack() as network:
-            return _demonstrate(parts, network)
+            return _demonstrate(parts, network, keep)
     except KeyboardInterrupt:
         print("\nInterrupted. All daemons have been stopped.")
-        return 128 + signal.SIGINT
+        return 0 if keep else 128 + signal.SIGINT
     except provision.ProvisionError as error:
         print(error, file=sys.stderr)
         return 3
 
 
-def _demonstrate(parts: provision.Parts, network: ExitStack) -> int:
+def _demonstrate(parts: provision.Parts, network: ExitStack, keep: bool) -> int:
     print(
         "\nA private NTP network on loopback: a reference clock, three servers that"
         "\nfollow it, and a client that follows the three. All are real chronyd, and"
@@ -44,7 +50,10 @@ def _demonstrate(parts: provision.Parts, network: ExitStack) -> int:
     )
     client = start(parts, network)
     _wait(client.address)
-    return _check(client.address, "-v") or _check(client.socket)
+    status = _check(client.address, "-v") or _check(client.socket)
+    if keep:
+        _keep(parts, client.address)
+    return status
 
 
 def start(parts: provision.Parts, network: ExitStack, unusable: str = "") -> Chronyd:
@@ -117,6 +126,22 @@ def _check(*arguments: str) -> int:
     return subprocess.run(
         [sys.executable, *command], env=environment, check=False
     ).returncode
+
+
+def _keep(parts: provision.Parts, address: str) -> None:
+    print("\nThe network runs until Ctrl-C. Try in another terminal:\n")
+    if parts.libchrony != provision.SONAME:
+        print(f"  export PYCHRONY_LIBCHRONY={shlex.quote(parts.libchrony)}")
+    for command in ("watch", "check --format text"):
+        print(f"  {shlex.quote(sys.executable)} -m pychrony.{command} {address}")
+    print(
+        "\nkill -STOP and the pid of a server silences it; what do they say? After"
+        "\nkill -CONT it answers again.",
+        flush=True,
+    )
+    # Whoever ends nox by a signal other than Ctrl-C does not end its children.
+    while os.getppid() == PARENT:
+        time.sleep(0.5)
 
 
 if __name__ == "__main__":

@@ -793,6 +793,22 @@ def test_no_socket_there() -> None:
     assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
+@pytest.mark.parametrize("path", [__file__, str(Path(__file__).parent)])
+def test_path_of_something_else(path: str) -> None:
+    with pytest.raises(ChronyConnectionError, match=r"That is no socket; .* by"):
+        get_tracking(path)
+
+
+def test_socket_that_nobody_listens_on() -> None:
+    with short_directory() as directory:
+        path = Path(f"{directory}/chronyd.sock")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+            dead.bind(str(path))
+        with pytest.raises(ChronyConnectionError, match=r"refused\. Is .* running\?"):
+            get_tracking(str(path))
+        path.unlink()
+
+
 @pytest.mark.parametrize("path", ["/" + "long/" * 30 + "chronyd.sock"])
 def test_path_that_libchrony_cannot_use(path: str) -> None:
     with pytest.raises(ChronyConnectionError, match="about 60 bytes"):

@@ -116,9 +116,15 @@ def test_without_libchrony_the_first_use_says_how_to_get_it(
 def test_library_that_can_never_be_opened(tmp_path: Path) -> None:
     fifo = tmp_path / "libchrony.so.0"
     os.mkfifo(fifo)
-    for nonsense in (str(fifo), str(tmp_path), "/tmp/\udcff.so", "\udcff.so"):
+    for nonsense, reason in (
+        (str(fifo), f"{fifo}: cannot open shared object file: not a file."),
+        (str(tmp_path), f"{tmp_path}: cannot open shared object file: not a file."),
+        ("/tmp/\udcff.so", "no such file."),
+        ("\udcff.so", ""),
+    ):
         result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=nonsense)
         assert result.returncode == 9, result.stderr
+        assert reason in result.stdout
 
 
 def test_without_the_variable_the_soname_is_tried() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import pickle
+import re
 from enum import Enum
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import pychrony
 from pychrony import (
     ChronyError,
+    FieldContent,
     LeapStatus,
     RTCData,
     SelectState,
@@ -22,10 +25,15 @@ from pychrony import (
     SourceStats,
     TrackingStatus,
     Transport,
+    get_report,
+    models,
 )
-from pychrony.models import refid_name
+from pychrony.models import REPORTS, refid_name
 from pychrony.testing import (
+    ALL_COMMANDS,
+    ScriptedDaemon,
     make_rtc_data,
+    make_smoothing,
     make_source,
     make_source_stats,
     make_tracking,
@@ -84,6 +92,61 @@ PUBLISHED: dict[Any, dict[str, Any]] = {
         "freq_offset": float,
     },
 }
+
+
+UNITS = {
+    FieldContent.TIME: "s",
+    FieldContent.INTERVAL_LOG2_SECONDS: "log2 s",
+    FieldContent.INTERVAL_SECONDS: "s",
+    FieldContent.OFFSET_SECONDS: "s",
+    FieldContent.MEASURE_SECONDS: "s",
+    FieldContent.OFFSET_PPM: "ppm",
+    FieldContent.MEASURE_PPM: "ppm",
+    FieldContent.OFFSET_PPM_PER_SECOND: "ppm/s",
+    FieldContent.LENGTH_BITS: "bit",
+    FieldContent.LENGTH_BYTES: "byte",
+}
+
+
+def units(record: Any) -> dict[str, str]:
+    """The units of the attributes of a record, as far as this libchrony has them."""
+    with ScriptedDaemon(
+        open_commands=ALL_COMMANDS, rtc_data=make_rtc_data(), smoothing=make_smoothing()
+    ) as daemon:
+        contents = {
+            name: value.content
+            for one in get_report(REPORTS[record], daemon.address)
+            for name, value in one.items()
+        }
+    found = {
+        field.name: UNITS.get(contents[name], "")
+        for field in dataclasses.fields(record)
+        for name in field.metadata.get("names", ())
+        if name in contents
+    }
+    if "ref_time_ns" in found:
+        found |= {"ref_time": "s", "ref_time_ns": "ns"}
+    return found
+
+
+def records() -> list[Any]:
+    public = [vars(models)[name] for name in models.__all__]
+    return [one for one in public if dataclasses.is_dataclass(one)]
+
+
+@pytest.mark.parametrize("record", records())
+def test_docstring_has_each_field_and_its_unit(record: Any) -> None:
+    attributes = (inspect.getdoc(record) or "").partition("Attributes:\n")[2]
+    documented = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", attributes, re.M)
+    assert [name for name, _ in documented] == [
+        field.name for field in dataclasses.fields(record)
+    ]
+    shown = {
+        name: "".join(re.findall(r"\[(.+?)(?: since [^]]+)?\]", text))
+        for name, text in documented
+    }
+    if record in REPORTS:
+        assert shown == shown | units(record)
 
 
 @pytest.mark.parametrize("record", PUBLISHED)
