@@ -94,7 +94,7 @@ def within(limit: float, place: str, conversation: Conversation[T]) -> Conversat
             if monotonic() >= end:
                 raise ChronyTimeoutError(
                     f"{place}: not done within the limit of {limit:g} s. Is chronyd "
-                    "silent, far away, or with very many sources? Else raise the limit"
+                    "silent or far away, or are its sources many? Else raise the limit"
                 )
     except StopIteration as stop:
         result: T = stop.value

@@ -704,7 +704,8 @@ def test_real_clocks(parts: Parts) -> None:
                 "",
             )
         )
-        assert check("--wait", "60", "-c", "reach=4:", fine.address)[0] == OK
+        settled = ("--wait", "60", "-c", "reach=4:", "-c", "usable_sources=3:")
+        assert check(*settled, fine.address)[0] == OK
         assert check("-c", "offset=@1", fine.address)[0] == CRITICAL
         assert check("-w", "error_bound=1e-9", fine.socket)[0] == WARNING
         options = ("--wait", "60", "-c", "falsetickers=1:", "-c", "reach=4:")
