@@ -24,7 +24,7 @@ import provision
 import pytest
 from chronyc import wait
 from chronyd import Chronyd
-from exporter import Exporter, samples
+from exporter import Exporter, fetch, samples
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from provision import Parts
@@ -42,7 +42,7 @@ from pychrony import (
 )
 from pychrony._address import parse
 from pychrony.prometheus import Collector, _collector, _exporter
-from pychrony.prometheus._exporter import Targets
+from pychrony.prometheus._exporter import Application, Server, Targets
 from pychrony.testing import (
     ALL_COMMANDS,
     ScriptedDaemon,
@@ -622,6 +622,36 @@ def test_asked_to_end_while_all_are_busy() -> None:
             # It reads from one, and the other waits for its turn.
             wait(lambda: len(os.listdir(descriptors)) == idle + 2)
             assert exporter.stop() == (0, "")
+
+
+def test_client_for_whom_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    monkeypatch.setattr(_exporter, "sleep", nap)
+    application = Application(lambda *_: Collector(), Targets([]), 0.5)
+    server = Server(("127.0.0.1", 0), application, concurrency=1)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        place = f"127.0.0.1:{server.server_port}"
+        assert fetch(place, "/")[0] == 200
+        with socket.socket() as client:
+            client.settimeout(30)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+            client.connect(("127.0.0.1", server.server_port))
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.0 200"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert naps == [0.5]
 
 
 def test_every_address_of_this_machine() -> None:

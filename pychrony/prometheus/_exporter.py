@@ -14,7 +14,7 @@ from html import escape
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from math import isfinite
 from threading import Semaphore
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler
@@ -40,7 +40,7 @@ _PREFIX = re.compile(r"/\d+")
 # A client that has not sent its request by then is left [s].
 _PATIENCE = 3.0
 
-# How often such clients are looked for [s].
+# How often such clients, and free descriptors, are looked for [s].
 _LOOK = 0.5
 
 # In less time nobody can be asked [s].
@@ -313,6 +313,13 @@ class Server(ThreadingWSGIServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
+
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except OSError:  # no descriptor is left, and it would be asked again at once
+            sleep(_LOOK)
+            raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         while not self._room.acquire(timeout=_LOOK):
