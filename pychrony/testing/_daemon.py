@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from threading import Lock, Thread
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from pychrony import (
     Activity,
@@ -60,17 +60,17 @@ from ._wire import (
     SMOOTHING,
     SOURCE_DATA,
     SOURCESTATS,
-    SUCCESS,
     TRACKING,
     UNAUTHORIZED,
     VERSION,
     Count,
     Datagram,
+    Reply,
     Report,
     Request,
-    around_sequence,
     parse_request,
     refusal,
+    success,
     timed,
 )
 from .faults import Fault
@@ -163,31 +163,17 @@ class Server:
             listener.sendto(reply, peer)
 
 
-class Replies(NamedTuple):
-    """All replies to one kind of request, each in two parts.
+class Replies:
+    """All replies to one kind of request, by what it says besides its code."""
 
-    They stand before and after the sequence number, the only thing in which
-    the replies to two equal requests differ.
-    """
-
-    report: Report
-    request_size: int
-    """What is demanded of a request: as from chronyd, no less than is sent."""
-    records: Mapping[bytes, tuple[bytes, bytes]]
-    """By what the request says besides its code."""
-
-    @classmethod
-    def of(
-        cls, report: Report, records: Mapping[bytes, tuple[bytes, bytes]]
-    ) -> Replies:
-        sizes = [len(before + after) + 4 for before, after in records.values()]
-        return cls(
-            report,
-            max(
-                REQUEST_HEADER + report.argument.size,
-                max(sizes, default=REPLY_HEADER + report.record_size),
-            ),
-            records,
+    def __init__(self, report: Report, replies: Mapping[bytes, Reply]) -> None:
+        self.report = report
+        self.by_argument = replies
+        # As by chronyd, no less is demanded of a request than is sent.
+        sizes = [len(before + after) + 4 for before, after in replies.values()]
+        self.request_size = max(
+            REQUEST_HEADER + report.argument.size,
+            max(sizes, default=REPLY_HEADER + report.record_size),
         )
 
 
@@ -266,7 +252,7 @@ class Daemon:
             key = data[REQUEST_HEADER:end]
             argument = report.argument.read(key)
             if self._permits(report):
-                parts = replies.records.get(key) or refusal(code, report.absent)
+                parts = replies.by_argument.get(key) or refusal(code, report.absent)
             else:
                 parts = refusal(code, UNAUTHORIZED)
         request = Request(
@@ -395,14 +381,11 @@ def _complete(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encode(report: Report, records: Iterable[object]) -> Replies:
-    return Replies.of(
+    return Replies(
         report,
         {
-            report.argument.key(position, record): around_sequence(
-                report.code, reply, SUCCESS, data
-            )
+            report.argument.key(position, record): success(report, record)
             for position, record in enumerate(records)
-            for reply, data in (report.encode(record),)
         },
     )
 
