@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import ReleaseError, files, say
+from . import ReleaseError, files, run_quietly, say
 from .repository import git
 
 LOCK = Path(__file__).with_name("build.txt")
@@ -94,16 +94,7 @@ def _run(*command: str, epoch: int = 0) -> None:
     # Nothing else of this process's environment can have a say.
     env = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     env |= {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(epoch)}
-    result = subprocess.run(
-        command,
-        env=env,
-        umask=0o022,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    result = run_quietly(*command, env=env, umask=0o022)
     if result.returncode:
         say(result.stdout)
         raise ReleaseError(f"{Path(command[0]).name} failed: see its output above")
