@@ -26,7 +26,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
 import bench_picture
@@ -235,12 +234,7 @@ class Daemons:
     def __enter__(self) -> Daemons:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         # This closes its standard input, which ends it.
         self._process.communicate()
 
