@@ -28,12 +28,11 @@ from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
-import bench_picture
 import provision
+from bench_picture import DOCS, draw
 from chronyd import Chronyd, chronyc_command
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
 
 C = "C"
 RAW = "raw sockets"
@@ -610,9 +609,8 @@ def _write(tables: Mapping[str, Table], found: list[Target], rounds: int) -> Non
         "tables": {part: table.as_json() for part, table in tables.items()},
         "targets": [{**target._asdict(), "met": target.met} for target in found],
     }
-    DOCS.mkdir(exist_ok=True)
     (DOCS / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
-    bench_picture.draw(results, DOCS / "bench.svg")
+    draw(results)
 
 
 PARTS = {

@@ -25,7 +25,7 @@ LIBRARIES = (
 )
 
 
-def wheelhouse(release: Release, directory: Path) -> Path:
+def wheelhouse(release: Release, directory: Path) -> None:
     """Make the archive, and prove that this Python installs from it."""
     name = f"{PROJECT}-{release.version}-wheelhouse"
     with tempfile.TemporaryDirectory() as temporary:
@@ -49,7 +49,6 @@ def wheelhouse(release: Release, directory: Path) -> Path:
         with tarfile.open(target, "w:gz") as archive:
             archive.add(tree, name)
         say(f"{target}: {len(list(tree.glob('*.whl')))} wheels")
-    return target
 
 
 def _wanted(python: str) -> str:
