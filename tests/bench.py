@@ -642,8 +642,7 @@ def main() -> int:
     # What ends a session of nox must not leave daemons behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        found = provision.parts()
-        os.environ.update(provision.environment(found))
+        found = provision.provide()
         with tempfile.TemporaryDirectory() as directory:
             bench = Bench(found, arguments.old, directory, arguments.rounds)
             _bench(bench, arguments.parts or list(PARTS), arguments.rounds)

@@ -24,8 +24,7 @@ def main() -> int:
     # What ends a session of nox must not leave daemons behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        parts = provision.parts()
-        os.environ.update(provision.environment(parts))
+        parts = provision.provide()
         with ExitStack() as network:
             return _demonstrate(parts, network)
     except KeyboardInterrupt:

@@ -30,7 +30,7 @@ from typing import Any, TypeAlias
 if __name__ == "__main__":  # in pytest, conftest.py does it
     import provision
 
-    os.environ.update(provision.environment(provision.parts()))
+    provision.provide()
 
 import pychrony
 from pychrony import (

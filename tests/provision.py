@@ -77,6 +77,13 @@ def parts() -> Parts:
     return Parts(libchrony, chronyd, chronyc, library_path)
 
 
+def provide() -> Parts:
+    """Take the same, for this process and those that it starts."""
+    found = parts()
+    os.environ.update(environment(found))
+    return found
+
+
 @functools.cache
 def prometheus() -> tuple[str, str]:
     """The programs prometheus and promtool, fetched when they are first needed."""

@@ -27,8 +27,8 @@ def build_twice(repository: Path, target: Path, pythons: Sequence[str]) -> None:
         def make(place: Path, python: str) -> dict[str, str]:
             place.mkdir(parents=True)
             build(repository, place / "dist", environment(place / "venv", python))
-            names = sorted((place / "dist").iterdir())
-            return {path.name: files.sha256(path) for path in names}
+            made = sorted((place / "dist").iterdir())
+            return {path.name: files.sha256(path) for path in made}
 
         with ThreadPoolExecutor() as pool:
             first, second = pool.map(make, places, pythons)
@@ -68,10 +68,9 @@ def build(repository: Path, target: Path, python: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         clone, made = Path(temporary, "clone"), Path(temporary, "made")
         # Neither the user's settings nor hooks decide about the bytes.
-        settings = ("-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null")
-        git_run = ("git", *settings)
-        _run(*git_run, "clone", "-q", "--no-checkout", str(repository), str(clone))
-        _run(*git_run, "-C", str(clone), "checkout", "-q", "--detach", commit)
+        plain = ("git", "-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null")
+        _run(*plain, "clone", "-q", "--no-checkout", str(repository), str(clone))
+        _run(*plain, "-C", str(clone), "checkout", "-q", "--detach", commit)
         target.mkdir(parents=True)
         sdist = _build(python, "sdist", clone, made, epoch)
         normalise(sdist, target / sdist.name, epoch)

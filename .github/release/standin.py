@@ -32,7 +32,7 @@ from urllib.parse import parse_qs, urlsplit
 import trustme
 from twine.utils import get_config
 
-from .publishing import INDEXES, WORKFLOW
+from .publishing import INDEXES, TEST, WORKFLOW
 
 REPOSITORY = "somebody/pychrony"
 CLAIMS = {"repository": REPOSITORY, "workflow": WORKFLOW}
@@ -209,7 +209,7 @@ class StandIns:
     def variables(self, environment: str) -> dict[str, str]:
         """Of the GitHub environment of that name."""
         simple = {name: f"{self.address}/{name}/simple/" for name in INDEXES}
-        return {"SIMPLE_INDEX": simple[environment], "PROMOTE_FROM": simple[INDEXES[0]]}
+        return {"SIMPLE_INDEX": simple[environment], "PROMOTE_FROM": simple[TEST]}
 
     def job(self, environment: str, *, id_token: bool = True) -> dict[str, str]:
         """What GitHub sets in a job of that environment; and where twine connects."""
