@@ -22,7 +22,7 @@ from .files import Release, sha256
 
 
 class UnavailableError(ReleaseError):
-    """The index does not answer now; it may later."""
+    """The index does not answer, list or take something now; it may later."""
 
 
 def address(variable: str) -> str:

@@ -34,17 +34,13 @@ EXPLANATIONS = {
 }
 
 
-class InterruptedUploadError(index.UnavailableError):
-    """An upload did not end well; what arrived is to be seen."""
-
-
 def publish(release: Release, name: str) -> None:
     if name != TEST:
         raise ReleaseError(
             f"publish uploads to {TEST} alone: a release gets to {REAL} "
             f"with nox -s promote -- {REAL}"
         )
-    _publish(release, name, index.address("SIMPLE_INDEX"))
+    _publish(release, name)
 
 
 def promote(release: Release, name: str) -> None:
@@ -71,10 +67,12 @@ def promote(release: Release, name: str) -> None:
         for attestation in release.attestations():
             (directory / attestation.name).write_bytes(attestation.read_bytes())
         served = release_of(directory, release.digests)
-        _publish(served, name, index.address("SIMPLE_INDEX"))
+        _publish(served, name)
 
 
-def _publish(release: Release, name: str, simple: str) -> None:
+def _publish(release: Release, name: str) -> None:
+    simple = index.address("SIMPLE_INDEX")
+
     def attempt() -> None:
         lacking = index.missing(release, simple)
         for path in lacking:
@@ -112,7 +110,7 @@ def _upload(release: Release, paths: Sequence[Path], name: str) -> None:
     text = " ".join(result.stdout.split())
     if "already exist" in text:
         # Maybe a reply got lost and twine itself has tried again.
-        raise InterruptedUploadError(
+        raise index.UnavailableError(
             f"{name} has or had a file of this name; if it never lists it, that was "
             "deleted, and a name is never used twice: release a new version"
         )
@@ -120,4 +118,4 @@ def _upload(release: Release, paths: Sequence[Path], name: str) -> None:
         if symptom in text:
             repository = os.environ.get("GITHUB_REPOSITORY", "of this project")
             raise ReleaseError(advice.format(index=name, repository=repository))
-    raise InterruptedUploadError(f"the upload to {name} was interrupted")
+    raise index.UnavailableError(f"the upload to {name} was interrupted")
