@@ -29,6 +29,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
 import provision
+from bench_client import Times, laps
 from bench_picture import DOCS, draw
 from chronyd import Chronyd, chronyc_command
 
@@ -406,16 +407,11 @@ class Bench:
         return lambda: Value(median(_run(*command)["times"]) * scale)
 
     def _chronyc_report(self, what: str, host: str, port: str, scale: float) -> Value:
-        times: list[float] = []
-        begin = perf_counter()
-        end = begin + SECONDS
-        while begin < end:
+        times: Times = []
+        for _ in laps(times, SECONDS):
             result = self._chronyc(what, host, port)
             if result.returncode:
                 raise FailedError(result.stdout + result.stderr)
-            done = perf_counter()
-            times.append(done - begin)
-            begin = done
         return Value(median(times) * scale)
 
     def _sweep(self, name: str, hosts: int, daemons: Daemons, retries: int) -> Job:
