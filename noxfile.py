@@ -293,7 +293,7 @@ def verify(session: nox.Session) -> None:
 def wheelhouse(session: nox.Session) -> None:
     """Put all that an installation without a network needs into dist-offline/."""
     locked(session, "publish")
-    step(session, "wheelhouse")
+    step(session, "wheelhouse", *VERSIONS)
 
 
 @nox.session
