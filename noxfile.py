@@ -56,6 +56,9 @@ def candidates(version: str) -> Iterator[str]:
 
 
 PYTHONS = {version: path for version in VERSIONS if (path := interpreter(version))}
+with_every_python = nox.parametrize(
+    "python", [nox.param(path, id=version) for version, path in PYTHONS.items()]
+)
 
 
 @functools.cache
@@ -82,8 +85,8 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
-# All extras, for the tests and whoever reads their types.
-EVERYTHING = f".[{','.join(PROJECT['project']['optional-dependencies'])}]"
+# For the tests and whoever reads their types.
+ALL_EXTRAS = f"[{','.join(PROJECT['project']['optional-dependencies'])}]"
 
 
 def install(session: nox.Session, *requirements: str, package: str = ".") -> None:
@@ -95,45 +98,39 @@ def install(session: nox.Session, *requirements: str, package: str = ".") -> Non
     session.install(*anew, package, *requirements)
 
 
-@nox.session
-def demo(session: nox.Session) -> None:
-    """Start a little NTP network on loopback and check its client; see --help."""
-    install(session, package=".[watch]" if session.posargs else ".")
-    # On Ctrl-C there are daemons to stop.
+def run(session: nox.Session, *command: str) -> None:
+    """Run with the real parts; on Ctrl-C there may be daemons to stop."""
     session.run(
-        *("python", "tests/demo.py", *session.posargs),
-        env=parts(session),
-        interrupt_timeout=10,
-        terminate_timeout=10,
+        *command, env=parts(session), interrupt_timeout=10, terminate_timeout=10
     )
 
 
 @nox.session
-@nox.parametrize(
-    "python", [nox.param(PYTHONS[version], id=version) for version in PYTHONS]
-)
+def demo(session: nox.Session) -> None:
+    """Check the client of a little NTP network; with -- --keep let it run."""
+    install(session, package=".[watch]" if session.posargs else ".")
+    run(session, "python", "tests/demo.py", *session.posargs)
+
+
+@nox.session
+@with_every_python
 def tests(session: nox.Session) -> None:
     """Test with every CPython of this machine; arguments go to pytest."""
     tell_missing()
-    install(session, *group("tests"), package=EVERYTHING)
-    session.run(
-        *("pytest", *session.posargs),
-        env=parts(session),
-        interrupt_timeout=10,
-        terminate_timeout=10,
-    )
+    install(session, *group("tests"), package=f".{ALL_EXTRAS}")
+    run(session, "pytest", *session.posargs)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Prove that the tests reach every line and branch of the package."""
-    install(session, *group("tests"), "coverage>=7.10", package=EVERYTHING)
-    env = {**parts(session), "COVERAGE_FILE": f"{session.create_tmp()}/coverage"}
-    run = ("coverage", "run", "-m", "pytest", "-m", "not interrupts")
-    session.run("coverage", "erase", env=env)
-    session.run(*run, *session.posargs, env=env)
-    session.run("coverage", "combine", "-q", env=env)
-    session.run("coverage", "report", env=env)
+    install(session, *group("tests"), "coverage>=7.10", package=f".{ALL_EXTRAS}")
+    session.env["COVERAGE_FILE"] = f"{session.create_tmp()}/coverage"
+    session.run("coverage", "erase")
+    measured = ("coverage", "run", "-m", "pytest", "-m", "not interrupts")
+    run(session, *measured, *session.posargs)
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
 
 
 @nox.session
@@ -141,19 +138,16 @@ def bench(session: nox.Session) -> None:
     """Compare the speed with that of others; arguments pick parts, see --help."""
     install(session, *group("bench"))
     # With an interpreter of its own, as it has the same name.
-    old = Path(session.create_tmp(), "2.0.3").resolve()
-    session.run("python", "-m", "venv", str(old))
-    pip = (str(old / "bin/python"), "-m", "pip", "install", "--quiet")
+    environment = Path(session.create_tmp(), "2.0.3").resolve()
+    session.run("python", "-m", "venv", str(environment))
+    old = f"{environment}/bin/python"
     # If there is no wheel for this Python, its column says so.
     session.run(
-        *(*pip, "--only-binary", "pychrony", "pychrony==2.0.3"), success_codes=(0, 1)
+        *(old, "-m", "pip", "install", "--quiet"),
+        *("--only-binary", "pychrony", "pychrony==2.0.3"),
+        success_codes=(0, 1),
     )
-    session.run(
-        *("python", "tests/bench.py", f"--old={old}/bin/python", *session.posargs),
-        env=parts(session),
-        interrupt_timeout=10,
-        terminate_timeout=10,
-    )
+    run(session, "python", "tests/bench.py", f"--old={old}", *session.posargs)
 
 
 @nox.session
@@ -175,7 +169,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typecheck(session: nox.Session) -> None:
     """Check the types."""
-    install(session, *group("typecheck"), package=EVERYTHING)
+    install(session, *group("typecheck"), package=f".{ALL_EXTRAS}")
     session.run("mypy")
     session.run("pyright")
 
@@ -183,14 +177,11 @@ def typecheck(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages into docs/_build/html and run their examples."""
-    install(session, *group("docs"), package=EVERYTHING)
+    install(session, *group("docs"), package=f".{ALL_EXTRAS}")
     strictly = ("-W", "--keep-going", "-n")
     for builder in ("html", "doctest"):
-        target = f"docs/_build/{builder}"
-        session.run(
-            *("sphinx-build", *strictly, "-b", builder, "docs", target),
-            env=parts(session),
-        )
+        command = ("sphinx-build", *strictly, "-b", builder)
+        run(session, *command, "docs", f"docs/_build/{builder}")
 
 
 @nox.session
@@ -206,11 +197,9 @@ def locked(session: nox.Session, *names: str) -> None:
         session.install("--require-hashes", "-r", f".github/release/{name}.txt")
 
 
-def step(
-    session: nox.Session, *command: str, env: dict[str, str] | None = None
-) -> None:
+def step(session: nox.Session, *command: str, **variables: str) -> None:
     """Run a step of a release: see .github/release/."""
-    env = {"PYTHONPATH": ".github", **(env or {})}
+    env = {"PYTHONPATH": ".github", **variables}
     session.run("python", "-m", "release", *command, env=env)
 
 
@@ -254,9 +243,7 @@ def check(session: nox.Session) -> None:
 
 
 @nox.session(reuse_venv=False)
-@nox.parametrize(
-    "python", [nox.param(PYTHONS[version], id=version) for version in PYTHONS]
-)
+@with_every_python
 def wheel_tests(session: nox.Session) -> None:
     """Test the wheel in dist/ with the tests of the sdist; arguments go to pytest."""
     found = sorted(Path("dist").resolve().glob("pychrony-*"))
@@ -269,9 +256,9 @@ def wheel_tests(session: nox.Session) -> None:
     (tree,) = place.iterdir()
     # What is imported must be the wheel, and no file of the tree.
     (tree / "pychrony").rename(tree / "not-installed")
-    install(session, *group("tests"), package=EVERYTHING.replace(".", str(wheel), 1))
+    install(session, *group("tests"), package=f"{wheel}{ALL_EXTRAS}")
     session.chdir(tree)
-    session.run("pytest", *session.posargs, env=parts(session))
+    run(session, "pytest", *session.posargs)
 
 
 @nox.session
@@ -299,14 +286,14 @@ def promote(session: nox.Session) -> None:
 def verify(session: nox.Session) -> None:
     """Compare what an index serves with dist/, and install it: -- testpypi."""
     locked(session, "publish")
-    step(session, "verify", *session.posargs, env=parts(session))
+    step(session, "verify", *session.posargs, **parts(session))
 
 
 @nox.session
 def wheelhouse(session: nox.Session) -> None:
     """Put all that an installation without a network needs into dist-offline/."""
     locked(session, "publish")
-    step(session, "wheelhouse")
+    step(session, "wheelhouse", *VERSIONS)
 
 
 @nox.session
@@ -318,4 +305,4 @@ def release(session: nox.Session) -> None:
         return
     locked(session, "publish", "check")
     session.install(*group("tests"))
-    step(session, "rehearse", *two_pythons(), env=parts(session))
+    step(session, "rehearse", *two_pythons(), **parts(session))

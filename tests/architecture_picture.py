@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pychrony
@@ -51,17 +52,16 @@ def imports(room: str) -> dict[str, bool]:
     """The rooms that one imports, and whether at its start."""
     found: dict[str, bool] = {}
     for file in rooms()[room]:
-        package = ["pychrony", *file.relative_to(PACKAGE).parts[:-1]]
+        package = ".".join(file.relative_to(PACKAGE.parent).parent.parts)
         # pychrony itself names there what it imports by importlib.
         late_types = room == "__init__"
         for node, early in _statements(ast.parse(file.read_text()), late_types):
             for name in node.names:
-                path = name.name.split(".")
+                full = name.name
                 if isinstance(node, ast.ImportFrom):
-                    above = package[: len(package) + 1 - node.level]
-                    base = above if node.level else []
-                    path = [*base, *(node.module or "").split("."), name.name]
-                path = [part for part in path if part]
+                    source = "." * node.level + (node.module or "")
+                    full = f"{resolve_name(source, package)}.{full}"
+                path = full.split(".")
                 if path[0] == "pychrony":
                     other = path[1] if path[1:] and path[1] in rooms() else "__init__"
                     found[other] = found.get(other, False) or early

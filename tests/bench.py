@@ -26,15 +26,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
-import bench_picture
 import provision
+from bench_client import Times, laps
+from bench_picture import DOCS, draw
 from chronyd import Chronyd, chronyc_command
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
 
 C = "C"
 RAW = "raw sockets"
@@ -235,12 +234,7 @@ class Daemons:
     def __enter__(self) -> Daemons:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         # This closes its standard input, which ends it.
         self._process.communicate()
 
@@ -413,16 +407,11 @@ class Bench:
         return lambda: Value(median(_run(*command)["times"]) * scale)
 
     def _chronyc_report(self, what: str, host: str, port: str, scale: float) -> Value:
-        times: list[float] = []
-        begin = perf_counter()
-        end = begin + SECONDS
-        while begin < end:
+        times: Times = []
+        for _ in laps(times, SECONDS):
             result = self._chronyc(what, host, port)
             if result.returncode:
                 raise FailedError(result.stdout + result.stderr)
-            done = perf_counter()
-            times.append(done - begin)
-            begin = done
         return Value(median(times) * scale)
 
     def _sweep(self, name: str, hosts: int, daemons: Daemons, retries: int) -> Job:
@@ -616,9 +605,8 @@ def _write(tables: Mapping[str, Table], found: list[Target], rounds: int) -> Non
         "tables": {part: table.as_json() for part, table in tables.items()},
         "targets": [{**target._asdict(), "met": target.met} for target in found],
     }
-    DOCS.mkdir(exist_ok=True)
     (DOCS / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
-    bench_picture.draw(results, DOCS / "bench.svg")
+    draw(results)
 
 
 PARTS = {
@@ -650,8 +638,7 @@ def main() -> int:
     # What ends a session of nox must not leave daemons behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        found = provision.parts()
-        os.environ.update(provision.environment(found))
+        found = provision.provide()
         with tempfile.TemporaryDirectory() as directory:
             bench = Bench(found, arguments.old, directory, arguments.rounds)
             _bench(bench, arguments.parts or list(PARTS), arguments.rounds)

@@ -45,11 +45,11 @@ class Daemons:
         self._loss = loss
         self._dead = dead
         self._random = random.Random(1)
-        self._tracking = _around(_wire.TRACKING, make_tracking())
-        self._count = _around(_wire.N_SOURCES, _wire.Count(0))
+        self._tracking = _wire.success(_wire.TRACKING, make_tracking())
+        self._count = _wire.success(_wire.N_SOURCES, _wire.Count(0))
         self._sources = [
-            _around(_wire.SOURCE_DATA, make_source(address=f"10.0.{i >> 8}.{i & 255}"))
-            for i in range(MOST_SOURCES)
+            _wire.success(_wire.SOURCE_DATA, make_source(address=address))
+            for address in (f"10.0.{i >> 8}.{i & 255}" for i in range(MOST_SOURCES))
         ]
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
@@ -97,12 +97,6 @@ class Daemons:
             start, end = self._count
             end = end[:10] + host[2:]
         return Reply([start, request[8:12], end], control, 0, client)
-
-
-def _around(report: _wire.Report, record: object) -> tuple[bytes, bytes]:
-    """Return what stands before and after the sequence number in the reply."""
-    reply, data = report.encode(record)
-    return _wire.around_sequence(report.code, reply, _wire.SUCCESS, data)
 
 
 def _end_with_input() -> None:

@@ -47,7 +47,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
+def draw(results: dict[str, Any]) -> None:
     tables = {part: table["rows"] for part, table in results["tables"].items()}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 7.2), layout="constrained")
@@ -76,7 +76,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             frameon=False,
         )
         figure.savefig(
-            path,
+            DOCS / "bench.svg",
             format="svg",
             transparent=True,
             metadata={"Date": None, "Creator": None},
@@ -146,4 +146,4 @@ def _points(rows: Rows, name: str) -> Points:
 
 
 if __name__ == "__main__":
-    draw(json.loads((DOCS / "bench.json").read_text()), DOCS / "bench.svg")
+    draw(json.loads((DOCS / "bench.json").read_text()))

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import find
 from hypothesis.strategies import none
 
-PARTS = provision.parts()
 # Before pychrony is imported, which opens libchrony.
-os.environ.update(provision.environment(PARTS))
+PARTS = provision.provide()
 # What is buffered fails, and is forked, in other places than what is not.
 os.environ.pop("PYTHONUNBUFFERED", None)
 

@@ -30,8 +30,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        parts = provision.parts()
-        os.environ.update(provision.environment(parts))
+        parts = provision.provide()
         with ExitStack() as network:
             return _demonstrate(parts, network, keep)
     except KeyboardInterrupt:

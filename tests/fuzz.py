@@ -30,7 +30,7 @@ from typing import Any, TypeAlias
 if __name__ == "__main__":  # in pytest, conftest.py does it
     import provision
 
-    os.environ.update(provision.environment(provision.parts()))
+    provision.provide()
 
 import pychrony
 from pychrony import (
@@ -50,27 +50,25 @@ from pychrony import (
 from pychrony._endpoint import waits
 from pychrony._reports import every, generic, one, one_or_none
 from pychrony._session import Session
+from pychrony.testing import _wire
 
 # The replies to each request: their codes, and the bytes after the header.
-N_SOURCES, SOURCE_DATA, SOURCESTATS, SELECT_DATA = 14, 15, 34, 69
-LAYOUTS: dict[int, list[tuple[int, int]]] = {
-    N_SOURCES: [(2, 4)],
-    SOURCE_DATA: [(3, 48)],
-    33: [(5, 76)],
-    SOURCESTATS: [(6, 56)],
-    35: [(7, 28)],
-    44: [(12, 20)],
-    51: [(13, 24)],
-    54: [(14, 20), (22, 32), (24, 44), (25, 168)],
-    57: [(16, 124), (26, 144)],
-    67: [(20, 28)],
-    SELECT_DATA: [(23, 48)],
+LAYOUTS = {
+    report.code: [
+        (code, sum(kind.size for kind, _ in layout))
+        for code, layout in report.layouts.items()
+    ]
+    for report in _wire.REPORTS
 }
 REPLIES = {reply for layouts in LAYOUTS.values() for reply, _ in layouts}
 
 # The place of an address's family; 1 is IPv4. A source without an address is a
 # reference clock, for which libchrony asks nothing more.
-FAMILY = {SOURCE_DATA: 17, SOURCESTATS: 21, SELECT_DATA: 21}
+FAMILY = {
+    _wire.SOURCE_DATA.code: 17,
+    _wire.SOURCESTATS.code: 21,
+    _wire.SELECT_DATA.code: 21,
+}
 
 COUNTS = (0, *(1, 2, 3) * 5, 4, 5, 65536, 65537, 10**8, 1 << 31, (1 << 32) - 2)
 PATCHES = (
@@ -114,7 +112,7 @@ class Liar:
         return wrong
 
     def _body(self, code: int, size: int) -> bytes:
-        if code == N_SOURCES:
+        if code == _wire.N_SOURCES.code:
             return int(self.pick(COUNTS)).to_bytes(4, "big")
         random = self.random
         dice = random.random()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +21,9 @@ Facts = dict[str, tuple[str, frozenset[str]]]
 
 def chrony_exporter() -> Facts:
     """What it exports."""
-    lines = (line.split() for line in FACTS.read_text().splitlines())
-    return {
-        name: (kind, frozenset(labels))
-        for name, kind, *labels in (line for line in lines if line)
-        if not name.startswith("#")
-    }
+    lines = FACTS.read_text().splitlines()
+    facts = [line.split() for line in lines if line and line[0] != "#"]
+    return {name: (kind, frozenset(labels)) for name, kind, *labels in facts}
 
 
 def ours() -> Iterator[tuple[str, _metrics.Metric, tuple[str, ...]]]:
@@ -57,9 +55,7 @@ def table() -> str:
                 )
             )
     head = ".. csv-table::\n   :header: Metric, Type, Labels, Report, Age, What it is\n"
-    return f"{head}\n" + "".join(
-        f"   {line}\n" for line in text.getvalue().splitlines()
-    )
+    return f"{head}\n{textwrap.indent(text.getvalue(), '   ')}"
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ SONAME = "libchrony.so.0"
 PINS = Path(__file__).with_name("libchrony.txt")
 # Any of the versions that the wheels exist for; see the pins.
 WHEEL_PYTHON = "3.12"
+OS_RELEASE = Path("/etc/os-release")
 
 # An installed AppArmor profile lets chronyd at this very path read only the
 # system's own configuration; it does not apply to a copy of the program.
@@ -43,11 +44,12 @@ INSTALL = {
     },
 }
 
-
+# Where its package has them.
+CHRONY = ("usr/sbin/chronyd", "usr/bin/chronyc")
 PROMETHEUS = ("prometheus", "promtool")
 
-# chronyd, chronyc and their library path; where they are from.
-Found = tuple[tuple[str, str, str], str]
+# chronyd, chronyc, their library path, and where they are from.
+Found = tuple[str, str, str, str]
 
 
 class ProvisionError(Exception):
@@ -68,12 +70,18 @@ def parts() -> Parts:
     """Take what the environment names, else the system's parts, else fetch them."""
     libchrony, source = _libchrony()
     _say("libchrony", libchrony, source)
-    (chronyd, chronyc, library_path), source = (
-        _named_chrony() or _system_chrony() or _fetched_chrony()
-    )
+    found = _named_chrony() or _system_chrony() or _fetched_chrony()
+    chronyd, chronyc, library_path, source = found
     _say("chronyd", chronyd, source)
     _say("chronyc", chronyc, source)
     return Parts(libchrony, chronyd, chronyc, library_path)
+
+
+def provide() -> Parts:
+    """Take the same, for this process and those that it starts."""
+    found = parts()
+    os.environ.update(environment(found))
+    return found
 
 
 @functools.cache
@@ -82,9 +90,9 @@ def prometheus() -> tuple[str, str]:
     found = tuple(filter(None, map(shutil.which, PROMETHEUS)))
     if len(found) < len(PROMETHEUS):
         _need_apt("prometheus", "prometheus")
-        name = f"prometheus-{_digest(Path('/etc/os-release').read_text(), _system())}"
+        name = _cache_name("prometheus", OS_RELEASE)
         root = _cached(name, _fetch_prometheus, _prometheus_runs)
-        found = tuple(f"{root}/{name}" for name in PROMETHEUS)
+        found = tuple(f"{root}/{program}" for program in PROMETHEUS)
     server, tool = found
     return server, tool
 
@@ -107,7 +115,7 @@ def _libchrony() -> tuple[str, str]:
         return named, ENVIRONMENT
     if _loads(SONAME):
         return SONAME, "system"
-    name = f"libchrony-{_digest(PINS.read_text(), _system())}"
+    name = _cache_name("libchrony", PINS)
     directory = _cached(name, _fetch_libchrony, lambda path: _loads(_library_in(path)))
     return _library_in(directory), "pinned wheel"
 
@@ -125,20 +133,14 @@ def _loads(library: str) -> bool:
 
 
 def _fetch_libchrony(directory: Path) -> None:
-    print("libchrony: fetching the pinned wheel with pip", file=sys.stderr, flush=True)
+    print("libchrony: fetching the pinned wheel with pip", file=sys.stderr)
     with tempfile.TemporaryDirectory() as wheels:
         _run(
             "libchrony",
             *_pip(),
             *("download", "--no-input", "--disable-pip-version-check", "--no-deps"),
-            *(
-                "--python-version",
-                WHEEL_PYTHON,
-                "--only-binary",
-                ":all:",
-                "--require-hashes",
-            ),
-            *("--requirement", str(PINS), "--dest", wheels),
+            *("--python-version", WHEEL_PYTHON, "--only-binary", ":all:"),
+            *("--require-hashes", "--requirement", str(PINS), "--dest", wheels),
         )
         (wheel,) = Path(wheels).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
@@ -164,7 +166,7 @@ def _named_chrony() -> Found | None:
     chronyc = os.environ.get("PYCHRONY_TEST_CHRONYC")
     if chronyd and chronyc:
         library_path = os.environ.get("PYCHRONY_TEST_LIBRARY_PATH", "")
-        return (chronyd, chronyc, library_path), ENVIRONMENT
+        return chronyd, chronyc, library_path, ENVIRONMENT
     if chronyd or chronyc:
         raise ProvisionError(
             "PYCHRONY_TEST_CHRONYD and PYCHRONY_TEST_CHRONYC: set both or neither"
@@ -180,15 +182,15 @@ def _system_chrony() -> Found | None:
         return None
     if APPARMOR_PROFILE.exists():
         chronyd = _unconfined(Path(chronyd))
-    return (chronyd, chronyc, ""), "system"
+    return chronyd, chronyc, "", "system"
 
 
 def _fetched_chrony() -> Found:
     _need_apt("chronyd", "chrony")
-    name = f"chrony-{_digest(Path('/etc/os-release').read_text(), _system())}"
-    root = _cached(name, _fetch_chrony, _chronyd_runs)
-    programs = str(root / "usr/sbin/chronyd"), str(root / "usr/bin/chronyc")
-    return (*programs, _library_path(root)), "packages of this distribution, unpacked"
+    root = _cached(_cache_name("chrony", OS_RELEASE), _fetch_chrony, _chrony_runs)
+    chronyd, chronyc = (f"{root}/{program}" for program in CHRONY)
+    source = "packages of this distribution, unpacked"
+    return chronyd, chronyc, _library_path(root), source
 
 
 def _need_apt(part: str, package: str) -> None:
@@ -202,11 +204,11 @@ def _need_apt(part: str, package: str) -> None:
         raise ProvisionError(f"{part}: not on this system. Install it with: {command}")
 
 
-def _chronyd_runs(root: Path) -> bool:
+def _chrony_runs(root: Path) -> bool:
     """Whether the libraries that were missing when it was fetched still suffice."""
     return all(
-        _runs([str(root / program), "-v"], LD_LIBRARY_PATH=_library_path(root))
-        for program in ("usr/sbin/chronyd", "usr/bin/chronyc")
+        _runs([f"{root}/{program}", "-v"], LD_LIBRARY_PATH=_library_path(root))
+        for program in CHRONY
     )
 
 
@@ -247,9 +249,7 @@ def _prometheus_runs(root: Path) -> bool:
 def _packages(part: str, *commands: Sequence[str]) -> Iterator[Path]:
     """Yield the packages that the first command of apt-get that works fetches."""
     print(
-        f"{part}: fetching this distribution's packages with apt-get",
-        file=sys.stderr,
-        flush=True,
+        f"{part}: fetching this distribution's packages with apt-get", file=sys.stderr
     )
     with tempfile.TemporaryDirectory() as state:
         lists, cache, archives = (
@@ -286,7 +286,7 @@ def _unconfined(chronyd: Path) -> str:
     def copy(directory: Path) -> None:
         shutil.copy(chronyd, directory / "chronyd")
 
-    name = f"chronyd-{hashlib.sha256(chronyd.read_bytes()).hexdigest()[:12]}"
+    name = f"chronyd-{_digest(chronyd.read_bytes())}"
     return str(_cached(name, copy, Path.is_dir) / "chronyd")
 
 
@@ -334,13 +334,16 @@ def _cache() -> Path:
     return cache
 
 
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+def _cache_name(part: str, source: Path) -> str:
+    """A name in the cache that is another one when the contents of SOURCE are."""
+    # Processor and C library: a home directory can be shared between several.
+    system = sysconfig.get_config_var("HOST_GNU_TYPE")
+    key = f"{source.read_text()}\0{system}"
+    return f"{part}-{_digest(key.encode())}"
 
 
-def _system() -> str:
-    """Processor and C library: a home directory can be shared between several."""
-    return str(sysconfig.get_config_var("HOST_GNU_TYPE"))
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def _try(*command: str) -> subprocess.CompletedProcess[str]:
@@ -364,7 +367,7 @@ def _run(part: str, *command: str) -> None:
 def _say(part: str, what: str, source: str) -> None:
     # Who named it knows; under nox, that was a run of this already.
     if source != ENVIRONMENT:
-        print(f"{part}: {what} ({source})", file=sys.stderr, flush=True)
+        print(f"{part}: {what} ({source})", file=sys.stderr)
 
 
 if __name__ == "__main__":

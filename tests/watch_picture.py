@@ -35,8 +35,7 @@ UNUSABLE = (
 
 
 def main() -> None:
-    parts = provision.parts()
-    os.environ.update(provision.environment(parts))
+    parts = provision.provide()
     with ExitStack() as network:
         client = start(parts, network, UNUSABLE)
         NAME.symlink_to(client.directory)

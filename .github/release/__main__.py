@@ -65,11 +65,12 @@ def verify(arguments: argparse.Namespace) -> None:
     verifying.verify(files.open_release(DIST), arguments.index)
 
 
-def wheelhouse(_: argparse.Namespace) -> None:
+def wheelhouse(arguments: argparse.Namespace) -> None:
     from . import files
     from .wheelhouse import wheelhouse
 
-    wheelhouse(files.open_release(DIST), Path("dist-offline"))
+    release = files.open_release(DIST)
+    wheelhouse(release, Path("dist-offline"), arguments.versions)
 
 
 def rehearse(arguments: argparse.Namespace) -> None:
@@ -95,7 +96,7 @@ def main() -> str | None:
     add("publish", publish).add_argument("index", choices=INDEXES)
     add("promote", promote).add_argument("index", choices=INDEXES)
     add("verify", verify).add_argument("index", choices=INDEXES)
-    add("wheelhouse", wheelhouse)
+    add("wheelhouse", wheelhouse).add_argument("versions", nargs="+")
     add("rehearse", rehearse).add_argument("pythons", nargs=2)
     arguments = parser.parse_args()
     try:

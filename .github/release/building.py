@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import ReleaseError, files, say
+from . import ReleaseError, files, run_quietly, say
 from .repository import git
 
 LOCK = Path(__file__).with_name("build.txt")
@@ -27,8 +27,8 @@ def build_twice(repository: Path, target: Path, pythons: Sequence[str]) -> None:
         def make(place: Path, python: str) -> dict[str, str]:
             place.mkdir(parents=True)
             build(repository, place / "dist", environment(place / "venv", python))
-            names = sorted((place / "dist").iterdir())
-            return {path.name: files.sha256(path) for path in names}
+            made = sorted((place / "dist").iterdir())
+            return {path.name: files.sha256(path) for path in made}
 
         with ThreadPoolExecutor() as pool:
             first, second = pool.map(make, places, pythons)
@@ -68,10 +68,9 @@ def build(repository: Path, target: Path, python: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         clone, made = Path(temporary, "clone"), Path(temporary, "made")
         # Neither the user's settings nor hooks decide about the bytes.
-        settings = ("-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null")
-        git_run = ("git", *settings)
-        _run(*git_run, "clone", "-q", "--no-checkout", str(repository), str(clone))
-        _run(*git_run, "-C", str(clone), "checkout", "-q", "--detach", commit)
+        plain = ("git", "-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null")
+        _run(*plain, "clone", "-q", "--no-checkout", str(repository), str(clone))
+        _run(*plain, "-C", str(clone), "checkout", "-q", "--detach", commit)
         target.mkdir(parents=True)
         sdist = _build(python, "sdist", clone, made, epoch)
         normalise(sdist, target / sdist.name, epoch)
@@ -94,16 +93,7 @@ def _run(*command: str, epoch: int = 0) -> None:
     # Nothing else of this process's environment can have a say.
     env = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     env |= {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(epoch)}
-    result = subprocess.run(
-        command,
-        env=env,
-        umask=0o022,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    result = run_quietly(*command, env=env, umask=0o022)
     if result.returncode:
         say(result.stdout)
         raise ReleaseError(f"{Path(command[0]).name} failed: see its output above")

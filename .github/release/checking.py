@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import posixpath
-import subprocess
 import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from . import PROJECT, ReleaseError, files, say
+from . import PROJECT, ReleaseError, files, run_quietly, say
 from .files import Release
 from .repository import tagged_version, tracked
 
@@ -54,21 +52,23 @@ def check_version(repository: Path, release: Release) -> None:
 def check_wheel(release: Release, committed: Mapping[str, bytes]) -> None:
     with zipfile.ZipFile(release.wheel) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
-    metadata = f"{PROJECT}-{release.version}.dist-info"
+    metadata = f"{PROJECT}-{release.version}.dist-info/"
     check_compiled(release.wheel, contents)
-    if b"\nRoot-Is-Purelib: true\n" not in contents.get(f"{metadata}/WHEEL", b""):
+    if b"\nRoot-Is-Purelib: true\n" not in contents.get(f"{metadata}WHEEL", b""):
         raise ReleaseError(f"{release.wheel.name} does not say that it is pure Python")
-    modules = {
-        name: content
-        for name, content in contents.items()
-        if posixpath.dirname(name).split("/")[0] != metadata
-    }
-    package = {
-        name: content
-        for name, content in committed.items()
-        if name.startswith(f"{PROJECT}/")
-    }
-    compare(release.wheel, modules, package)
+    compare(
+        release.wheel,
+        {
+            name: content
+            for name, content in contents.items()
+            if not name.startswith(metadata)
+        },
+        {
+            name: content
+            for name, content in committed.items()
+            if name.startswith(f"{PROJECT}/")
+        },
+    )
 
 
 def check_sdist(release: Release, committed: Mapping[str, bytes]) -> None:
@@ -91,8 +91,8 @@ def check_sdist(release: Release, committed: Mapping[str, bytes]) -> None:
     )
 
 
-def check_compiled(archive: Path, names: Mapping[str, bytes]) -> None:
-    for name, content in names.items():
+def check_compiled(archive: Path, contents: Mapping[str, bytes]) -> None:
+    for name, content in contents.items():
         if PurePosixPath(name).suffix in COMPILED or content[:4] == b"\x7fELF":
             raise ReleaseError(
                 f"{archive.name} has compiled code, {name}: it would run on one system "
@@ -122,14 +122,7 @@ def compare(
 
 
 def _tool(module: str, *arguments: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    result = run_quietly(sys.executable, "-m", module, *arguments)
     if result.returncode:
         say(result.stdout)
         raise ReleaseError(f"{module} {arguments[0]} has objections: see them above")

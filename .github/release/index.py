@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,12 +17,12 @@ from pypi_simple import (
     UnsupportedContentTypeError,
 )
 
-from . import PROJECT, ReleaseError
+from . import PROJECT, ReleaseError, say
 from .files import Release, sha256
 
 
 class UnavailableError(ReleaseError):
-    """The index does not answer now; it may later."""
+    """The index does not answer, list or take something now; it may later."""
 
 
 def address(variable: str) -> str:
@@ -33,6 +34,20 @@ def address(variable: str) -> str:
             "a variable of the GitHub environment; docs/releasing.rst says how"
         )
     return found
+
+
+def patiently(attempt: Callable[[], None]) -> None:
+    """Do it again while the index is unavailable, for about five minutes in all."""
+    pauses = os.environ.get("RELEASE_PAUSES", "2 8 30 60 90 120")
+    for pause in (*map(float, pauses.split()), None):
+        try:
+            attempt()
+            return
+        except UnavailableError as error:
+            if pause is None:
+                raise
+            say(f"{error}; next try in {pause:g} s")
+            time.sleep(pause)
 
 
 def missing(release: Release, simple: str) -> list[Path]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import ReleaseError, index, say
-from .files import Release
+from . import ReleaseError, index, run_quietly, say
+from .files import Release, release_of
 
 # The first index is where everything lands, the second where a person promotes to.
 TEST, REAL = INDEXES = ("testpypi", "pypi")
@@ -36,17 +34,13 @@ EXPLANATIONS = {
 }
 
 
-class InterruptedUploadError(index.UnavailableError):
-    """An upload did not end well; what arrived is to be seen."""
-
-
 def publish(release: Release, name: str) -> None:
     if name != TEST:
         raise ReleaseError(
             f"publish uploads to {TEST} alone: a release gets to {REAL} "
             f"with nox -s promote -- {REAL}"
         )
-    _publish(release, name, index.address("SIMPLE_INDEX"))
+    _publish(release, name)
 
 
 def promote(release: Release, name: str) -> None:
@@ -72,38 +66,23 @@ def promote(release: Release, name: str) -> None:
         index.download(release, source, directory)
         for attestation in release.attestations():
             (directory / attestation.name).write_bytes(attestation.read_bytes())
-        served = Release(
-            directory,
-            release.digests,
-            release.version,
-            directory / release.sdist.name,
-            directory / release.wheel.name,
-        )
-        _publish(served, name, index.address("SIMPLE_INDEX"))
+        served = release_of(directory, release.digests)
+        _publish(served, name)
 
 
-def _publish(release: Release, name: str, simple: str) -> None:
-    for pause in (*pauses(), None):
-        try:
-            lacking = index.missing(release, simple)
-            for path in lacking:
-                say(f"uploading {path.name} to {name}")
-            if lacking:
-                _upload(release, lacking, name)
-            else:
-                say(f"{name} has {release.version} already, with the same digests")
-            return
-        except index.UnavailableError as error:
-            if pause is None:
-                raise
-            say(f"{error}; next try in {pause:g} s")
-            time.sleep(pause)
+def _publish(release: Release, name: str) -> None:
+    simple = index.address("SIMPLE_INDEX")
 
+    def attempt() -> None:
+        lacking = index.missing(release, simple)
+        for path in lacking:
+            say(f"uploading {path.name} to {name}")
+        if lacking:
+            _upload(release, lacking, name)
+        else:
+            say(f"{name} has {release.version} already, with the same digests")
 
-def pauses() -> list[float]:
-    """Seconds to wait between tries, about five minutes in all."""
-    told = os.environ.get("RELEASE_PAUSES", "2 8 30 60 90 120")
-    return [float(pause) for pause in told.split()]
+    index.patiently(attempt)
 
 
 def _upload(release: Release, paths: Sequence[Path], name: str) -> None:
@@ -116,19 +95,12 @@ def _upload(release: Release, paths: Sequence[Path], name: str) -> None:
             f"only {WORKFLOW} on GitHub uploads to {name}: push the tag, and it does"
         )
     attestations = release.attestations()
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "twine", "upload", "--repository", name),
-            *("--config-file", os.devnull, "--non-interactive", "--verbose"),
-            *("--disable-progress-bar", *(["--attestations"] if attestations else [])),
-            *map(str, (*paths, *attestations)),
-        ],
+    result = run_quietly(
+        *(sys.executable, "-m", "twine", "upload", "--repository", name),
+        *("--config-file", os.devnull, "--non-interactive", "--verbose"),
+        *("--disable-progress-bar", *(["--attestations"] if attestations else [])),
+        *map(str, (*paths, *attestations)),
         env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
     )
     if not result.returncode:
         return
@@ -138,7 +110,7 @@ def _upload(release: Release, paths: Sequence[Path], name: str) -> None:
     text = " ".join(result.stdout.split())
     if "already exist" in text:
         # Maybe a reply got lost and twine itself has tried again.
-        raise InterruptedUploadError(
+        raise index.UnavailableError(
             f"{name} has or had a file of this name; if it never lists it, that was "
             "deleted, and a name is never used twice: release a new version"
         )
@@ -146,4 +118,4 @@ def _upload(release: Release, paths: Sequence[Path], name: str) -> None:
         if symptom in text:
             repository = os.environ.get("GITHUB_REPOSITORY", "of this project")
             raise ReleaseError(advice.format(index=name, repository=repository))
-    raise InterruptedUploadError(f"the upload to {name} was interrupted")
+    raise index.UnavailableError(f"the upload to {name} was interrupted")

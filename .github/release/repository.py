@@ -69,10 +69,10 @@ def tagged_version(repository: Path) -> Version:
 def demand_clean(repository: Path) -> None:
     changes = git(repository, "status", "--porcelain").splitlines()
     if changes:
+        more = f" and {len(changes) - 1} more" if changes[1:] else ""
         raise ReleaseError(
-            f"the working tree is not clean ({changes[0].strip()}"
-            f"{f' and {len(changes) - 1} more' if changes[1:] else ''}): commit, "
-            "stash or ignore it first"
+            f"the working tree is not clean ({changes[0].strip()}{more}): "
+            "commit, stash or ignore it first"
         )
 
 

@@ -27,13 +27,12 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
 
 import trustme
 from twine.utils import get_config
 
-from .publishing import INDEXES, WORKFLOW
+from .publishing import INDEXES, TEST, WORKFLOW
 
 REPOSITORY = "somebody/pychrony"
 CLAIMS = {"repository": REPOSITORY, "workflow": WORKFLOW}
@@ -83,12 +82,7 @@ class Packages:
         self._port = int(self._process.stdout.readline())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._process.communicate()
 
     def ask(
@@ -203,12 +197,7 @@ class StandIns:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -220,7 +209,7 @@ class StandIns:
     def variables(self, environment: str) -> dict[str, str]:
         """Of the GitHub environment of that name."""
         simple = {name: f"{self.address}/{name}/simple/" for name in INDEXES}
-        return {"SIMPLE_INDEX": simple[environment], "PROMOTE_FROM": simple[INDEXES[0]]}
+        return {"SIMPLE_INDEX": simple[environment], "PROMOTE_FROM": simple[TEST]}
 
     def job(self, environment: str, *, id_token: bool = True) -> dict[str, str]:
         """What GitHub sets in a job of that environment; and where twine connects."""

@@ -6,12 +6,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from . import PROJECT, ReleaseError, index, say
 from .files import Release
-from .publishing import pauses
 
 RUNTIME = Path(__file__).with_name("runtime.txt")
 SMOKE = Path(__file__).with_name("smoke.py")
@@ -19,30 +17,22 @@ SMOKE = Path(__file__).with_name("smoke.py")
 
 def verify(release: Release, name: str) -> None:
     simple = index.address("SIMPLE_INDEX")
-    _wait(release, name, simple)
+
+    def demand_all() -> None:
+        lacking = index.missing(release, simple)
+        if lacking:
+            raise index.UnavailableError(
+                f"{name} does not list {lacking[0].name}: publish it, or run this "
+                "again later if it was"
+            )
+
+    index.patiently(demand_all)
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         index.download(release, simple, place)
         say(f"{name} serves the bytes that were built")
         install(release, simple, place)
     say(f"{name}: {PROJECT} {release.version} installs by its digest and works")
-
-
-def _wait(release: Release, name: str, simple: str) -> None:
-    for pause in (*pauses(), None):
-        try:
-            lacking = index.missing(release, simple)
-            if not lacking:
-                return
-            raise index.UnavailableError(
-                f"{name} does not list {lacking[0].name}: publish it, or run this "
-                "again later if it was"
-            )
-        except index.UnavailableError as error:
-            if pause is None:
-                raise
-            say(f"{error}; next look in {pause:g} s")
-            time.sleep(pause)
 
 
 def install(release: Release, simple: str, place: Path) -> None:

@@ -16,7 +16,6 @@ from . import PROJECT, ReleaseError, say
 from .files import Release
 from .verifying import RUNTIME
 
-PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 PROCESSORS = ("x86_64", "aarch64")
 # pip wants every older name of a C library, too.
 LIBRARIES = (
@@ -25,8 +24,8 @@ LIBRARIES = (
 )
 
 
-def wheelhouse(release: Release, directory: Path) -> Path:
-    """Make the archive, and prove that this Python installs from it."""
+def wheelhouse(release: Release, directory: Path, versions: Sequence[str]) -> None:
+    """Make the archive for these Pythons; prove that this one installs from it."""
     name = f"{PROJECT}-{release.version}-wheelhouse"
     with tempfile.TemporaryDirectory() as temporary:
         tree = Path(temporary, name)
@@ -34,7 +33,7 @@ def wheelhouse(release: Release, directory: Path) -> Path:
         environment = Path(temporary, "environment")
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
         pip = (str(environment / "bin" / "python"), "-m", "pip")
-        for python in PYTHONS:
+        for python in versions:
             for libraries in LIBRARIES:
                 for processor in PROCESSORS:
                     platforms = [f"{library}_{processor}" for library in libraries]
@@ -49,7 +48,6 @@ def wheelhouse(release: Release, directory: Path) -> Path:
         with tarfile.open(target, "w:gz") as archive:
             archive.add(tree, name)
         say(f"{target}: {len(list(tree.glob('*.whl')))} wheels")
-    return target
 
 
 def _wanted(python: str) -> str:

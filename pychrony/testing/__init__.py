@@ -22,7 +22,6 @@ is played by a ``RecordedDaemon``.
 """
 
 from . import faults
-from ._daemon import ScriptedDaemon
 from ._factories import (
     ACTIVITY_DEFAULTS,
     AUTHDATA_DEFAULTS,
@@ -46,6 +45,7 @@ from ._factories import (
     make_tracking,
 )
 from ._recording import RecordedDaemon
+from ._scripted import ScriptedDaemon
 from ._wire import ALL_COMMANDS, DEFAULT_OPEN_COMMANDS, Request
 
 __all__ = [

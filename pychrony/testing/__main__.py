@@ -24,15 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ChronyError, OSError, ValueError) as error:
         print(f"python -m pychrony.testing: {error}", file=sys.stderr)
         return 1
-    statuses = {
-        entry["request"]: status_of(bytes.fromhex(entry["reply"]))
+    refused_codes = {
+        entry["request"]
         for entry in recording["replies"]
+        if status_of(bytes.fromhex(entry["reply"])) == UNAUTHORIZED
     }
-    refused = [
-        report.commands[0]
-        for report in REPORTS
-        if statuses.get(report.code) == UNAUTHORIZED
-    ]
+    refused = [one.commands[0] for one in REPORTS if one.code in refused_codes]
     if refused:
         print(
             f"python -m pychrony.testing: not authorised to read {', '.join(refused)}. "

@@ -28,6 +28,13 @@ from pychrony import (
     TrackingStatus,
 )
 
+
+def _consistent_time(overrides: dict[str, Any]) -> dict[str, Any]:
+    if "ref_time_ns" in overrides and "ref_time" not in overrides:
+        return {**overrides, "ref_time": overrides["ref_time_ns"] / 10**9}
+    return overrides
+
+
 TRACKING_DEFAULTS: dict[str, Any] = {
     "reference_id": 0x7F000001,
     "reference_id_name": "127.0.0.1",
@@ -47,6 +54,28 @@ TRACKING_DEFAULTS: dict[str, Any] = {
 }
 """What ``make_tracking`` gives the attributes of ``TrackingStatus``."""
 
+
+def make_tracking(**overrides: Any) -> TrackingStatus:
+    """Make a ``TrackingStatus``: a clock that follows 127.0.0.1 at stratum 2.
+
+    Args:
+        **overrides: Attributes that shall differ from ``TRACKING_DEFAULTS``, in
+            the units of ``TrackingStatus`` (seconds and ppm). Of ``ref_time``
+            and ``ref_time_ns`` (nanoseconds), one follows from the other.
+
+    Raises:
+        TypeError: ``TrackingStatus`` has no such attribute.
+
+    Examples::
+
+        make_tracking(offset=-0.0015, leap_status=LeapStatus.INSERT)
+        make_tracking(  # not synchronised
+            reference_id=0, reference_id_name="", reference_ip="",
+            stratum=0, leap_status=LeapStatus.UNSYNC)
+    """
+    return TrackingStatus(**{**TRACKING_DEFAULTS, **_consistent_time(overrides)})
+
+
 SOURCE_DEFAULTS: dict[str, Any] = {
     "address": "192.168.1.100",
     "poll": 6,
@@ -62,6 +91,25 @@ SOURCE_DEFAULTS: dict[str, Any] = {
 }
 """What ``make_source`` gives the attributes of ``Source``."""
 
+
+def make_source(**overrides: Any) -> Source:
+    """Make a ``Source``: the selected server 192.168.1.100, reachable.
+
+    Args:
+        **overrides: Attributes that shall differ from ``SOURCE_DEFAULTS``, in
+            the units of ``Source`` (seconds; ``poll`` is log2 of seconds).
+
+    Raises:
+        TypeError: ``Source`` has no such attribute.
+
+    Examples::
+
+        make_source(state=SourceState.FALSETICKER, reachability=0o17)
+        make_source(address="PPS0", mode=SourceMode.REFCLOCK, stratum=0)
+    """
+    return Source(**{**SOURCE_DEFAULTS, **overrides})
+
+
 SOURCESTATS_DEFAULTS: dict[str, Any] = {
     "reference_id": 0xC0A80164,
     "address": "192.168.1.100",
@@ -76,6 +124,25 @@ SOURCESTATS_DEFAULTS: dict[str, Any] = {
 }
 """What ``make_source_stats`` gives the attributes of ``SourceStats``."""
 
+
+def make_source_stats(**overrides: Any) -> SourceStats:
+    """Make a ``SourceStats``: 8 samples in 512 seconds of 192.168.1.100.
+
+    Args:
+        **overrides: Attributes that shall differ from ``SOURCESTATS_DEFAULTS``,
+            in the units of ``SourceStats`` (seconds and ppm).
+
+    Raises:
+        TypeError: ``SourceStats`` has no such attribute.
+
+    Examples::
+
+        make_source_stats(samples=2, std_dev=0.003)
+        make_source_stats(address="", reference_id=0x47505300)  # "GPS"
+    """
+    return SourceStats(**{**SOURCESTATS_DEFAULTS, **overrides})
+
+
 RTCDATA_DEFAULTS: dict[str, Any] = {
     "ref_time": 1705320000.123456789,
     "samples": 10,
@@ -85,6 +152,25 @@ RTCDATA_DEFAULTS: dict[str, Any] = {
     "freq_offset": -1.234,
 }
 """What ``make_rtc_data`` gives the attributes of ``RTCData``."""
+
+
+def make_rtc_data(**overrides: Any) -> RTCData:
+    """Make an ``RTCData``: a clock 0.12 s ahead, measured 10 times in a day.
+
+    Args:
+        **overrides: Attributes that shall differ from ``RTCDATA_DEFAULTS``, in
+            the units of ``RTCData`` (seconds and ppm). Of ``ref_time`` and
+            ``ref_time_ns`` (nanoseconds), one follows from the other.
+
+    Raises:
+        TypeError: ``RTCData`` has no such attribute.
+
+    Examples::
+
+        make_rtc_data(samples=0)  # not calibrated
+    """
+    return RTCData(**{**RTCDATA_DEFAULTS, **_consistent_time(overrides)})
+
 
 SELECTDATA_DEFAULTS: dict[str, Any] = {
     "reference_id": 0xC0A80164,
@@ -101,6 +187,25 @@ SELECTDATA_DEFAULTS: dict[str, Any] = {
 }
 """What ``make_select_data`` gives the attributes of ``SelectData``."""
 
+
+def make_select_data(**overrides: Any) -> SelectData:
+    """Make a ``SelectData``: the server 192.168.1.100 is the best source.
+
+    Args:
+        **overrides: Attributes that shall differ from ``SELECTDATA_DEFAULTS``,
+            in the units of ``SelectData`` (seconds).
+
+    Raises:
+        TypeError: ``SelectData`` has no such attribute.
+
+    Examples::
+
+        make_select_data(state=SelectState.FALSETICKER, score=0.0)
+        make_select_data(effective_options=SelectOption.NOSELECT)
+    """
+    return SelectData(**{**SELECTDATA_DEFAULTS, **overrides})
+
+
 ACTIVITY_DEFAULTS: dict[str, Any] = {
     "online": 1,
     "offline": 0,
@@ -109,6 +214,23 @@ ACTIVITY_DEFAULTS: dict[str, Any] = {
     "unresolved": 0,
 }
 """What ``make_activity`` gives the attributes of ``Activity``."""
+
+
+def make_activity(**overrides: Any) -> Activity:
+    """Make an ``Activity``: one source, online.
+
+    Args:
+        **overrides: Attributes that shall differ from ``ACTIVITY_DEFAULTS``.
+
+    Raises:
+        TypeError: ``Activity`` has no such attribute.
+
+    Examples::
+
+        make_activity(online=0, offline=4)
+    """
+    return Activity(**{**ACTIVITY_DEFAULTS, **overrides})
+
 
 AUTHDATA_DEFAULTS: dict[str, Any] = {
     "address": "192.168.1.100",
@@ -123,6 +245,25 @@ AUTHDATA_DEFAULTS: dict[str, Any] = {
     "nak": False,
 }
 """What ``make_auth_data`` gives the attributes of ``AuthData``."""
+
+
+def make_auth_data(**overrides: Any) -> AuthData:
+    """Make an ``AuthData``: 192.168.1.100 uses NTS, and all is well.
+
+    Args:
+        **overrides: Attributes that shall differ from ``AUTHDATA_DEFAULTS``, in
+            the units of ``AuthData`` (bits, bytes and seconds).
+
+    Raises:
+        TypeError: ``AuthData`` has no such attribute.
+
+    Examples::
+
+        make_auth_data(ke_attempts=5, cookies=0, nak=True)
+        make_auth_data(mode=AuthMode.SYMMETRIC_KEY, key_type=KeyType.AES128)
+    """
+    return AuthData(**{**AUTHDATA_DEFAULTS, **overrides})
+
 
 NTPDATA_DEFAULTS: dict[str, Any] = {
     "address": "192.168.1.100",
@@ -158,170 +299,6 @@ NTPDATA_DEFAULTS: dict[str, Any] = {
 }
 """What ``make_ntp_data`` gives the attributes of ``NTPData``."""
 
-SERVERSTATS_DEFAULTS: dict[str, Any] = {
-    "ntp_received": 100000,
-    "ntp_dropped": 100,
-    "command_received": 2000,
-    "command_dropped": 2,
-    "log_dropped": 1,
-    "nts_ke_accepted": 300,
-    "nts_ke_dropped": 3,
-    "ntp_authenticated": 4000,
-    "ntp_interleaved": 5000,
-    "timestamps_held": 512,
-    "timestamp_span": 120,
-    "daemon_rx": 10,
-    "daemon_tx": 99000,
-    "kernel_rx": 99890,
-    "kernel_tx": 900,
-    "hardware_rx": 0,
-    "hardware_tx": 0,
-}
-"""What ``make_server_stats`` gives the attributes of ``ServerStats``."""
-
-SMOOTHING_DEFAULTS: dict[str, Any] = {
-    "flags": SmoothingFlag.ACTIVE,
-    "offset": 0.000123456,
-    "freq_offset": 0.012,
-    "wander": -0.001,
-    "last_update_ago": 12.5,
-    "remaining_time": 34.5,
-}
-"""What ``make_smoothing`` gives the attributes of ``Smoothing``."""
-
-
-def _consistent_time(overrides: dict[str, Any]) -> dict[str, Any]:
-    if "ref_time_ns" in overrides and "ref_time" not in overrides:
-        return {**overrides, "ref_time": overrides["ref_time_ns"] / 10**9}
-    return overrides
-
-
-def make_tracking(**overrides: Any) -> TrackingStatus:
-    """Make a ``TrackingStatus``: a clock that follows 127.0.0.1 at stratum 2.
-
-    Args:
-        **overrides: Attributes that shall differ from ``TRACKING_DEFAULTS``, in
-            the units of ``TrackingStatus`` (seconds and ppm). Of ``ref_time``
-            and ``ref_time_ns`` (nanoseconds), one follows from the other.
-
-    Raises:
-        TypeError: ``TrackingStatus`` has no such attribute.
-
-    Examples::
-
-        make_tracking(offset=-0.0015, leap_status=LeapStatus.INSERT)
-        make_tracking(  # not synchronised
-            reference_id=0, reference_id_name="", reference_ip="",
-            stratum=0, leap_status=LeapStatus.UNSYNC)
-    """
-    return TrackingStatus(**{**TRACKING_DEFAULTS, **_consistent_time(overrides)})
-
-
-def make_source(**overrides: Any) -> Source:
-    """Make a ``Source``: the selected server 192.168.1.100, reachable.
-
-    Args:
-        **overrides: Attributes that shall differ from ``SOURCE_DEFAULTS``, in
-            the units of ``Source`` (seconds; ``poll`` is log2 of seconds).
-
-    Raises:
-        TypeError: ``Source`` has no such attribute.
-
-    Examples::
-
-        make_source(state=SourceState.FALSETICKER, reachability=0o17)
-        make_source(address="PPS0", mode=SourceMode.REFCLOCK, stratum=0)
-    """
-    return Source(**{**SOURCE_DEFAULTS, **overrides})
-
-
-def make_source_stats(**overrides: Any) -> SourceStats:
-    """Make a ``SourceStats``: 8 samples in 512 seconds of 192.168.1.100.
-
-    Args:
-        **overrides: Attributes that shall differ from ``SOURCESTATS_DEFAULTS``,
-            in the units of ``SourceStats`` (seconds and ppm).
-
-    Raises:
-        TypeError: ``SourceStats`` has no such attribute.
-
-    Examples::
-
-        make_source_stats(samples=2, std_dev=0.003)
-        make_source_stats(address="", reference_id=0x47505300)  # "GPS"
-    """
-    return SourceStats(**{**SOURCESTATS_DEFAULTS, **overrides})
-
-
-def make_rtc_data(**overrides: Any) -> RTCData:
-    """Make an ``RTCData``: a clock 0.12 s ahead, measured 10 times in a day.
-
-    Args:
-        **overrides: Attributes that shall differ from ``RTCDATA_DEFAULTS``, in
-            the units of ``RTCData`` (seconds and ppm). Of ``ref_time`` and
-            ``ref_time_ns`` (nanoseconds), one follows from the other.
-
-    Raises:
-        TypeError: ``RTCData`` has no such attribute.
-
-    Examples::
-
-        make_rtc_data(samples=0)  # not calibrated
-    """
-    return RTCData(**{**RTCDATA_DEFAULTS, **_consistent_time(overrides)})
-
-
-def make_select_data(**overrides: Any) -> SelectData:
-    """Make a ``SelectData``: the server 192.168.1.100 is the best source.
-
-    Args:
-        **overrides: Attributes that shall differ from ``SELECTDATA_DEFAULTS``,
-            in the units of ``SelectData`` (seconds).
-
-    Raises:
-        TypeError: ``SelectData`` has no such attribute.
-
-    Examples::
-
-        make_select_data(state=SelectState.FALSETICKER, score=0.0)
-        make_select_data(effective_options=SelectOption.NOSELECT)
-    """
-    return SelectData(**{**SELECTDATA_DEFAULTS, **overrides})
-
-
-def make_activity(**overrides: Any) -> Activity:
-    """Make an ``Activity``: one source, online.
-
-    Args:
-        **overrides: Attributes that shall differ from ``ACTIVITY_DEFAULTS``.
-
-    Raises:
-        TypeError: ``Activity`` has no such attribute.
-
-    Examples::
-
-        make_activity(online=0, offline=4)
-    """
-    return Activity(**{**ACTIVITY_DEFAULTS, **overrides})
-
-
-def make_auth_data(**overrides: Any) -> AuthData:
-    """Make an ``AuthData``: 192.168.1.100 uses NTS, and all is well.
-
-    Args:
-        **overrides: Attributes that shall differ from ``AUTHDATA_DEFAULTS``, in
-            the units of ``AuthData`` (bits, bytes and seconds).
-
-    Raises:
-        TypeError: ``AuthData`` has no such attribute.
-
-    Examples::
-
-        make_auth_data(ke_attempts=5, cookies=0, nak=True)
-        make_auth_data(mode=AuthMode.SYMMETRIC_KEY, key_type=KeyType.AES128)
-    """
-    return AuthData(**{**AUTHDATA_DEFAULTS, **overrides})
-
 
 def make_ntp_data(**overrides: Any) -> NTPData:
     """Make an ``NTPData``: a good answer of the server 192.168.1.100.
@@ -343,6 +320,28 @@ def make_ntp_data(**overrides: Any) -> NTPData:
     return NTPData(**{**NTPDATA_DEFAULTS, **_consistent_time(overrides)})
 
 
+SERVERSTATS_DEFAULTS: dict[str, Any] = {
+    "ntp_received": 100000,
+    "ntp_dropped": 100,
+    "command_received": 2000,
+    "command_dropped": 2,
+    "log_dropped": 1,
+    "nts_ke_accepted": 300,
+    "nts_ke_dropped": 3,
+    "ntp_authenticated": 4000,
+    "ntp_interleaved": 5000,
+    "timestamps_held": 512,
+    "timestamp_span": 120,
+    "daemon_rx": 10,
+    "daemon_tx": 99000,
+    "kernel_rx": 99890,
+    "kernel_tx": 900,
+    "hardware_rx": 0,
+    "hardware_tx": 0,
+}
+"""What ``make_server_stats`` gives the attributes of ``ServerStats``."""
+
+
 def make_server_stats(**overrides: Any) -> ServerStats:
     """Make a ``ServerStats``: a server that is asked a lot.
 
@@ -359,6 +358,17 @@ def make_server_stats(**overrides: Any) -> ServerStats:
         make_server_stats(ntp_dropped=50000)
     """
     return ServerStats(**{**SERVERSTATS_DEFAULTS, **overrides})
+
+
+SMOOTHING_DEFAULTS: dict[str, Any] = {
+    "flags": SmoothingFlag.ACTIVE,
+    "offset": 0.000123456,
+    "freq_offset": 0.012,
+    "wander": -0.001,
+    "last_update_ago": 12.5,
+    "remaining_time": 34.5,
+}
+"""What ``make_smoothing`` gives the attributes of ``Smoothing``."""
 
 
 def make_smoothing(**overrides: Any) -> Smoothing:

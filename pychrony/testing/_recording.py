@@ -50,6 +50,7 @@ from ._wire import (
     SOURCESTATS,
     SOURCESTATS_ADDRESS,
     Argument,
+    Reply,
     Report,
     is_reply,
     request,
@@ -64,6 +65,8 @@ _WAITS = (1.0, 2.0, 4.0)
 _TIME_LIMIT = 60.0
 _MOST_SOURCES = 65_536
 _LONGEST_REPLY = 65_536
+# What reading nonsense can raise.
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class RecordedDaemon(Daemon):
@@ -102,10 +105,7 @@ class RecordedDaemon(Daemon):
         with open(path, encoding="utf-8") as file:
             try:
                 self._replies = _replies(json.load(file))
-            except (
-                *(ArithmeticError, AttributeError, LookupError),
-                *(TypeError, ValueError),
-            ) as error:
+            except _MALFORMED as error:
                 raise ValueError(
                     f"{os.fspath(path)!r} is no {FORMAT} of version {VERSION}: "
                     f"{type(error).__name__}: {error}"
@@ -117,15 +117,15 @@ def _replies(recording: Any) -> dict[int, Replies]:
     if found != (FORMAT, VERSION):
         raise ValueError(f"it says that it is {found}")
     reports = {report.code: report for report in REPORTS}
-    records: defaultdict[int, dict[bytes, tuple[bytes, bytes]]] = defaultdict(dict)
+    replies: defaultdict[int, dict[bytes, Reply]] = defaultdict(dict)
     for entry in recording["replies"]:
         argument = reports[entry["request"]].argument
         key = argument.key(entry.get("index"), SimpleNamespace(**entry))
         reply = bytes.fromhex(entry["reply"])
         if len(reply) < REPLY_HEADER:
             raise ValueError(f"a reply of {len(reply)} bytes")
-        records[entry["request"]][key] = reply[:16], reply[20:]
-    return {code: Replies.of(reports[code], records[code]) for code in records}
+        replies[entry["request"]][key] = reply[:16], reply[20:]
+    return {code: Replies(reports[code], replies[code]) for code in replies}
 
 
 def record(address: str | None) -> dict[str, Any]:

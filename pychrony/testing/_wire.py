@@ -549,18 +549,21 @@ _REPLY_TYPE = 2
 _reply_start = struct.Struct("!BBxxHHH6x")
 _REPLY_PADDING = bytes(8)
 
-
-def around_sequence(
-    code: int, reply: int, status: int, record: bytes = b""
-) -> tuple[bytes, bytes]:
-    """Return what stands before and after the sequence number in a reply."""
-    start = _reply_start.pack(VERSION, _REPLY_TYPE, code, reply, status)
-    return start, _REPLY_PADDING + record
+Reply: TypeAlias = tuple[bytes, bytes]
+"""What stands before and after the sequence number, which is the request's."""
 
 
-def refusal(code: int, status: int) -> tuple[bytes, bytes]:
-    """Return the same for a reply that has a status and no record."""
-    return around_sequence(code, NULL_REPLY, status)
+def success(report: Report, record: object) -> Reply:
+    """Return a reply that has this record."""
+    reply, data = report.encode(record)
+    start = _reply_start.pack(VERSION, _REPLY_TYPE, report.code, reply, SUCCESS)
+    return start, _REPLY_PADDING + data
+
+
+def refusal(code: int, status: int) -> Reply:
+    """Return a reply that has a status and no record."""
+    start = _reply_start.pack(VERSION, _REPLY_TYPE, code, NULL_REPLY, status)
+    return start, _REPLY_PADDING
 
 
 def status_of(reply: bytes) -> int:
@@ -569,11 +572,11 @@ def status_of(reply: bytes) -> int:
 
 def is_reply(data: bytes, asked: bytes) -> bool:
     """Whether a datagram is the reply to this request."""
-    start = bytes((VERSION, _REPLY_TYPE, 0, 0))
-    return len(data) >= REPLY_HEADER and (data[:4], data[4:6], data[16:20]) == (
-        start,
-        asked[4:6],
-        asked[8:12],
+    return (
+        len(data) >= REPLY_HEADER
+        and data[:4] == bytes((VERSION, _REPLY_TYPE, 0, 0))
+        and data[4:6] == asked[4:6]
+        and data[16:20] == asked[8:12]
     )
 
 

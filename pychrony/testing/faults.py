@@ -72,27 +72,17 @@ def wrong_sequence(request: Request, reply: bytes) -> Iterable[Datagram]:
 
 def delayed(seconds: float) -> Fault:
     """Send the reply ``seconds`` later; other requests are not held up."""
-
-    def fault(request: Request, reply: bytes) -> Iterable[Datagram]:
-        return ((seconds, reply),)
-
-    return fault
+    return lambda request, reply: ((seconds, reply),)
 
 
 def truncated(length: int) -> Fault:
     """Send only the first ``length`` bytes; the header alone has 28."""
-
-    def fault(request: Request, reply: bytes) -> Iterable[Datagram]:
-        return (reply[:length],)
-
-    return fault
+    return lambda request, reply: (reply[:length],)
 
 
 def _patched(position: int, data: bytes) -> Fault:
-    def fault(request: Request, reply: bytes) -> Iterable[Datagram]:
-        return (reply[:position] + data + reply[position + len(data) :],)
-
-    return fault
+    end = position + len(data)
+    return lambda request, reply: (reply[:position] + data + reply[end:],)
 
 
 def overwritten(offset: int, data: bytes) -> Fault:
