@@ -441,10 +441,16 @@ def test_the_command_writes_the_recording(capfd: pytest.CaptureFixture[str]) -> 
         assert (output[-1], error) == ("\n", "")
         daemon.open_commands = ["sources", "tracking"]
         assert main(["record", daemon.address]) == 0
-    output, error = capfd.readouterr()
-    assert error.startswith(
-        "python -m pychrony.testing: not authorised to read sourcestats, rtcdata, "
-        "activity, smoothing, serverstats, selectdata. "
+        error = capfd.readouterr().err
+        assert error.startswith(
+            "python -m pychrony.testing: not authorised to read sourcestats, rtcdata, "
+            "activity, smoothing, serverstats, selectdata. "
+        )
+        daemon.open_commands = ["tracking"]
+        assert main(["record", daemon.address]) == 0
+    assert capfd.readouterr().err.startswith(
+        "python -m pychrony.testing: not authorised to read authdata, ntpdata, "
+        "selectdata, sources, sourcestats, rtcdata, activity, smoothing, serverstats. "
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -1404,11 +1405,11 @@ def test_stop_leaves_nothing(address: str, directory: str) -> None:
 
 
 def test_stop_is_prompt_and_discards_what_is_delayed(address: str) -> None:
-    with ScriptedDaemon(address=address, misbehave=faults.delayed(60)) as daemon:
-        with pytest.raises(ChronyTimeoutError):
-            read_tracking(daemon, 0.1)
-        start = time.monotonic()
-    assert time.monotonic() - start < 1
+    with (
+        ScriptedDaemon(address=address, misbehave=faults.delayed(3600)) as daemon,
+        pytest.raises(ChronyTimeoutError),
+    ):
+        read_tracking(daemon, 0.1)
 
 
 def test_it_starts_again_where_it_was(address: str) -> None:
@@ -1455,6 +1456,23 @@ def test_an_address_that_cannot_be_had(address: str, error: type[Exception]) -> 
         daemon.start()
     daemon.stop()
     assert (descriptors(), threading.enumerate()) == before
+
+
+def test_a_start_that_fails_in_the_middle(address: str) -> None:
+    before = descriptors()
+    daemon = ScriptedDaemon(address=address)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as free:
+        most = free.fileno() + 1  # enough for the listening socket, and no other
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            daemon.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert descriptors() == before
+    with daemon:
+        assert_same(read_tracking(daemon), make_tracking())
 
 
 def test_it_does_not_take_the_path_of_another(directory: str) -> None:

@@ -24,12 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ChronyError, OSError, ValueError) as error:
         print(f"python -m pychrony.testing: {error}", file=sys.stderr)
         return 1
-    refused_codes = {
+    codes = {
         entry["request"]
         for entry in recording["replies"]
         if status_of(bytes.fromhex(entry["reply"])) == UNAUTHORIZED
     }
-    refused = [one.commands[0] for one in REPORTS if one.code in refused_codes]
+    # The number of sources is refused where none of the lists may be read.
+    refused = dict.fromkeys(
+        command for one in REPORTS if one.code in codes for command in one.commands
+    )
     if refused:
         print(
             f"python -m pychrony.testing: not authorised to read {', '.join(refused)}. "

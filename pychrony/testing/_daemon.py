@@ -151,10 +151,16 @@ class Daemon:
         if self._server is not None:
             raise RuntimeError("the daemon runs already")
         listener = bound_socket(self.address)
-        self.address = _address_of(listener)
-        self._server = Server(f"{type(self).__name__} {self.address}")
-        self._server.listen(listener, self._answer)
-        self._server.start()
+        try:
+            self.address = _address_of(listener)
+            server = Server(f"{type(self).__name__} {self.address}")
+            server.listen(listener, self._answer)
+            server.start()
+        except BaseException:
+            listener.close()
+            self._remove_file()
+            raise
+        self._server = server
 
     def stop(self) -> None:
         """Stop answering, and leave no thread, descriptor or file behind.
@@ -169,11 +175,14 @@ class Daemon:
         if server is None:
             return
         server.stop()
+        self._remove_file()
+        if server.error is not None:
+            raise server.error
+
+    def _remove_file(self) -> None:
         if self.address.startswith("/"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.address)
-        if server.error is not None:
-            raise server.error
 
     def __enter__(self: D) -> D:
         self.start()
