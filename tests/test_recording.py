@@ -279,23 +279,23 @@ def test_a_silent_daemon_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_it_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_recording, "_TIME_LIMIT", 0.2)
-    with scripted(misbehave=faults.delayed(0.05)) as daemon:
-        start = time.monotonic()
-        with pytest.raises(OSError, match=r"or not done in 0\.2 s"):
-            _recording.record(daemon.address)
-        assert 0.2 <= time.monotonic() - start < 0.9
+    with (
+        scripted(misbehave=faults.delayed(0.05)) as daemon,
+        pytest.raises(OSError, match=r"or not done in 0\.2 s"),
+    ):
+        _recording.record(daemon.address)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_flood_of_nonsense_ends_in_time() -> None:
     def flood(request: Request, reply: bytes) -> Iterable[tuple[float, bytes]]:
-        return [(delay / 1000, b"noise") for delay in range(300)]
+        return [(delay / 100, b"noise") for delay in range(30_000)]
 
-    with scripted(misbehave=flood) as daemon:
-        start = time.monotonic()
-        with pytest.raises(OSError, match="no answer to N_SOURCES"):
-            _recording.record(daemon.address)
-        assert time.monotonic() - start < 1
+    with (
+        scripted(misbehave=flood) as daemon,
+        pytest.raises(OSError, match="no answer to N_SOURCES"),
+    ):
+        _recording.record(daemon.address)
 
 
 @pytest.mark.usefixtures("impatient")
