@@ -185,9 +185,8 @@ async def _results(sweep: Sweep) -> AsyncGenerator[tuple[Address, Any], None]:
             for result in sweep.arrived():
                 yield result
             ready = await _wait(*wait)
-    except StopIteration:
-        for result in sweep.arrived():
-            yield result
+    except StopIteration:  # all have arrived: each gave us a turn
+        pass
     finally:
         conversation.close()
 

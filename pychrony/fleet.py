@@ -77,8 +77,8 @@ def _results(sweep: Sweep) -> Iterator[tuple[Address, Any]]:
             wait = conversation.send(ready)
             yield from sweep.arrived()
             ready = waiter.wait(*wait)
-    except StopIteration:
-        yield from sweep.arrived()
+    except StopIteration:  # all have arrived: each gave us a turn
+        pass
     finally:
         conversation.close()
 
@@ -140,11 +140,11 @@ class Sweep:
                         self._again.append(address)
                         return
                     result = _as_value(error)
-                    yield None  # perhaps it failed without a wait, as all do
                 self._found.append((address, result))
                 self._done += 1
                 if self._progress is not None:
                     self._progress(self._done)
+                yield None
         finally:
             self._asking -= 1
             if session is not None:
