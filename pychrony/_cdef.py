@@ -109,10 +109,12 @@ const char *chrony_get_field_constant_name(chrony_session *s, int field,
                                            uint64_t value);
 """
 
-# Of the C library, which libchrony brings with it: with Python alone connect()
-# cannot be given AF_UNSPEC, which makes a socket forget its local address.
+# Of the C library, which libchrony brings with it. With Python alone connect()
+# cannot be given AF_UNSPEC, which makes a socket forget its local address; and
+# where nothing is to be received, the exception takes longer than the call.
 C_LIBRARY = """
 int connect(int fd, const char *address, unsigned int length);
+ssize_t recv(int fd, void *buffer, size_t length, int flags);
 """
 
 

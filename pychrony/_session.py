@@ -155,13 +155,8 @@ class Session:
             raise _unreachable(target, reason, -1) from reason
         # From here on only the new one can send something. What others left,
         # an error or a datagram, must not count as its answer.
-        while True:
-            try:
-                self._socket[0].recv(1)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue
+        while self.lib.recv(self._fd, ffi.NULL, 0, 0) == 0 or ffi.errno not in _AGAIN:
+            pass
 
     def _init(self) -> None:
         code = self.lib.chrony_init_session(self._holder, self._fd)
