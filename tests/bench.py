@@ -575,9 +575,22 @@ def targets(tables: Mapping[str, Table]) -> list[Target]:
             # The resend takes a round trip too.
             Target(f"the same with {LOSS}, timeouts more", extra, 1.1),
         ]
+    most = f"{HOSTS[-1]:,} daemons"
+    rate = {name: cost("sweeps", sweep_row(HOSTS[-1]), name) for name in CONTENDERS}
+    memory = cost("memory", f"{most}: {MEMORY['memory']}", NEW)
+    found += [
+        Target(f"{most}, times {OLD}", rate[NEW] / rate[OLD], 4, at_least=True),
+        Target(
+            f"{most}, times {CHRONYC}", rate[NEW] / rate[CHRONYC], 40, at_least=True
+        ),
+        Target(
+            "the same, asyncio / blocking", rate[ASYNC] / rate[NEW], 0.8, at_least=True
+        ),
+        Target(f"{most}, {MEMORY['memory']}", memory, 100),
+    ]
     rows = tables["sweeps"].rows.values() if "sweeps" in tables else ()
     for name in (NEW, ASYNC):
-        clean = HOSTS[-1] / cost("sweeps", sweep_row(HOSTS[-1]), name)
+        clean = HOSTS[-1] / rate[name]
         dead = HOSTS[-1] / cost("sweeps", sweep_row(HOSTS[-1], 0, DEAD), name)
         waits = (dead - clean) / SWEEP_WORST_WAIT
         wrong = [cells[name].wrong for cells in rows if cells[name].values]
