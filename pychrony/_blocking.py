@@ -24,8 +24,9 @@ class Waiter:
     def wait(self, fd: int, events: int, deadline: float) -> bool:
         """Return whether ``fd`` was ready before the deadline."""
         if self._wanted != (fd, events):
-            if self._wanted[0] not in (-1, fd):
-                self._poll.unregister(self._wanted[0])
+            # A signal handler may raise an exception at any bytecode.
+            self._wanted = -1, 0
+            self._poll = poll()
             self._poll.register(fd, events)
             self._wanted = fd, events
         return bool(self._poll.poll(max(0.0, deadline - monotonic()) * 1000))

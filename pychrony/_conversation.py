@@ -93,8 +93,9 @@ def within(limit: float, place: str, conversation: Conversation[T]) -> Conversat
             ready = yield fd, events, min(deadline, end)
             if monotonic() >= end:
                 raise ChronyTimeoutError(
-                    f"{place}: not done within the limit of {limit:g} s. Is chronyd "
-                    "silent or far away, or are its sources many? Else raise the limit"
+                    f"{place}: not done within the limit of {limit:g} s. Does chronyd "
+                    "answer this machine (its cmdallow, a firewall), is it far away or "
+                    "its name slow to resolve, are its sources many? Or raise the limit"
                 )
     except StopIteration as stop:
         result: T = stop.value

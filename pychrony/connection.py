@@ -73,8 +73,8 @@ class ChronyConnection(Endpoint):
             chronyc. The defaults give up after 1 + 2 + 4 seconds. That is for
             one request: a list makes one for each source, and where several
             addresses are tried, each silent one is waited for.
-        limit: seconds that a call may take, with all of that; ``None`` for no
-            more limit.
+        limit: seconds that a call may take in all, once it is its turn; ``None``
+            for no more limit.
 
     Raises:
         ChronyAddressError: ``address`` is nonsense.

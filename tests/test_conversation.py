@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import resource
 import socket
+import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from select import POLLIN, POLLOUT
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -45,6 +47,40 @@ def asking(
     except GeneratorExit:
         log.append((name, "closed"))
         raise
+
+
+@pytest.mark.interrupts
+def test_waiter_that_was_interrupted_waits_for_what_it_is_told(pipes: Any) -> None:
+    """As by a signal handler that raises an exception, at every instruction."""
+    (a, _), (b, to_b) = pipes(2)
+    to_b.send(b"!")
+    moment = left = 0
+    while not left:
+        moment += 1
+        left = moment
+        waiter = Waiter()
+        assert not waiter.wait(a.fileno(), POLLIN, 0.0)
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal left
+            if frame.f_code is not Waiter.wait.__code__:
+                return None
+            frame.f_trace_opcodes = True
+            left -= 1
+            if not left:
+                raise InterruptedError
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with suppress(InterruptedError):
+                waiter.wait(b.fileno(), POLLIN, 0.0)
+        finally:
+            sys.settrace(before)
+        assert waiter.wait(b.fileno(), POLLIN, 0.0)
+        assert not waiter.wait(a.fileno(), POLLIN, 0.0)
+    assert moment > 5  # opcodes, or lines where Python has no better
 
 
 def test_limit_comes_before_later_deadlines() -> None:

@@ -444,7 +444,7 @@ def test_the_command_writes_the_recording(capfd: pytest.CaptureFixture[str]) -> 
         error = capfd.readouterr().err
         assert error.startswith(
             "python -m pychrony.testing: not authorised to read sourcestats, rtcdata, "
-            "activity, smoothing, serverstats, selectdata. "
+            "activity, smoothing, serverstats, ntpdata, authdata, selectdata. "
         )
         daemon.open_commands = ["tracking"]
         assert main(["record", daemon.address]) == 0
@@ -452,6 +452,16 @@ def test_the_command_writes_the_recording(capfd: pytest.CaptureFixture[str]) -> 
         "python -m pychrony.testing: not authorised to read authdata, ntpdata, "
         "selectdata, sources, sourcestats, rtcdata, activity, smoothing, serverstats. "
     )
+
+
+def test_nowhere_to_write_to() -> None:
+    with scripted() as daemon:
+        command = f"{sys.executable} -m pychrony.testing record {daemon.address} >&-"
+        result = subprocess.run(
+            ["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr == "python -m pychrony.testing: there is no standard output\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("play",), ("record", "a", "b")])

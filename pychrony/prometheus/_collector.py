@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pychrony.prometheus")
 
-# Less is no time to ask anybody [s].
-_SHORTEST = 0.001
+# Less is no time to ask anybody, and more no call may have [s].
+_SHORTEST, _LONGEST = 0.001, 86_400
 
 
 class Collector(_Collector):
@@ -68,12 +68,13 @@ class Collector(_Collector):
         connect = partial(pychrony.ChronyConnection, address, retries=retries)
         # These complain at once of what would fail at each scrape.
         pychrony.reports()
-        connect(timeout=timeout, limit=budget)
+        connect(timeout=timeout)
         half = None
         if budget is not None:
-            half = budget / 2
-            # Each resend waits twice as long as the one before.
-            timeout = min(timeout, half / (2 ** (retries + 1) - 1))
+            half = min(budget / 2, _LONGEST)
+            # Each resend waits twice as long as the one before. The end of them is
+            # to come first, as it knows more of the reason.
+            timeout = min(timeout, 0.9 * half / (2 ** (retries + 1) - 1))
         self._half = half or float("inf")
         self._connect = partial(connect, timeout=timeout, limit=half)
 

@@ -10,13 +10,22 @@ from collections.abc import Sequence
 from pychrony import ChronyError
 
 from ._recording import record
-from ._wire import REPORTS, UNAUTHORIZED, status_of
+from ._wire import (
+    AUTH_DATA,
+    NTP_DATA,
+    REPORTS,
+    SOURCESTATS,
+    UNAUTHORIZED,
+    status_of,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     arguments = _parser().parse_args(argv)
     try:
+        if not sys.stdout:
+            raise OSError("there is no standard output")
         recording = record(arguments.address)
         # Not sys.stdout itself, which would fail a second time at exit.
         with open(sys.stdout.fileno(), "w", closefd=False) as output:
@@ -29,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for entry in recording["replies"]
         if status_of(bytes.fromhex(entry["reply"])) == UNAUTHORIZED
     }
+    if SOURCESTATS.code in codes:  # nobody can ask for these without it
+        codes |= {NTP_DATA.code, AUTH_DATA.code}
     # The number of sources is refused where none of the lists may be read.
     refused = dict.fromkeys(
         command for one in REPORTS if one.code in codes for command in one.commands
