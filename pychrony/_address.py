@@ -118,6 +118,8 @@ def parse(address: str | os.PathLike[str]) -> Target:
 
 def _split(text: str) -> tuple[str, int]:
     """Return the host and the port of a UDP address."""
+    if "://" in text:
+        raise _nonsense(text, "it is a URL")
     if text[0] == "[":
         host, bracket, rest = text[1:].partition("]")
         if not bracket or ":" not in host or (rest and rest[0] != ":"):
@@ -201,7 +203,8 @@ def resolve(target: Target, timeout: float) -> Conversation[list[Target]]:
         )
     if isinstance(found[0], OSError):
         raise ChronyConnectionError(
-            f"{target}: {found[0].strerror}. Check the name, or give an IP address"
+            f"{target}: {found[0].strerror}. Check the name, or give an IP address (a "
+            "path begins with /)"
         ) from found[0]
     return [
         Target(

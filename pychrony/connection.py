@@ -280,9 +280,12 @@ def get_tracking(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> TrackingStatus:
     """Read the state of the clock, see :meth:`ChronyConnection.get_tracking`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_tracking()
 
 
@@ -291,9 +294,12 @@ def get_sources(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> list[Source]:
     """Read the sources, see :meth:`ChronyConnection.get_sources`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_sources()
 
 
@@ -302,9 +308,12 @@ def get_source_stats(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> list[SourceStats]:
     """Read their statistics, see :meth:`ChronyConnection.get_source_stats`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_source_stats()
 
 
@@ -313,9 +322,12 @@ def get_rtc_data(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> RTCData | None:
     """Read the real-time clock, see :meth:`ChronyConnection.get_rtc_data`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_rtc_data()
 
 
@@ -324,9 +336,12 @@ def get_select_data(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> list[SelectData]:
     """Read the selection, see :meth:`ChronyConnection.get_select_data`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_select_data()
 
 
@@ -335,9 +350,12 @@ def get_activity(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> Activity:
     """Read the states of the sources, see :meth:`ChronyConnection.get_activity`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_activity()
 
 
@@ -346,9 +364,12 @@ def get_auth_data(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> list[AuthData]:
     """Read the authentication, see :meth:`ChronyConnection.get_auth_data`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_auth_data()
 
 
@@ -357,9 +378,12 @@ def get_ntp_data(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> list[NTPData]:
     """Read the last packets, see :meth:`ChronyConnection.get_ntp_data`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_ntp_data()
 
 
@@ -368,9 +392,12 @@ def get_server_stats(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> ServerStats:
     """Read what chronyd served, see :meth:`ChronyConnection.get_server_stats`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_server_stats()
 
 
@@ -379,9 +406,12 @@ def get_smoothing(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> Smoothing | None:
     """Read the time smoothing, see :meth:`ChronyConnection.get_smoothing`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_smoothing()
 
 
@@ -391,7 +421,10 @@ def get_report(
     *,
     timeout: float = 1.0,
     retries: int = 2,
+    limit: float | None = None,
 ) -> list[dict[str, Value]]:
     """Read any report, see :meth:`ChronyConnection.get_report`."""
-    with ChronyConnection(address, timeout=timeout, retries=retries) as connection:
+    with ChronyConnection(
+        address, timeout=timeout, retries=retries, limit=limit
+    ) as connection:
         return connection.get_report(name)

@@ -45,7 +45,7 @@ def _demonstrate(parts: provision.Parts, network: ExitStack, keep: bool) -> int:
     print(
         "\nA private NTP network on loopback: a reference clock, three servers that"
         "\nfollow it, and a client that follows the three. All are real chronyd, and"
-        "\nnone of them touches the clock of this machine.\n"
+        "\nnone of them touches the clock of this machine. Their command ports:\n"
     )
     client = start(parts, network)
     _wait(client.address)
@@ -60,23 +60,23 @@ def start(parts: provision.Parts, network: ExitStack, unusable: str = "") -> Chr
     reference = network.enter_context(
         Chronyd(parts, "local stratum 1", bind="127.0.0.1", serve=True)
     )
-    _introduce("reference", f"127.0.0.1:{reference.ntp_port}", reference)
+    _introduce("reference", reference)
     follow_reference = FOLLOW.format(host="127.0.0.1", port=reference.ntp_port)
     follow_servers = ""
     for host in SERVERS:
         server = network.enter_context(
             Chronyd(parts, follow_reference, bind=host, serve=True)
         )
-        _introduce("server", f"{host}:{server.ntp_port}", server)
+        _introduce("server", server)
         follow_servers += FOLLOW.format(host=host, port=server.ntp_port)
     follow_servers += unusable.format(port=reference.ntp_port)
     client = network.enter_context(Chronyd(parts, follow_servers))
-    _introduce("client", client.address, client)
+    _introduce("client", client)
     return client
 
 
-def _introduce(role: str, where: str, daemon: Chronyd) -> None:
-    print(f"  {role:<10} {where:<16} pid {daemon.pid}", flush=True)
+def _introduce(role: str, daemon: Chronyd) -> None:
+    print(f"  {role:<10} {daemon.address:<16} pid {daemon.pid}", flush=True)
 
 
 def _wait(address: str) -> None:

@@ -78,6 +78,7 @@ def test_address(address: str | Path, family: int, host: str, port: int | None) 
         ("fe80::1%a/b", "not an IPv6 address"),
         ("::1%\t", "not an IPv6 address"),
         ("./chronyd.sock", "a path begins with /"),
+        ("unix:///run/chrony/chronyd.sock", "it is a URL"),
         ("127.0.0.1:-1", "is not a port"),
         ("127.0.0.1:abc", "'abc' is not a port"),
         ("127.0.0.1:", "'' is not a port"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,17 +80,32 @@ def test_error_of_a_hook(chrony_daemon):
 """
 
 
-def test_in_a_suite_of_its_own(tmp_path: Path) -> None:
-    suite = tmp_path / "test_suite.py"
-    suite.write_text(SUITE)
+def run_pytest(suite: str, directory: Path, **variables: str) -> str:
+    """Return what pytest says of a suite of its own."""
+    file = directory / "test_suite.py"
+    file.write_text(suite)
     pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     plugins = ["-p", "no:pychrony", "-p", "pychrony.testing.plugin"]
     result = subprocess.run(
-        [*pytest_command, *plugins, str(suite)],
-        cwd=tmp_path,
+        [*pytest_command, *plugins, str(file)],
+        env={**os.environ, **variables},
+        cwd=directory,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "5 passed, 1 error" in result.stdout
-    assert "LookupError: the hook" in result.stdout
+    return result.stdout
+
+
+def test_in_a_suite_of_its_own(tmp_path: Path) -> None:
+    said = run_pytest(SUITE, tmp_path)
+    assert "5 passed, 1 error" in said
+    assert "LookupError: the hook" in said
+
+
+def test_a_daemon_is_of_no_use_without_libchrony(tmp_path: Path) -> None:
+    """A program that takes every error for a bad clock would pass its test."""
+    suite = "def test_bad_clock(chrony_daemon): pass"
+    said = run_pytest(suite, tmp_path, PYCHRONY_LIBCHRONY="/nowhere.so")
+    assert "1 error" in said
+    assert "ChronyLibraryError: no usable libchrony. Tried /nowhere.so" in said

@@ -1475,6 +1475,12 @@ def test_a_start_that_fails_in_the_middle(address: str) -> None:
         assert_same(read_tracking(daemon), make_tracking())
 
 
+def test_a_path_may_be_a_path(directory: str) -> None:
+    with ScriptedDaemon(address=Path(directory, "chronyd.sock")) as daemon:
+        assert daemon.address == f"{directory}/chronyd.sock"
+        assert_same(read_tracking(daemon), make_tracking())
+
+
 def test_it_does_not_take_the_path_of_another(directory: str) -> None:
     path = f"{directory}/chronyd.sock"
     with ScriptedDaemon(address=path) as daemon:

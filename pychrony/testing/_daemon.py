@@ -133,10 +133,12 @@ class Daemon:
 
     _replies: Mapping[int, Replies]
 
-    def __init__(self, address: str, misbehave: Fault | None) -> None:
+    def __init__(
+        self, address: str | os.PathLike[str], misbehave: Fault | None
+    ) -> None:
         self.misbehave = misbehave
         self.requests: list[tuple[str, int | str | None]] = []
-        self.address = address
+        self.address = os.fspath(address)
         self._server: Server | None = None
 
     def start(self) -> None:

@@ -87,7 +87,7 @@ class RecordedDaemon(Daemon):
         self,
         path: str | os.PathLike[str],
         *,
-        address: str = "127.0.0.1:0",
+        address: str | os.PathLike[str] = "127.0.0.1:0",
         misbehave: Fault | None = None,
     ) -> None:
         """Read the recording; nothing else is opened yet.

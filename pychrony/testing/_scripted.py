@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import Any, Generic, TypeVar, overload
@@ -288,7 +289,7 @@ class ScriptedDaemon(Daemon):
         rtc_data: RTCData | None = None,
         smoothing: Smoothing | None = None,
         open_commands: Iterable[str] | None = None,
-        address: str = "127.0.0.1:0",
+        address: str | os.PathLike[str] = "127.0.0.1:0",
         misbehave: Fault | None = None,
     ) -> None:
         """Encode the records; nothing is opened yet.

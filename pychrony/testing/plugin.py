@@ -16,6 +16,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import pychrony
+
 from . import (
     ScriptedDaemon,
     make_activity,
@@ -33,7 +35,12 @@ from . import (
 
 @pytest.fixture
 def chrony_daemon() -> Iterator[ScriptedDaemon]:
-    """A running ``ScriptedDaemon`` on a UDP port of 127.0.0.1, with all defaults."""
+    """A running ``ScriptedDaemon`` on a UDP port of 127.0.0.1, with all defaults.
+
+    Raises:
+        ChronyLibraryError: there is no usable libchrony to read it with.
+    """
+    pychrony.reports()  # without libchrony a test could pass for another reason
     with ScriptedDaemon() as daemon:
         yield daemon
 
