@@ -1475,6 +1475,25 @@ def test_a_start_that_fails_in_the_middle(address: str) -> None:
         assert_same(read_tracking(daemon), make_tracking())
 
 
+def test_a_start_without_a_thread(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = descriptors()
+    daemon = ScriptedDaemon(address=address)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError) as caught:
+            daemon.start()
+        # At once, not only when the exception is forgotten.
+        assert caught.tb is not None
+        assert descriptors() == before
+    with daemon:
+        assert_same(read_tracking(daemon), make_tracking())
+
+
 def test_a_path_may_be_a_path(directory: str) -> None:
     with ScriptedDaemon(address=Path(directory, "chronyd.sock")) as daemon:
         assert daemon.address == f"{directory}/chronyd.sock"

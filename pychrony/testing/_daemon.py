@@ -60,11 +60,21 @@ class Server:
         self._selector.register(listener, selectors.EVENT_READ, (listener, answer))
 
     def start(self) -> None:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # there are too many
+            self._waker.close()
+            self._close()
+            raise
 
     def stop(self) -> None:
         self._waker.close()
         self._thread.join()
+
+    def _close(self) -> None:
+        for key in self._selector.get_map().values():
+            (key.data[0] if key.data else self._woken).close()
+        self._selector.close()
 
     def _run(self) -> None:
         try:
@@ -76,9 +86,7 @@ class Server:
         except Exception as error:
             self.error = error
         finally:
-            for key in self._selector.get_map().values():
-                (key.data[0] if key.data else self._woken).close()
-            self._selector.close()
+            self._close()
 
     def _serve(self, listener: socket.socket, answer: Answer) -> None:
         # One datagram per wake-up: no other socket has to wait for a busy one.
