@@ -736,6 +736,8 @@ def test_many_clocks(tmp_path: Path) -> None:
         nagios = check("-v", *everyone, "--hosts", str(hosts))
         line, *table = output.splitlines()
         assert check("--hosts", "-", lines=f"{fine.address}\n" * 2)[0] == OK
+        assert check("-H", fine.address, fine.address)[0] == OK
+        assert check("-H", fine.address, "-H", wrong.address)[0] == CRITICAL
         twice = ("--hosts", "-", "--hosts", "-")
         assert check(*twice, lines=f"\ufeff{fine.address}\r\n")[0] == OK
         late_and_fine = check("--hosts", str(hosts), "--hosts", "/dev/null")[1]

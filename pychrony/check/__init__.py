@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> tuple[int, str]:
     """Do what the command line says; return the exit status and the output."""
-    addresses = [*arguments.addresses, *(arguments.hosts or ())]
+    addresses = [*arguments.addresses, *arguments.named, *(arguments.hosts or ())]
     patience = {"timeout": arguments.timeout, "retries": arguments.retries}
     if arguments.diagnose:
         from ._diagnosis import diagnose
@@ -205,6 +205,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         nargs="*",
         help=ADDRESS,
+    )
+    parser.add_argument(
+        "-H",
+        action="append",
+        default=[],
+        dest="named",
+        metavar="ADDRESS",
+        help="the same, as other plugins are told a host",
     )
     parser.add_argument(
         "--hosts",
