@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """One ``poll`` object: to make one costs as much as to use it."""
+    """Keeps its ``poll`` object for equal waits: to make one costs as much as one."""
 
     def __init__(self) -> None:
-        self._poll = poll()
         self._wanted = -1, 0
 
     def wait(self, fd: int, events: int, deadline: float) -> bool:
         """Return whether ``fd`` was ready before the deadline."""
         if self._wanted != (fd, events):
-            # A signal handler may raise an exception at any bytecode.
+            # A new one: a signal handler may raise an exception at any bytecode,
+            # and leave what is changed half changed.
             self._wanted = -1, 0
             self._poll = poll()
             self._poll.register(fd, events)
