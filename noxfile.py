@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nox
 
-sys.path.insert(0, str(Path(__file__).with_name("tests")))
+sys.path.insert(0, str(Path(__file__).with_name("tests") / "tools"))
 
 import provision
 
@@ -22,6 +22,8 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "typecheck", "tests", "coverage"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+# Where the programs of the tests find each other.
+HELPERS = os.pathsep.join(str(Path("tests", part).resolve()) for part in ("", "tools"))
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 
 
@@ -100,16 +102,15 @@ def install(session: nox.Session, *requirements: str, package: str = ".") -> Non
 
 def run(session: nox.Session, *command: str) -> None:
     """Run with the real parts; on Ctrl-C there may be daemons to stop."""
-    session.run(
-        *command, env=parts(session), interrupt_timeout=10, terminate_timeout=10
-    )
+    env = {**parts(session), "PYTHONPATH": HELPERS}
+    session.run(*command, env=env, interrupt_timeout=10, terminate_timeout=10)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Check the client of a little NTP network; with -- --keep let it run."""
     install(session, package=".[watch]" if session.posargs else ".")
-    run(session, "python", "tests/demo.py", *session.posargs)
+    run(session, "python", "tests/tools/demo.py", *session.posargs)
 
 
 @nox.session
@@ -147,7 +148,7 @@ def bench(session: nox.Session) -> None:
         *("--only-binary", "pychrony", "pychrony==2.0.3"),
         success_codes=(0, 1),
     )
-    run(session, "python", "tests/bench.py", f"--old={old}", *session.posargs)
+    run(session, "python", "tests/bench/bench.py", f"--old={old}", *session.posargs)
 
 
 @nox.session

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
-sys.path += [str(HERE), str(HERE.parent / "tests")]
+sys.path += [str(HERE), str(HERE.parent / "tests" / "tools")]
 
 project = "pychrony"
 extensions = [

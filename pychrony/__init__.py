@@ -20,6 +20,7 @@ TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from .aio import *
     from .connection import *
+    from .enums import *
     from .exceptions import *
     from .fleet import *
     from .models import *
@@ -85,7 +86,7 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         return import_module("importlib.metadata").version(__name__)
     if name in __all__:
-        rooms = ("exceptions", "models", "connection", "fleet", "aio")
+        rooms = ("exceptions", "enums", "models", "connection", "fleet", "aio")
         modules = (import_module(f"{__name__}.{room}") for room in rooms)
         home = next(module for module in modules if name in module.__all__)
         return globals().setdefault(name, getattr(home, name))

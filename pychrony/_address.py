@@ -17,14 +17,14 @@ from select import POLLIN
 from threading import Thread
 from time import monotonic
 
+from .enums import Transport
 from .exceptions import ChronyAddressError, ChronyConnectionError, ChronyTimeoutError
-from .models import Transport
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
 
-    from ._conversation import Conversation
+    from ._waiting import Conversation
 
 PORT = 323
 

@@ -14,7 +14,8 @@ from types import UnionType
 
 from ._libchrony import ffi
 from ._library import in_lock
-from .models import FieldContent, FieldType, Source, Value, refid_name
+from .enums import FieldContent, FieldType
+from .models import Source, Value, refid_name
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:

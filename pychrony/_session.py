@@ -19,6 +19,7 @@ from time import monotonic
 
 from ._libchrony import ffi
 from ._library import in_lock, load
+from .enums import Transport
 from .exceptions import (
     ChronyConnectionError,
     ChronyDataError,
@@ -26,7 +27,7 @@ from .exceptions import (
     ChronyPermissionError,
     ChronyTimeoutError,
 )
-from .models import BY_ADDRESS, Transport
+from .models import BY_ADDRESS
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar
 
     from ._address import Target
-    from ._conversation import Conversation
+    from ._waiting import Conversation
 
     T = TypeVar("T")
     # The libchrony session; its socket, a descriptor where libchrony opened

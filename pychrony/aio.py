@@ -7,8 +7,8 @@ import os
 from select import POLLIN
 from time import monotonic
 
-from ._endpoint import Endpoint, nothing, waits
-from ._reports import every, generic, one, one_or_none
+from ._base import BaseConnection, nothing, waits
+from ._queries import every, generic, one, one_or_none
 from .exceptions import ChronyUsageError
 from .fleet import Sweep
 from .models import (
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
-    from ._conversation import Conversation
     from ._session import Session
+    from ._waiting import Conversation
     from .fleet import Address
     from .models import Value
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncChronyConnection", "async_query_many"]
 
 
-class AsyncChronyConnection(Endpoint):
+class AsyncChronyConnection(BaseConnection):
     """:class:`ChronyConnection` for asyncio: the same, awaited.
 
     Use it with ``async with``, or await :meth:`close`. Tasks may share a

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from threading import RLock
 
-from ._blocking import Waiter
-from ._endpoint import Endpoint, nothing
-from ._reports import every, generic, one, one_or_none
+from ._base import BaseConnection, nothing
+from ._queries import every, generic, one, one_or_none
+from ._waiting import Waiter
 from .exceptions import ChronyUsageError
 from .models import (
     Activity,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeVar
 
-    from ._conversation import Conversation
     from ._session import Session
+    from ._waiting import Conversation
     from .models import Value
 
     T = TypeVar("T")
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-class ChronyConnection(Endpoint):
+class ChronyConnection(BaseConnection):
     """A connection to a running chronyd, for reading its reports.
 
     It opens at the first report, or on entering a ``with`` block, and opens

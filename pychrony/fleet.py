@@ -8,10 +8,9 @@ from collections import deque
 from errno import EMFILE, ENFILE
 
 from ._address import parse
-from ._blocking import Waiter
-from ._conversation import side_by_side
-from ._endpoint import open_session, waits
-from ._reports import question
+from ._base import open_session, waits
+from ._queries import question
+from ._waiting import Waiter, side_by_side
 from .exceptions import ChronyError, ChronyUsageError
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
-    from ._conversation import Conversation, Polite
     from ._session import Session
+    from ._waiting import Conversation, Polite
 
     Address = str | os.PathLike[str]
 

@@ -29,7 +29,7 @@ from pychrony import (
     SourceStats,
     Timestamping,
     TrackingStatus,
-    _text,
+    _chronyc,
 )
 
 LEAPS = {
@@ -114,8 +114,8 @@ def _tracking(record: TrackingStatus) -> dict[str, str]:
 
 def _source(record: Source) -> dict[str, str]:
     return {
-        "mode": _text.MODES[record.mode],
-        "state": _text.STATES[record.state],
+        "mode": _chronyc.MODES[record.mode],
+        "state": _chronyc.STATES[record.state],
         "address": record.address,
         "reachability": f"{record.reachability:o}",
     }

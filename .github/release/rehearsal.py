@@ -62,7 +62,7 @@ def rehearse(repository: Path, pythons: Sequence[str]) -> None:
             outside = indexes.refused
         step("refusals and faults, each a test")
         options = ("--verbose", "-p", "no:cacheprovider")
-        run("pytest", "tests/test_release.py", *options)
+        run("pytest", "tests/release/test_release.py", *options)
     if outside:
         raise ReleaseError(f"something asked for {outside[0]}: the proxy refused it")
     say(

@@ -20,7 +20,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pychrony
-from pychrony._command import (
+from pychrony._cli import (
     ADDRESS,
     add_patience,
     counting,

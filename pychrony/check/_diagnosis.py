@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pychrony
-from pychrony import ChronyConnectionError, ChronyError, _address, _text
+from pychrony import ChronyConnectionError, ChronyError, _address
+from pychrony._chronyc import printable
 from pychrony._library import VARIABLE, load
 
 
@@ -24,7 +25,7 @@ def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
     home = os.path.expanduser("~").rstrip("/")
     mine = rf"(?<![\w./-]){re.escape(home)}(?=/)" if home.startswith("/") else "(?!)"
     return "\n".join(
-        _text.printable(f"{name:{len(VARIABLE)}}  {re.sub(mine, '~', text)}".rstrip())
+        printable(f"{name:{len(VARIABLE)}}  {re.sub(mine, '~', text)}".rstrip())
         for name, text in rows
     )
 

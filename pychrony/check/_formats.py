@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
-from pychrony import ChronyError, _text
+from pychrony import ChronyError, _chronyc
 
 from ._judge import NAMES, OK, UNKNOWN, WORST_FIRST, Finding, Verdict, worst
 from ._range import plain
@@ -30,7 +30,7 @@ def text(verdicts: Sequence[Verdict], options: Namespace) -> str:
             lines += ["", *map(_line, verdicts[0].worst_first)]
             if options.verbose:
                 lines += ["", *_reports(verdicts[0])]
-    return "\n".join(map(_text.printable, lines))
+    return "\n".join(map(_chronyc.printable, lines))
 
 
 def nagios(verdicts: Sequence[Verdict], options: Namespace) -> str:
@@ -64,7 +64,7 @@ def failed(reason: str) -> str:
 
 def _unbarred(line: str) -> str:
     # What follows a bar is performance data, to a monitoring system.
-    return _text.printable(line).replace("|", "/")
+    return _chronyc.printable(line).replace("|", "/")
 
 
 def as_json(verdicts: Sequence[Verdict], options: Namespace) -> str:
@@ -178,8 +178,8 @@ def _reports(verdict: Verdict) -> list[str]:
     clock = verdict.clock
     if clock is None:
         return []
-    sources = _text.sources(clock.sources or ())
-    return f"{_text.tracking(clock.tracking)}\n\n{sources}".split("\n")
+    sources = _chronyc.sources(clock.sources or ())
+    return f"{_chronyc.tracking(clock.tracking)}\n\n{sources}".split("\n")
 
 
 def _performance(finding: Finding) -> str:

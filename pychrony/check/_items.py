@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import time
 
-from pychrony import LeapStatus, Source, SourceState, TrackingStatus, _text
+from pychrony import LeapStatus, Source, SourceState, TrackingStatus, _chronyc
 
 from ._range import plain
 
@@ -89,7 +89,7 @@ class Item:
             return "yes" if value else "no"
         sign = "+" if self.signed else ""
         if self.unit == "s":
-            return _text.seconds(value, sign)
+            return _chronyc.seconds(value, sign)
         if self.unit == "ppm":
             return f"{value:{sign}.3f}ppm"
         return plain(value)

@@ -13,7 +13,7 @@ from pychrony import (
     ChronyPermissionError,
     ChronyTimeoutError,
     LeapStatus,
-    _text,
+    _chronyc,
 )
 
 from ._items import ITEMS, Clock, Item
@@ -200,11 +200,11 @@ def _where(item: Item, value: float, limit: Range) -> str:
 def _facts(clock: Clock) -> dict[str, str]:
     """Return what to tell of a clock in any case, by the item that it is of."""
     tracking = clock.tracking
-    facts = _text.clock(tracking) if clock.follows else {}
+    facts = _chronyc.clock(tracking) if clock.follows else {}
     if tracking.is_local():
         facts["local"] = "local mode"
     if clock.sources is not None:
-        facts["usable_sources"] = _text.usable(clock.sources)
+        facts["usable_sources"] = _chronyc.usable(clock.sources)
     if tracking.is_leap_pending():
         what = "inserted" if tracking.leap_status is LeapStatus.INSERT else "deleted"
         facts["leap"] = f"a leap second will be {what} at the end of the day (UTC)"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pychrony
 from pychrony import ChronyError
-from pychrony._command import is_terminal
+from pychrony._cli import is_terminal
 
 from ._items import Clock
 from ._judge import WORST_FIRST, Limits, Verdict, failure, judge

@@ -12,7 +12,7 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import TYPE_CHECKING
 
 import pychrony
-from pychrony._command import add_patience, counting, positive, silence
+from pychrony._cli import add_patience, counting, positive, silence
 
 from . import _exporter, _metrics
 from ._collector import Collector

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter, methodcaller
 from typing import Any
 
-from pychrony.models import NTPFlag, SelectOption, SmoothingFlag, TrackingStatus
+from pychrony.enums import NTPFlag, SelectOption, SmoothingFlag
+from pychrony.models import TrackingStatus
 
 _NEVER = 0xFFFFFFFF
 

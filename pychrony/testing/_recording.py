@@ -37,7 +37,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pychrony import _address
-from pychrony._blocking import Waiter
+from pychrony._waiting import Waiter
 
 from ._daemon import Daemon, Replies, bound_socket
 from ._wire import (

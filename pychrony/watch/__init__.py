@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
 import pychrony
-from pychrony import _text
-from pychrony._command import (
+from pychrony import _chronyc
+from pychrony._cli import (
     ADDRESS,
     add_patience,
     counting,
@@ -150,12 +150,15 @@ async def _lines(readings: Readings) -> int:
         async for reading in readings:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             status = FINE if isinstance(reading, Reading) else FAILED
-            print(now, _text.printable(_line(reading)), flush=True)
+            print(now, _chronyc.printable(_line(reading)), flush=True)
     return status
 
 
 def _line(reading: Reading | pychrony.ChronyError) -> str:
     if not isinstance(reading, Reading):
         return f"lost: {reading.message}"
-    fields = [*_text.clock(reading.tracking).values(), _text.usable(reading.sources)]
+    fields = [
+        *_chronyc.clock(reading.tracking).values(),
+        _chronyc.usable(reading.sources),
+    ]
     return ", ".join(fields)

@@ -21,7 +21,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Footer, Static
 
-from pychrony import ChronyError, SelectState, SourceState, Transport, _text
+from pychrony import ChronyError, SelectState, SourceState, Transport, _chronyc
 
 from ._graph import Point, draw, scale, shown
 
@@ -120,8 +120,8 @@ class _Graph(Widget):
         limit = scale(points, bounded=self.bounded)
         labels = {
             height // 2: "0",
-            height - 1: _text.seconds(-limit),
-            0: _text.seconds(limit, "+"),
+            height - 1: _chronyc.seconds(-limit),
+            0: _chronyc.seconds(limit, "+"),
         }
         parts: list[str | tuple[str, str]] = []
         for number, runs in enumerate(draw(points, width, height, limit)):
@@ -234,8 +234,8 @@ class LiveView(App[None]):
         unix = self._connection.transport is Transport.UNIX_SOCKET
         fields = [
             f"{self._connection.address} ({'Unix socket' if unix else 'UDP'})",
-            *_text.clock(tracking).values(),
-            f"leap {_text.LEAPS.get(tracking.leap_status, 'Invalid')}",
+            *_chronyc.clock(tracking).values(),
+            f"leap {_chronyc.LEAPS.get(tracking.leap_status, 'Invalid')}",
             f"frequency {tracking.frequency:+.3f} ppm",
             f"skew {tracking.skew:.3f} ppm",
             time.strftime("read at %H:%M:%S", time.localtime(self._updated)),
@@ -272,12 +272,12 @@ class _Fields:
     def __init__(self, fields: Iterable[str]) -> None:
         # textwrap does not break at these, though Textual and rich do.
         words = (field.replace(" ", _NO_BREAK) for field in fields)
-        self._text = (" " * 3).join(words)
+        self._chronyc = (" " * 3).join(words)
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        lines = wrap(self._text, options.max_width, break_on_hyphens=False)
+        lines = wrap(self._chronyc, options.max_width, break_on_hyphens=False)
         yield Text("\n".join(lines).replace(_NO_BREAK, " "))
 
 
@@ -311,7 +311,7 @@ class _Sources:
             table.add_column("Selection", no_wrap=True)
         selection = self._reading.selection or ()
         for source, state in zip_longest(self._reading.sources, selection):
-            *cells, sample = _text.source_cells(source)
+            *cells, sample = _chronyc.source_cells(source)
             reason = _REASONS.get(state, "") if state else ""
             if beside:
                 cells += [sample, reason]

@@ -23,7 +23,7 @@ from pychrony import (
     SourceStats,
     TrackingStatus,
     Transport,
-    _text,
+    _chronyc,
     get_tracking,
 )
 
@@ -132,7 +132,7 @@ def test_every_kind_of_source_was_among_them(network: dict[str, Chronyd]) -> Non
     assert sources["GPS"].mode is SourceMode.REFCLOCK
     assert sources["127.0.0.9"].state is SourceState.NONSELECTABLE
     assert not sources["127.0.0.9"].is_reachable()
-    assert sources["127.0.0.9"].last_sample_ago == _text.NEVER
+    assert sources["127.0.0.9"].last_sample_ago == _chronyc.NEVER
     gps = next(one for one in stats if one.address == "")
     assert gps.reference_id == 0x47505300
     assert network["clock"].chronyc("tracking").startswith("Reference ID    : 50505330")
@@ -163,9 +163,9 @@ def test_text_is_that_of_chronyc(
         for _ in range(500):  # until nothing changes between two looks
             before = chronyc()
             if report == "tracking":
-                ours = _text.tracking(connection.get_tracking())
+                ours = _chronyc.tracking(connection.get_tracking())
             else:
-                ours = _text.sources(connection.get_sources())
+                ours = _chronyc.sources(connection.get_sources())
             if ours in (before, chronyc()):
                 return
     assert ours == before

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ._conversation import within
-from ._reports import probe
+from ._queries import probe
 from ._session import Session
+from ._waiting import within
 from .exceptions import (
     ChronyConnectionError,
     ChronyError,
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ._address import Target
-    from ._conversation import Conversation
-    from .models import Transport
+    from ._waiting import Conversation
+    from .enums import Transport
 
     T = TypeVar("T")
 
@@ -95,7 +95,7 @@ def nothing(_: Session) -> Conversation[None]:
     yield from ()
 
 
-class Endpoint:
+class BaseConnection:
     """Where a chronyd is, and the session with it while there is one."""
 
     _alone = False  # whether whoever drives it has nothing else to do

@@ -17,7 +17,7 @@ from scene import clock
 from pychrony import SourceState, _address, check, library_path
 from pychrony.testing import ScriptedDaemon, make_source, make_tracking
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = ROOT.joinpath("README.rst").read_text()
 
 
@@ -117,7 +117,7 @@ def test_borrowed_library_is_named_right(tmp_path: Path) -> None:
 
 def test_demo() -> None:
     output = subprocess.check_output(
-        [sys.executable, Path(__file__).with_name("demo.py")], text=True
+        [sys.executable, ROOT / "tests/tools/demo.py"], text=True
     )
     assert "3 of 3 servers usable, synchronised at stratum 3\n" in output
     over_udp, over_unix = re.findall("^CHRONY .*", output, flags=re.M)
@@ -138,7 +138,7 @@ KEEPS = "import subprocess, sys; subprocess.run(sys.argv[1:])"
     ],
 )
 def test_demo_that_is_kept(kill: Callable[[int, int], None], number: int) -> None:
-    demo = [sys.executable, str(Path(__file__).with_name("demo.py")), "--keep"]
+    demo = [sys.executable, str(ROOT / "tests/tools/demo.py"), "--keep"]
     with subprocess.Popen(
         [sys.executable, "-c", KEEPS, *demo],
         stdout=subprocess.PIPE,

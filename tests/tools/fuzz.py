@@ -1,6 +1,6 @@
 """Replies in volume, right and wrong, through libchrony and pychrony.
 
-    python tests/fuzz.py --replies 1000000 --seed 1
+    python tests/tools/fuzz.py --replies 1000000 --seed 1
 
 Reads all ten reports, as dataclasses and generically. Nothing waits: the loop
 plays chronyd itself, between the request and the response of a conversation.
@@ -45,10 +45,10 @@ from pychrony import (
     SourceStats,
     TrackingStatus,
     _address,
-    _reports,
+    _queries,
 )
-from pychrony._endpoint import waits
-from pychrony._reports import every, generic, one, one_or_none
+from pychrony._base import waits
+from pychrony._queries import every, generic, one, one_or_none
 from pychrony._session import Session
 from pychrony.testing import _wire
 
@@ -186,7 +186,7 @@ class Loop:
         self._session: Session | None = None
         self._readers = list(readers().items())
         # This process answers itself, so nothing is far away.
-        _reports._FAR = math.inf
+        _queries._FAR = math.inf
         self._daemon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._daemon.setblocking(False)
         self._daemon.bind(("127.0.0.1", 0))

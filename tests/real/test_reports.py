@@ -47,7 +47,7 @@ from pychrony import (
     Timestamping,
     TrackingStatus,
     Value,
-    _text,
+    _chronyc,
 )
 from pychrony._libchrony import ffi
 from pychrony._library import load
@@ -55,7 +55,7 @@ from pychrony.models import BY_ADDRESS, REPORTS
 
 # A key and a certificate that it signed itself, for localhost, 127.0.0.1 to
 # 127.0.0.4 and ::1, valid from 2000 to 2049. They protect nothing.
-NTS = Path(__file__).with_name("nts.pem")
+NTS = Path(__file__).parents[1] / "nts.pem"
 
 READ: dict[type[Any], Callable[[ChronyConnection], Any]] = {
     TrackingStatus: ChronyConnection.get_tracking,
@@ -321,7 +321,7 @@ def test_every_report_has_something(unix: ChronyConnection) -> None:
     assert {one.mode for one in auth.values()} == set(AuthMode)
     assert auth["127.0.0.2"].key_type is KeyType.AES128
     assert (auth["127.0.0.2"].key_id, auth["127.0.0.2"].key_length) == (10, 128)
-    assert auth["127.0.0.2"].last_ke_ago == _text.NEVER
+    assert auth["127.0.0.2"].last_ke_ago == _chronyc.NEVER
     assert auth["127.0.0.3"].key_type.name.startswith("AEAD_")
     assert auth["127.0.0.3"].last_ke_ago < 1000
     assert auth[unresolved].mode is AuthMode.NONE

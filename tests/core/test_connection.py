@@ -18,10 +18,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from select import POLLIN, POLLOUT
-from types import FrameType
 from typing import Any
 
 import pytest
+from helpers import (
+    QUICK,
+    descriptors,
+    hung_daemon,
+    in_child,
+    on_alarm,
+    resident,
+    short_directory,
+)
 
 import pychrony
 from pychrony import (
@@ -40,10 +48,10 @@ from pychrony import (
     get_sources,
     get_tracking,
 )
-from pychrony._blocking import Waiter
-from pychrony._endpoint import open_session, waits
-from pychrony._reports import one
+from pychrony._base import open_session, waits
+from pychrony._queries import one
 from pychrony._session import Session
+from pychrony._waiting import Waiter
 from pychrony.testing import (
     ALL_COMMANDS,
     Request,
@@ -54,8 +62,6 @@ from pychrony.testing import (
     make_tracking,
 )
 
-QUICK: Any = {"timeout": 0.1, "retries": 1}
-
 
 @pytest.fixture(params=["UDP", "Unix"])
 def address(request: pytest.FixtureRequest) -> Iterator[str]:
@@ -65,32 +71,6 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
     else:
         with short_directory() as directory:
             yield f"{directory}/chronyd.sock"
-
-
-@contextmanager
-def short_directory() -> Iterator[str]:
-    """A directory whose path leaves room for libchrony's socket in it."""
-    directory = Path(f"/tmp/c{os.getpid()}-{threading.get_ident() % 9999}")
-    directory.mkdir(mode=0o700)
-    try:
-        yield str(directory)
-    finally:
-        assert not list(directory.iterdir()), "libchrony's directories were left"
-        directory.rmdir()
-
-
-@contextmanager
-def on_alarm(
-    handler: Callable[[int, FrameType | None], Any], first: float, every: float = 0.0
-) -> Iterator[None]:
-    """Run ``handler`` as signal handler, soon and perhaps again and again."""
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, first, every)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 # --- what published 2.x promised ------------------------------------------
@@ -480,22 +460,6 @@ def test_error_that_nobody_expected() -> None:
             next(request)
         assert type(caught.value) is ChronyError
         assert caught.value.error_code == lib.CHRONY_UNKNOWN_REPORT
-
-
-@contextmanager
-def hung_daemon() -> Iterator[str]:
-    """The path of a Unix socket that nobody reads, and whose queue is full."""
-    with short_directory() as directory:
-        path = f"{directory}/chronyd.sock"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hung:
-            hung.bind(path)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-                client.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    while True:
-                        client.sendto(b"", path)
-            yield path
-        os.unlink(path)
 
 
 @pytest.mark.timeout(30)
@@ -925,27 +889,6 @@ def test_descriptors_are_not_inherited(address: str) -> None:
     ):
         assert connection._session is not None
         assert not os.get_inheritable(connection._session._fd)
-
-
-def descriptors() -> int:
-    """How many this process has open."""
-    return len(os.listdir("/proc/self/fd"))
-
-
-def many_sources(number: int) -> list[pychrony.Source]:
-    """So many, each with an address of its own."""
-    return [
-        make_source(address=f"192.0.{2 + index // 250}.{index % 250 + 1}")
-        for index in range(number)
-    ]
-
-
-def resident() -> int:
-    """Memory of this process in KiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise AssertionError
 
 
 def test_ten_thousand_connections_leave_nothing(address: str) -> None:
@@ -1484,25 +1427,6 @@ def test_close_waits_for_the_call_of_another_thread() -> None:
         assert connection._session is None
         thread.join()
         assert results == [2]
-
-
-def in_child(work: Callable[[], None]) -> None:
-    """Run ``work`` in a forked child; its failure is ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads and fork
-        pid = os.fork()
-    if pid == 0:
-        status = 1
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(30)  # a child that hangs is a failure, too
-        try:
-            work()
-            gc.collect()
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    assert status == 0
 
 
 def test_forked_child(address: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from .models import LeapStatus, Source, SourceMode, SourceState, TrackingStatus
+from .enums import LeapStatus, SourceMode, SourceState
+from .models import Source, TrackingStatus
 
 NEVER = 0xFFFFFFFF  # an age that chronyd gives for what has not happened
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pychrony
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(pychrony.__file__).parent
 PICTURE = ROOT / "docs/explanation/architecture.svg"
 

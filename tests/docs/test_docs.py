@@ -21,12 +21,12 @@ import scene
 from provision import Parts
 
 import pychrony
-from pychrony import _address, _library, _reports, check, models, testing
+from pychrony import _address, _library, _queries, check, models, testing
 from pychrony.check._items import ITEMS
 from pychrony.testing import ScriptedDaemon, make_smoothing, make_source
 from pychrony.testing import __main__ as recorder
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {
     str(path.relative_to(DOCS)): path.read_text()
     for path in sorted(DOCS.rglob("*.rst"))
@@ -110,7 +110,7 @@ def test_field_that_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.REPORTS, names["New"], "smoothing")
     with ScriptedDaemon(smoothing=make_smoothing(wander=0.5)) as daemon:
         with pychrony.ChronyConnection(daemon.address) as connection:
-            record: Any = connection._turn(lambda s: _reports.one(s, names["New"]))
+            record: Any = connection._turn(lambda s: _queries.one(s, names["New"]))
     assert (record.wander, record.temperature) == (0.5, None)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import pychrony
 from pychrony import ChronyConnection, ChronyError, SourceMode
-from pychrony._reports import _identity
+from pychrony._queries import _identity
 from pychrony.models import refid_name
 from pychrony.testing import (
     ALL_COMMANDS,

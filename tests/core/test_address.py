@@ -21,7 +21,7 @@ from pychrony import (
     get_tracking,
 )
 from pychrony._address import Target, parse, resolve
-from pychrony._blocking import Waiter
+from pychrony._waiting import Waiter
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
 UNIX, V4, V6, NAME = (

@@ -26,7 +26,7 @@ from provision import Parts
 import pychrony
 from pychrony.testing import ScriptedDaemon
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 TEXT = DOCS.joinpath("prometheus.rst").read_text()
 DASHBOARD: dict[str, Any] = json.loads(
     DOCS.joinpath("prometheus", "dashboard.json").read_text()
@@ -299,7 +299,7 @@ def test_collector_in_a_program() -> None:
 def test_commands() -> None:
     first, second = blocks("console")
     install, command, shown = first.splitlines()
-    project = Path(__file__).parents[1].joinpath("pyproject.toml").read_text()
+    project = Path(__file__).parents[2].joinpath("pyproject.toml").read_text()
     assert install == "$ pip install 'pychrony[prometheus]'"
     assert "\nprometheus = [" in project
     assert command == "$ python -m pychrony.prometheus"

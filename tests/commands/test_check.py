@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from provision import Parts
 
 import pychrony
-from pychrony import LeapStatus, SourceMode, SourceState, _text
+from pychrony import LeapStatus, SourceMode, SourceState, _chronyc
 from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING, _range, main
 from pychrony.check._items import ITEMS
 from pychrony.testing import ScriptedDaemon, faults, make_source, make_tracking
@@ -326,7 +326,7 @@ def test_what_is_no_range(text: str) -> None:
 
 
 SCHEMA = json.loads(
-    Path(__file__).parents[1].joinpath("docs", "check.schema.json").read_text()
+    Path(__file__).parents[2].joinpath("docs", "check.schema.json").read_text()
 )
 
 
@@ -1023,7 +1023,7 @@ def test_report_is_that_of_chronyc(parts: Parts) -> None:
         assert text.split("\n\n")[2:] == reports
         for leap in [*LeapStatus, LeapStatus(9)]:
             daemon.tracking = make_tracking(leap_status=leap, frequency=2.5, offset=1.5)
-            assert _text.tracking(pychrony.get_tracking(daemon.address)) == (
+            assert _chronyc.tracking(pychrony.get_tracking(daemon.address)) == (
                 chronyc("tracking")
             )
 
@@ -1068,4 +1068,4 @@ def test_a_bar_is_only_before_the_performance_data() -> None:
 
 def test_time_beyond_the_calendar() -> None:
     far = make_tracking(ref_time_ns=2**62 * 10**9)
-    assert f"{2**62} s since 1970" in _text.tracking(far)
+    assert f"{2**62} s since 1970" in _chronyc.tracking(far)

@@ -16,7 +16,8 @@ from select import POLLIN, POLLOUT
 from typing import Any, TypeVar
 
 import pytest
-from test_connection import (
+from helpers import (
+    LOOPS,
     QUICK,
     descriptors,
     hung_daemon,
@@ -36,7 +37,7 @@ from pychrony import (
     ChronyTimeoutError,
     ChronyUsageError,
     _address,
-    _reports,
+    _queries,
 )
 from pychrony.aio import _drive, _wait
 from pychrony.testing import (
@@ -51,18 +52,6 @@ from pychrony.testing import (
 
 T = TypeVar("T")
 Runner = Callable[[Coroutine[Any, Any, T]], T]
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop
-}
-try:
-    import uvloop
-except ImportError:  # not for every Python
-    pass
-else:
-    LOOPS["uvloop"] = uvloop.new_event_loop
-    # The first one opens a pipe for the whole process.
-    uvloop.new_event_loop().close()
 
 METHODS = [name for name in pychrony.__all__ if name.startswith("get_")]
 
@@ -128,7 +117,7 @@ async def until(condition: Callable[[], object]) -> None:
 def test_every_method_is_that_of_the_blocking_connection(
     far: bool, address: str, run: Runner[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_reports, "_FAR", -1.0 if far else 9e9)
+    monkeypatch.setattr(_queries, "_FAR", -1.0 if far else 9e9)
     calls: list[tuple[str, ...]] = [(name,) for name in METHODS if name[4:] != "report"]
     calls += [("get_report", report) for report in pychrony.reports()]
     with ScriptedDaemon(
@@ -443,7 +432,7 @@ def test_cancelling_at_any_await(
     run: Runner[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_reports, "_FAR", -1.0 if far else 9e9)
+    monkeypatch.setattr(_queries, "_FAR", -1.0 if far else 9e9)
     with ScriptedDaemon(address=address, sources=many_sources(12)) as daemon:
         expected = getattr(pychrony, name)(daemon.address)
         before = descriptors()

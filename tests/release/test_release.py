@@ -28,7 +28,7 @@ from release.preparing import prepare
 from release.repository import git
 from release.standin import Fault, Packages, StandIns
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VERSION = "1.2.0"
 CHANGELOG = "Changelog\n=========\n\nUnreleased\n----------\n\n- It works.\n"
 RELEASED = f"\n{VERSION} (2026-01-02)\n------------------\n\n- It works.\n"

@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 from chronyd import Chronyd
-from provision import Parts
-from test_aio import LOOPS
-from test_connection import (
+from helpers import (
+    LOOPS,
     descriptors,
     in_child,
     many_sources,
@@ -27,6 +26,7 @@ from test_connection import (
     resident,
     short_directory,
 )
+from provision import Parts
 
 import pychrony
 from pychrony import (
@@ -40,15 +40,15 @@ from pychrony import (
     ChronyUsageError,
     TrackingStatus,
     _address,
-    _reports,
+    _queries,
     async_query_many,
     models,
     query_many,
 )
-from pychrony._blocking import Waiter
-from pychrony._endpoint import waits
-from pychrony._reports import one
+from pychrony._base import waits
+from pychrony._queries import one
 from pychrony._session import Session
+from pychrony._waiting import Waiter
 from pychrony.testing import (
     ALL_COMMANDS,
     Request,
@@ -138,7 +138,7 @@ def test_each_gives_its_own(
 def test_every_report_is_that_of_the_connection(
     far: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_reports, "_FAR", -1.0 if far else 9e9)
+    monkeypatch.setattr(_queries, "_FAR", -1.0 if far else 9e9)
     method = {"sourcestats": "source_stats", "rtcdata": "rtc_data"}
     method |= {"selectdata": "select_data", "serverstats": "server_stats"}
     method |= {"authdata": "auth_data", "ntpdata": "ntp_data"}
@@ -736,7 +736,7 @@ def test_sockets_are_used_again() -> None:
 def test_hosts_share_the_requests_in_flight(
     concurrency: int, each: int, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_reports, "_FAR", -1.0)
+    monkeypatch.setattr(_queries, "_FAR", -1.0)
     most = 0
 
     def watched(request: Request, reply: bytes) -> Iterable[bytes]:
@@ -756,7 +756,7 @@ def test_hosts_share_the_requests_in_flight(
 def test_length_of_a_list_is_not_that_of_the_next_host(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_reports, "_FAR", -1.0)
+    monkeypatch.setattr(_queries, "_FAR", -1.0)
     with (
         ScriptedDaemon(sources=many_sources(9)) as one,
         ScriptedDaemon(sources=many_sources(6)) as other,
@@ -779,7 +779,7 @@ def test_with_few_descriptors_fewer_are_asked_at_once(
     left: int, report: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each host is asked, or has an honest error; none is skipped."""
-    monkeypatch.setattr(_reports, "_FAR", -1.0)
+    monkeypatch.setattr(_queries, "_FAR", -1.0)
     sources = [make_source(address=f"192.0.2.{index}") for index in range(1, 10)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ScriptedDaemon(sources=sources) as daemon:

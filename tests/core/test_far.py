@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from test_connection import descriptors, many_sources, on_alarm, short_directory
+from helpers import descriptors, many_sources, on_alarm, short_directory
 
 from pychrony import (
     AuthData,
@@ -24,14 +24,14 @@ from pychrony import (
     SourceMode,
     SourceStats,
     _address,
-    _conversation,
-    _reports,
+    _queries,
     _session,
+    _waiting,
 )
-from pychrony._blocking import Waiter
-from pychrony._endpoint import waits
-from pychrony._reports import every
+from pychrony._base import waits
+from pychrony._queries import every
 from pychrony._session import Session
+from pychrony._waiting import Waiter
 from pychrony.testing import (
     ALL_COMMANDS,
     Request,
@@ -56,7 +56,7 @@ LISTS: dict[str, tuple[str, ...]] = {
 @pytest.fixture(autouse=True)
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every UDP address is far away."""
-    monkeypatch.setattr(_reports, "_FAR", -1.0)
+    monkeypatch.setattr(_queries, "_FAR", -1.0)
 
 
 class Watched:
@@ -82,7 +82,7 @@ def test_list_is_that_of_a_near_one(
         with ChronyConnection(daemon.address) as connection:
             found = getattr(connection, name)(*arguments)
             far = len(daemon.requests)
-        monkeypatch.setattr(_reports, "_FAR", 9e9)
+        monkeypatch.setattr(_queries, "_FAR", 9e9)
         with ChronyConnection(daemon.address) as connection:
             assert getattr(connection, name)(*arguments) == found
             near = len(daemon.requests) - far
@@ -441,7 +441,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Network]]:
             super().__init__(*arguments)
             made.append(self)
 
-    for module in (_conversation, _session, _reports):
+    for module in (_waiting, _session, _queries):
         monkeypatch.setattr(module, "monotonic", monotonic)
     yield Made
     for one in made:

@@ -25,10 +25,10 @@ import pytest
 from chronyc import wait
 from chronyd import Chronyd
 from exporter import Exporter, fetch, samples
+from helpers import short_directory
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from provision import Parts
-from test_connection import short_directory
 
 import pychrony
 from pychrony import (
@@ -59,8 +59,8 @@ from pychrony.testing import (
     make_tracking,
 )
 
-CERTIFICATE = Path(__file__).with_name("nts.pem")
-CLIENT = Path(__file__).with_name("client.pem")
+CERTIFICATE = Path(__file__).parents[1] / "nts.pem"
+CLIENT = Path(__file__).parents[1] / "client.pem"
 SOURCE = 'source_address="192.168.1.100",source_name="192.168.1.100"'
 
 

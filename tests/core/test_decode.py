@@ -25,7 +25,7 @@ from pychrony import (
     models,
 )
 from pychrony._libchrony import ffi
-from pychrony._reports import one
+from pychrony._queries import one
 from pychrony.testing import (
     ScriptedDaemon,
     faults,

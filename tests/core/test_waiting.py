@@ -14,11 +14,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from test_connection import descriptors
+from helpers import descriptors
 
 from pychrony import ChronyConnectionError, ChronyTimeoutError
-from pychrony._blocking import Waiter
-from pychrony._conversation import side_by_side, within
+from pychrony._waiting import Waiter, side_by_side, within
 
 NEVER = time.monotonic() + 50_000
 Slot = Generator[Any, Any, None]

@@ -19,7 +19,7 @@ from demo import start
 from rich.console import Console
 from rich.text import Text
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 WIDTH, HEIGHT = 110, 30
 
 # Its directory has another name each time, which is not for the picture.

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 Rows: TypeAlias = dict[str, dict[str, dict[str, Any]]]
 Points: TypeAlias = dict[int, tuple[list[int], list[float]]]

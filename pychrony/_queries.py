@@ -6,32 +6,25 @@ from functools import partial
 from select import epoll
 from time import monotonic
 
-from ._conversation import side_by_side
 from ._decode import decode, decode_generic
 from ._library import reports
 from ._session import Session
+from ._waiting import side_by_side
+from .enums import SourceMode, Transport
 from .exceptions import (
     ChronyConnectionError,
     ChronyDataError,
     ChronyPermissionError,
     ChronyTimeoutError,
 )
-from .models import (
-    BY_ADDRESS,
-    LISTS,
-    OPTIONAL,
-    REPORTS,
-    SourceMode,
-    SourceStats,
-    Transport,
-)
+from .models import BY_ADDRESS, LISTS, OPTIONAL, REPORTS, SourceStats
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias, TypeVar
 
-    from ._conversation import Conversation
+    from ._waiting import Conversation
     from .models import Value
 
     T = TypeVar("T")

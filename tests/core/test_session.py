@@ -9,7 +9,7 @@ from contextlib import suppress
 from select import POLLIN, POLLOUT
 
 import pytest
-from test_connection import descriptors, short_directory
+from helpers import descriptors, short_directory
 
 from pychrony import (
     AuthData,
@@ -21,10 +21,10 @@ from pychrony import (
     _decode,
     _session,
 )
-from pychrony._blocking import Waiter
-from pychrony._endpoint import open_session, waits
-from pychrony._reports import every, one
+from pychrony._base import open_session, waits
+from pychrony._queries import every, one
 from pychrony._session import Session
+from pychrony._waiting import Waiter
 from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, faults, make_source
 
 
