@@ -22,8 +22,6 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "typecheck", "tests", "coverage"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-# Where the programs of the tests find each other.
-HELPERS = os.pathsep.join(str(Path("tests", part).resolve()) for part in ("", "tools"))
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 
 
@@ -102,8 +100,9 @@ def install(session: nox.Session, *requirements: str, package: str = ".") -> Non
 
 def run(session: nox.Session, *command: str) -> None:
     """Run with the real parts; on Ctrl-C there may be daemons to stop."""
-    env = {**parts(session), "PYTHONPATH": HELPERS}
-    session.run(*command, env=env, interrupt_timeout=10, terminate_timeout=10)
+    session.run(
+        *command, env=parts(session), interrupt_timeout=10, terminate_timeout=10
+    )
 
 
 @nox.session
@@ -148,6 +147,7 @@ def bench(session: nox.Session) -> None:
         *("--only-binary", "pychrony", "pychrony==2.0.3"),
         success_codes=(0, 1),
     )
+    session.env["PYTHONPATH"] = str(Path("tests", "tools").resolve())
     run(session, "python", "tests/bench/bench.py", f"--old={old}", *session.posargs)
 
 
