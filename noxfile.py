@@ -95,7 +95,8 @@ def install(session: nox.Session, *requirements: str, package: str = ".") -> Non
     # and uv what it built before.
     shutil.rmtree("build", ignore_errors=True)
     anew = ["--reinstall-package", "pychrony"] if session.venv_backend == "uv" else []
-    session.install(*anew, package, *requirements)
+    # Not silent: on a slow network this takes minutes.
+    session.install(*anew, package, *requirements, silent=False)
 
 
 def run(session: nox.Session, *command: str) -> None:
@@ -118,7 +119,8 @@ def tests(session: nox.Session) -> None:
     """Test with every CPython of this machine; arguments go to pytest."""
     tell_missing()
     install(session, *group("tests"), package=f".{ALL_EXTRAS}")
-    run(session, "pytest", *session.posargs)
+    # Most of a test's time is spent waiting for daemons.
+    run(session, "pytest", "--numprocesses=auto", *session.posargs)
 
 
 @nox.session
