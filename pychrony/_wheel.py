@@ -171,7 +171,7 @@ def download(say: Callable[[str], None]) -> bytes:
     wanted = tag()
     with tempfile.TemporaryDirectory() as directory:
         pip = _pip(directory, say)
-        say(f"downloading {RELEASE} for {wanted} with pip, which has libchrony in it")
+        say(f"downloading {RELEASE} for {wanted} with pip")
         status, output = _run([*pip, *_arguments(wanted), "--dest", directory])
         if status:
             raise WheelError(
@@ -207,7 +207,7 @@ def _pip(directory: str, say: Callable[[str], None]) -> list[str]:
     isolated = ["-I"] if sys.flags.isolated else []
     if importlib.util.find_spec("pip"):
         return [sys.executable, *isolated, "-m", "pip"]
-    say("making a temporary environment, as this one has no pip")
+    say("this environment has no pip: making a temporary one")
     place = os.path.join(directory, "pip")
     status, output = _run([sys.executable, *isolated, "-m", "venv", place])
     if status:

@@ -38,8 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with printing():
             if options.action == "install":
-                return _install(options.wheel)
-            return _uninstall() if options.action == "uninstall" else _show()
+                _install(options.wheel)
+            elif options.action == "uninstall":
+                _uninstall()
+            else:
+                _show()
+            sys.stdout.flush()
+            return 0
     except (_wheel.WheelError, ChronyLibraryError) as error:
         print(error, file=sys.stderr)
     except OSError as error:
@@ -69,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show() -> int:
+def _show() -> None:
     path = _library.library_path()
     digest = _digest(path)
     print(f"libchrony: {path}")
@@ -82,7 +87,6 @@ def _show() -> int:
     else:
         print("whole:     yes as far as its functions and error codes tell")
     print(f"reports:   {' '.join(_library.reports())}")
-    return 0
 
 
 def _found() -> str:
@@ -101,10 +105,10 @@ def _digest(path: str) -> str:
         return f"unknown ({reason.strerror})"
 
 
-def _install(wheel: str | None) -> int:
+def _install(wheel: str | None) -> None:
     if _library.is_usable():
         print(f"libchrony is there already: {_library.library_path()}")
-        return 0
+        return
     if os.environ.get(_library.VARIABLE):
         _library.load()  # which raises, and says what to do
     if environment := _wheel.own_environment():
@@ -122,7 +126,6 @@ def _install(wheel: str | None) -> int:
         raise _wheel.WheelError(f"{target}: not installed: {reason}") from reason
     print(f"installed {target}")
     print(_wheel.ORIGIN)
-    return 0
 
 
 def _check_writable(directory: str) -> None:
@@ -141,7 +144,7 @@ def _check_writable(directory: str) -> None:
     raise _wheel.WheelError(f"{directory}: {text}")
 
 
-def _uninstall() -> int:
+def _uninstall() -> None:
     target = _library.in_prefix()
     if not os.path.lexists(target):
         print(f"nothing to remove: there is no {target}")
@@ -153,7 +156,6 @@ def _uninstall() -> int:
             f"{target} is damaged or was not installed by this command. To remove it: "
             f"rm {target}"
         )
-    return 0
 
 
 def _say(text: str) -> None:
