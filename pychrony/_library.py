@@ -86,16 +86,12 @@ _GET_IT = {
     "rhel": "dnf install epel-release && dnf install libchrony",
 }
 
-_BORROW_IT = (
-    "it has no package here: borrow the library inside an older pychrony with "
-    "'pip install --no-deps --target DIR pychrony==2.0.3' and set "
-    f"{VARIABLE} to $(echo DIR/pychrony.libs/libchrony-*.so*), or build it from source"
-)
-
 
 def how_to_get() -> str:
-    """Return one line that says how to get libchrony on this distribution."""
+    """Return one line that says how to get libchrony for this interpreter."""
     import platform
+
+    from . import _wheel
 
     try:
         release = platform.freedesktop_os_release()
@@ -104,7 +100,11 @@ def how_to_get() -> str:
     for distribution in [release.get("ID", ""), *release.get("ID_LIKE", "").split()]:
         if distribution in _GET_IT:
             return _GET_IT[distribution]
-    return _BORROW_IT
+    try:
+        _wheel.tag()
+    except _wheel.WheelError as reason:
+        return str(reason)
+    return _wheel.own_environment() or _wheel.command()
 
 
 def _verify(lib: Any) -> None:
@@ -116,22 +116,76 @@ def _verify(lib: Any) -> None:
             raise ffi.error(f"its {name} means {text!r}: another ABI")
 
 
-def _open() -> tuple[Any, str, Exception | None]:
-    """Return the library, or None with what was tried and the reason."""
-    name = os.environ.get(VARIABLE) or SONAME
-    try:
-        if "/" in name and not os.path.isfile(name):
-            # To open a FIFO would wait for its other end.
-            what = "not a file" if os.path.exists(name) else "no such file"
-            raise FileNotFoundError(f"cannot open shared object file: {what}")
-        lib = ffi.dlopen(name)
-        _verify(lib)
-    except (OSError, ValueError, ffi.error) as reason:
-        return None, name, reason
-    return lib, name, None
+def _check_file(path: str) -> None:
+    """Raise an OSError for a file that dlopen would wait for, or be killed by.
+
+    Of a library that is cut off, the missing pages end the process with SIGBUS.
+    What is whole but foreign is refused by dlopen itself, or by its symbols.
+    """
+    if not os.path.isfile(path):  # to open a FIFO would wait for its other end
+        what = "not a file" if os.path.exists(path) else "no such file"
+        raise FileNotFoundError(f"cannot open shared object file: {what}")
+    with open(path, "rb", buffering=0) as file:
+        header = file.read(64)
+        if len(header) < 64 or header[:4] != b"\x7fELF":
+            raise OSError("not a shared library")
+        order: Any = "little" if header[5] == 1 else "big"
+
+        def number(data: bytes, offset: int, size: int) -> int:
+            return int.from_bytes(data[offset : offset + size], order)
+
+        # Where the table of segments is, the size and number of its entries, and
+        # where in an entry are a segment's offset and size: elf(5).
+        if header[4] == 2:
+            table, sizes, word, begin, length = number(header, 32, 8), 54, 8, 8, 32
+        else:
+            table, sizes, word, begin, length = number(header, 28, 4), 42, 4, 4, 16
+        size = number(header, sizes, 2)
+        entries = os.pread(file.fileno(), size * number(header, sizes + 2, 2), table)
+        end = os.fstat(file.fileno()).st_size
+        for entry in range(0, len(entries) - word, size or 1):
+            last = number(entries, entry + begin, word)
+            last += number(entries, entry + length, word)
+            if last > end:
+                raise OSError(f"cut off: it has {end} bytes, and needs {last}")
 
 
-_lib, name, _reason = _open()
+def open_library(name: str) -> Any:
+    """Return the library of this name or path.
+
+    Raises:
+        OSError, ValueError, ffi.error: it is not there, or not a usable libchrony.
+    """
+    if "/" in name:
+        _check_file(name)
+    lib = ffi.dlopen(name)
+    _verify(lib)
+    return lib
+
+
+def in_prefix() -> str:
+    """Return where ``python -m pychrony.library install`` and conda put it."""
+    return f"{sys.prefix}/lib/{SONAME}"
+
+
+def _open() -> tuple[Any, str, list[tuple[str, Exception]]]:
+    """Return the library and its name, or None with what was tried and the reasons."""
+    named = os.environ.get(VARIABLE)
+    tried: list[tuple[str, Exception]] = []
+    for name in (named,) if named else (SONAME, in_prefix()):
+        try:
+            return open_library(name), name, tried
+        except (OSError, ValueError, ffi.error) as reason:
+            tried.append((name, reason))
+    return None, tried[0][0], tried
+
+
+_lib, name, _tried = _open()
+
+
+def is_usable() -> bool:
+    """Return whether there is a usable libchrony."""
+    return _lib is not None
 
 
 def load() -> Any:
@@ -141,13 +195,16 @@ def load() -> Any:
         ChronyLibraryError: there is no usable one.
     """
     if _lib is None:
-        if name != SONAME:
-            advice = f"correct or unset {VARIABLE}, which names it"
+        reasons: list[str] = []
+        for tried, reason in _tried:
+            text = str(reason).removeprefix(f"cannot load library '{tried}': ")
+            reasons.append(f"Tried {tried}: {text.removeprefix(f'{tried}: ')}.")
+        if os.environ.get(VARIABLE):
+            advice = f" To get it: correct or unset {VARIABLE}, which names it"
         else:
-            advice = how_to_get()
-        raise ChronyLibraryError(
-            f"no usable libchrony. Tried {name}: {_reason}. To get it: {advice}"
-        ) from _reason
+            advice = f"\nTo get it: {how_to_get()}"
+        text = f"no usable libchrony. {' '.join(reasons)}{advice}"
+        raise ChronyLibraryError(text) from _tried[0][1]
     return _lib
 
 

@@ -88,7 +88,7 @@ class _Version(argparse.Action):
         try:
             library = f"libchrony {pychrony.library_path()}"
         except pychrony.ChronyLibraryError as error:
-            library = error.message
+            library = error.message.replace("\n", " ")
         raise _AnswerError(f"pychrony {pychrony.__version__}, {library}")
 
 

@@ -48,7 +48,7 @@ def _process() -> Iterator[tuple[str, str]]:
     try:
         path, reports = pychrony.library_path(), pychrony.reports()
     except ChronyError as error:
-        yield "libchrony", error.message
+        yield "libchrony", error.message.replace("\n", " ")
     else:
         yield "libchrony", f"{path}, all {len(dir(load()))} symbols found"
         yield "reports", ", ".join(reports)

@@ -139,7 +139,7 @@ class Verdict:
 
     def _then_facts(self, wrong: str) -> str:
         if self.error is not None:
-            return self.error.message
+            return self.error.message.replace("\n", " ")
         return "; ".join(filter(None, [wrong, ", ".join(self.facts)]))
 
     @property

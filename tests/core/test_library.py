@@ -18,7 +18,7 @@ import pychrony.enums
 import pychrony.exceptions
 import pychrony.fleet
 import pychrony.models
-from pychrony import _cdef, _library
+from pychrony import _cdef, _library, _wheel
 
 LIBRARY = pychrony.library_path()
 
@@ -77,7 +77,7 @@ def test_all_is_all_there() -> None:
             "pychrony."
         )
     assert dir(pychrony) == sorted(pychrony.__all__)
-    rooms = (
+    modules = (
         pychrony.aio,
         pychrony.connection,
         pychrony.enums,
@@ -86,7 +86,9 @@ def test_all_is_all_there() -> None:
         pychrony.models,
     )
     public = {"__version__", "library_path", "reports"}
-    assert public.union(*(room.__all__ for room in rooms)) == set(pychrony.__all__)
+    assert public.union(*(module.__all__ for module in modules)) == set(
+        pychrony.__all__
+    )
 
 
 USE = """
@@ -135,7 +137,7 @@ def test_without_the_variable_the_soname_is_tried() -> None:
     )
     result = python(code, PYCHRONY_LIBCHRONY="")
     assert result.stdout.startswith("libchrony.so.0 libchrony.so.0"), result.stderr
-    assert "libchrony" in result.stdout.split(">", 1)[1]
+    assert result.stdout.split("> ", 1)[1] == f"{_library.how_to_get()}\n"
 
 
 def test_without_the_variable_the_advice_is_how_to_get_it(tmp_path: Path) -> None:
@@ -144,7 +146,10 @@ def test_without_the_variable_the_advice_is_how_to_get_it(tmp_path: Path) -> Non
         USE.format(address=None), PYCHRONY_LIBCHRONY="", LD_LIBRARY_PATH=str(tmp_path)
     )
     assert result.returncode == 9, result.stderr
-    assert f"To get it: {_library.how_to_get()}" in result.stdout
+    first, last = result.stdout.splitlines()[-2:]
+    assert "Tried libchrony.so.0: " in first
+    assert f"Tried {_library.in_prefix()}: " in first
+    assert last == f"To get it: {_library.how_to_get()}"
 
 
 def test_empty_variable_is_none() -> None:
@@ -160,17 +165,17 @@ def test_empty_variable_is_none() -> None:
     [
         ({"ID": "fedora"}, "dnf install libchrony"),
         ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, "dnf install epel-release"),
-        ({"ID": "debian"}, "pip install --no-deps --target DIR pychrony==2.0.3"),
-        ({}, "pip install --no-deps --target DIR pychrony==2.0.3"),
+        ({"ID": "debian"}, f"{sys.executable} -m pychrony.library install"),
+        ({}, f"{sys.executable} -m pychrony.library install"),
     ],
 )
 def test_advice_fits_the_distribution(
     release: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
-    assert _library.how_to_get().startswith(expected) or (
-        expected in _library.how_to_get()
-    )
+    monkeypatch.setattr(_wheel, "own_environment", lambda: "")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert _library.how_to_get().startswith(expected)
 
 
 def test_advice_without_os_release(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +183,22 @@ def test_advice_without_os_release(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError
 
     monkeypatch.setattr(platform, "freedesktop_os_release", missing)
-    assert "from source" in _library.how_to_get()
+    assert _library.how_to_get().endswith(" -m pychrony.library install")
+
+
+def test_advice_in_the_python_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "freedesktop_os_release", dict)
+    monkeypatch.setattr(sys, "prefix", "/usr")
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    assert _library.how_to_get().startswith("python3 -m venv DIR && ")
+
+
+def test_advice_where_no_wheel_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "freedesktop_os_release", dict)
+    monkeypatch.setattr(_wheel, "_tag", lambda: "manylinux_2_28_armv7l")
+    advice = _library.how_to_get()
+    assert "no published libchrony for this platform (manylinux_2_28_armv7l)" in advice
+    assert "build it: git clone " in advice
 
 
 @pytest.mark.parametrize(
@@ -207,6 +227,60 @@ def test_another_abi_is_refused(
     assert result.returncode == 9, result.stderr
     assert reason in result.stdout
     assert f"Tried {copy}: " in result.stdout
+
+
+CUT = """
+import sys, pychrony._library as l
+for path in sys.argv[1:]:
+    try:
+        l.open_library(path)
+        print("whole")
+    except OSError as reason:
+        print(reason)
+"""
+
+
+def test_library_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    """To open it would end the process with SIGBUS."""
+    whole = Path(LIBRARY).read_bytes()
+    sizes = [0, 3, 63, 64, *range(100, len(whole), len(whole) // 60), len(whole)]
+    copies = [tmp_path / f"{size:07}.so" for size in sizes]
+    for size, copy in zip(sizes, copies):
+        copy.write_bytes(whole[:size])
+    command = [sys.executable, "-c", CUT, *map(str, copies)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result
+    told = result.stdout.splitlines()
+    assert told[:3] == ["not a shared library"] * 3
+    assert told[-1] == "whole"
+    assert any(one.startswith("cut off: it has ") for one in told)
+    first = told.index("whole")
+    assert set(told[first:]) == {"whole"}
+    message = python(USE.format(address=None), PYCHRONY_LIBCHRONY=str(copies[9]))
+    assert f"Tried {copies[9]}: cut off: it has {sizes[9]} bytes, and needs" in (
+        message.stdout
+    )
+
+
+def test_library_for_another_machine_is_refused(tmp_path: Path) -> None:
+    """A foreign word size or byte order is read as it says, and dlopen refuses it."""
+    whole = bytearray(Path(LIBRARY).read_bytes())
+    for name, offset, value in (("class", 4, 1), ("order", 5, 2), ("machine", 18, 8)):
+        copy = tmp_path / f"{name}.so"
+        foreign = whole.copy()
+        foreign[offset] = value
+        copy.write_bytes(foreign)
+        result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=str(copy))
+        assert result.returncode == 9, result.stderr
+
+
+def test_another_library_is_refused() -> None:
+    import _cffi_backend
+
+    other = str(_cffi_backend.__file__)
+    result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=other)
+    assert result.returncode == 9, result.stderr
+    assert "undefined symbol: chrony_" in result.stdout
 
 
 def test_library_found_by_its_soname_has_a_path(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
+        print(
+            "Looking for libchrony, chronyd and chronyc. What is missing on this"
+            "\nmachine is downloaded into your cache, once; that takes up to a minute.",
+            flush=True,
+        )
         parts = provision.provide()
         with ExitStack() as network:
             return _demonstrate(parts, network, keep)
@@ -129,7 +134,7 @@ def _check(*arguments: str) -> int:
 
 def _keep(parts: provision.Parts, address: str) -> None:
     print("\nThe network runs until Ctrl-C. Try in another terminal:\n")
-    if parts.libchrony != provision.SONAME:
+    if parts.libchrony != provision.SONAME:  # and not in this environment either
         print(f"  export PYCHRONY_LIBCHRONY={shlex.quote(parts.libchrony)}")
     for command in ("watch", "check --format text"):
         print(f"  {shlex.quote(sys.executable)} -m pychrony.{command} {address}")

@@ -13,16 +13,13 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ENVIRONMENT = "environment"
 SONAME = "libchrony.so.0"
-PINS = Path(__file__).with_name("libchrony.txt")
-# Any of the versions that the wheels exist for; see the pins.
-WHEEL_PYTHON = "3.12"
 OS_RELEASE = Path("/etc/os-release")
 
 # An installed AppArmor profile lets chronyd at this very path read only the
@@ -90,7 +87,7 @@ def prometheus() -> tuple[str, str]:
     found = tuple(filter(None, map(shutil.which, PROMETHEUS)))
     if len(found) < len(PROMETHEUS):
         _need_apt("prometheus", "prometheus")
-        name = _cache_name("prometheus", OS_RELEASE)
+        name = _cache_name("prometheus", OS_RELEASE.read_text())
         root = _cached(name, _fetch_prometheus, _prometheus_runs)
         found = tuple(f"{root}/{program}" for program in PROMETHEUS)
     server, tool = found
@@ -115,13 +112,34 @@ def _libchrony() -> tuple[str, str]:
         return named, ENVIRONMENT
     if _loads(SONAME):
         return SONAME, "system"
-    name = _cache_name("libchrony", PINS)
-    directory = _cached(name, _fetch_libchrony, lambda path: _loads(_library_in(path)))
-    return _library_in(directory), "pinned wheel"
+    wheel = _wheel()
+
+    def fetch(directory: Path) -> None:
+        data = wheel.download(lambda text: print(f"libchrony: {text}", file=sys.stderr))
+        (directory / SONAME).write_bytes(data)
+
+    try:
+        name = _cache_name("libchrony", wheel.DIGESTS[wheel.tag()])
+        directory = _cached(name, fetch, lambda path: _loads(str(path / SONAME)))
+    except wheel.WheelError as error:
+        raise ProvisionError(
+            f"libchrony: {error}. Or set PYCHRONY_LIBCHRONY to a {SONAME}"
+        ) from error
+    return str(directory / SONAME), f"out of {wheel.RELEASE}"
 
 
-def _library_in(directory: Path) -> str:
-    return str(next(directory.glob("libchrony-*.so*"), directory / SONAME))
+def _wheel() -> Any:
+    """pychrony/_wheel.py, without pychrony: that opens libchrony, and needs cffi."""
+    file = Path(__file__).parents[2] / "pychrony" / "_wheel.py"
+    if not file.is_file():  # the package is installed, and not in this tree
+        package = importlib.util.find_spec("pychrony")
+        assert package and package.origin
+        file = Path(package.origin).with_name("_wheel.py")
+    spec = importlib.util.spec_from_file_location("pychrony_wheel", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _loads(library: str) -> bool:
@@ -130,35 +148,6 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _fetch_libchrony(directory: Path) -> None:
-    print("libchrony: fetching the pinned wheel with pip", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as wheels:
-        _run(
-            "libchrony",
-            *_pip(),
-            *("download", "--no-input", "--disable-pip-version-check", "--no-deps"),
-            *("--python-version", WHEEL_PYTHON, "--only-binary", ":all:"),
-            *("--require-hashes", "--requirement", str(PINS), "--dest", wheels),
-        )
-        (wheel,) = Path(wheels).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            for member in archive.namelist():
-                if member.startswith("pychrony.libs/libchrony-"):
-                    (directory / Path(member).name).write_bytes(archive.read(member))
-
-
-def _pip() -> Sequence[str]:
-    if importlib.util.find_spec("pip"):
-        return (sys.executable, "-m", "pip")
-    pip = shutil.which("pip3") or shutil.which("pip")
-    if pip is None:
-        raise ProvisionError(
-            f"libchrony: {sys.executable} has no pip to fetch it with. "
-            f"Install pip there, or set PYCHRONY_LIBCHRONY to a {SONAME}."
-        )
-    return (pip,)
 
 
 def _named_chrony() -> Found | None:
@@ -187,7 +176,9 @@ def _system_chrony() -> Found | None:
 
 def _fetched_chrony() -> Found:
     _need_apt("chronyd", "chrony")
-    root = _cached(_cache_name("chrony", OS_RELEASE), _fetch_chrony, _chrony_runs)
+    root = _cached(
+        _cache_name("chrony", OS_RELEASE.read_text()), _fetch_chrony, _chrony_runs
+    )
     chronyd, chronyc = (f"{root}/{program}" for program in CHRONY)
     source = "packages of this distribution, unpacked"
     return chronyd, chronyc, _library_path(root), source
@@ -334,11 +325,11 @@ def _cache() -> Path:
     return cache
 
 
-def _cache_name(part: str, source: Path) -> str:
-    """A name in the cache that is another one when the contents of SOURCE are."""
+def _cache_name(part: str, contents: str) -> str:
+    """A name in the cache that is another one for other contents."""
     # Processor and C library: a home directory can be shared between several.
     system = sysconfig.get_config_var("HOST_GNU_TYPE")
-    key = f"{source.read_text()}\0{system}"
+    key = f"{contents}\0{system}"
     return f"{part}-{_digest(key.encode())}"
 
 

@@ -1,0 +1,300 @@
+"""Finds why a chronyd cannot be reached, or stays silent, and says what to do.
+
+Each function returns sentences to append to an error. They look at this machine
+only: the file system, the mounts and, where their docstring says so, at every
+process, which takes milliseconds on a large machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import suppress
+
+DIRECTORY = "/run/chrony"
+
+_PROGRAMS = ("/usr/sbin/chronyd", "/usr/bin/chronyd", "/usr/local/sbin/chronyd")
+
+# Each is made by the container runtime of that name, or by systemd's.
+_CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
+
+_APPARMOR = "/sys/module/apparmor/parameters/enabled"
+_APPARMOR_PROFILE = "/etc/apparmor.d/usr.sbin.chronyd"
+_SELINUX = "/sys/fs/selinux/enforce"
+
+_OVER_UDP = (
+    "Over UDP (address 127.0.0.1) tracking, sources, sourcestats, activity, rtcdata "
+    "and smoothing need no permission"
+)
+
+_MOUNT_DIRECTORY = (
+    "In a container, mount the directory of the host's socket, at the same path and "
+    "writable: a client has a socket of its own beside that of chronyd, which answers "
+    "to its path"
+)
+
+
+def unreachable(host: str, unix: bool, reason: OSError) -> str:
+    """Return why ``host``, the path of a socket or an IP address, is not reached.
+
+    It looks at a few files only, so that auto-detection may use it for a
+    candidate after which it tries the next.
+    """
+    return _no_socket(host, reason) if unix else _no_port(host, reason)
+
+
+def _no_port(host: str, reason: OSError) -> str:
+    local = host.startswith("127.") or host == "::1"
+    if reason.errno in (errno.ECONNREFUSED, errno.ECONNRESET) and local:
+        return (
+            "No chronyd is running here with this command port (cmdport), or this is "
+            "a container with a network of its own"
+        )
+    if reason.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
+        return (
+            "Is chronyd running there, and its command port open? By default it "
+            "listens on loopback only: see bindcmdaddress, cmdallow and cmdport"
+        )
+    if reason.errno in (errno.EACCES, errno.EPERM):
+        return "A firewall or a sandbox of this machine forbids it"
+    if reason.errno == errno.EINVAL and host.startswith("fe80:"):
+        return "A link-local address needs its interface, as in fe80::1%eth0"
+    return ""
+
+
+def _no_socket(path: str, reason: OSError) -> str:
+    if os.path.isfile(path) or os.path.isdir(path):
+        return f"That is no socket; chronyd's is {DIRECTORY}/chronyd.sock by default"
+    number = reason.errno or 0
+    advice = _NO_SOCKET.get(errno.errorcode.get(number, ""))
+    return advice(path) if advice else ""
+
+
+def _ended(path: str) -> str:
+    if _mount(path)[1] == path:
+        return (
+            "Only the socket's file is mounted here, and that of a chronyd that has "
+            f"ended. {_MOUNT_DIRECTORY}"
+        )
+    return "Is chronyd running? The socket is that of one that has ended"
+
+
+def _read_only(path: str) -> str:
+    return (
+        f"{os.path.dirname(path)} is mounted read-only here, and a client needs a "
+        f"socket of its own in it. Mount it writable. {_OVER_UDP}"
+    )
+
+
+def _bad_path(_: str) -> str:
+    return (
+        "A client has a socket of its own beside that of chronyd, so the path must "
+        "name a directory other than / and be about 60 bytes at most"
+    )
+
+
+def _no_file(path: str) -> str:
+    directory = os.path.dirname(path)
+    try:
+        mode = os.stat(directory).st_mode & 0o777
+    except OSError:
+        return (
+            f"Is chronyd running? There is no directory {directory}. {_MOUNT_DIRECTORY}"
+        )
+    if mode & 0o007:
+        # UTI_CheckDirPermissions in chronyd; its log says "Wrong permissions".
+        return (
+            f"{directory} has mode {mode:04o}, and chronyd makes no socket in a "
+            f"directory that others can use: chmod 0750 {directory}, and restart "
+            "chronyd"
+        )
+    return "Is chronyd running? It has made no socket there: its log says why not"
+
+
+def _not_permitted(path: str) -> str:
+    user = _user(_owner(path))
+    if os.geteuid() == 0:
+        return (
+            "This process is root, but without the capability DAC_OVERRIDE, or "
+            f"AppArmor or SELinux forbids it. Run it as {user}, or with that "
+            f"capability. {_OVER_UDP}"
+        )
+    return (
+        f"The socket is for root and {user}, as which chronyd runs (its group does not "
+        f"help). {_OVER_UDP}"
+    )
+
+
+_NO_SOCKET = {
+    "ECONNREFUSED": _ended,
+    "ECONNRESET": _ended,
+    "ENOENT": _no_file,
+    "EACCES": _not_permitted,
+    "EPERM": _not_permitted,
+    "EROFS": _read_only,
+    "EINVAL": _bad_path,
+}
+
+
+def _owner(path: str) -> int:
+    """Return the user of the socket, or of its directory if that is closed to us."""
+    for file in (path, os.path.dirname(path)):
+        with suppress(OSError):
+            return os.stat(file).st_uid
+    return -1
+
+
+def _user(uid: int) -> str:
+    if uid in (-1, 0):
+        return "the user of chronyd"
+    import pwd
+
+    with suppress(KeyError):
+        return f"the user {pwd.getpwuid(uid).pw_name}"
+    return f"the user {uid}"
+
+
+def silent(path: str) -> str:
+    """Return why chronyd may not answer over the Unix socket ``path``.
+
+    It looks at every process.
+    """
+    root, mount = _mount(path)
+    daemons = processes()
+    stopped = [str(pid) for pid, state in daemons if state in "Tt"]
+    if mount == path:
+        return f"Only the socket's file is mounted here. {_MOUNT_DIRECTORY}"
+    if closed := _closed_to_chronyd(path):
+        return (
+            f"chronyd runs as {_user(_owner(path))}, who may not enter {closed}, so it "
+            f"cannot answer to a socket in {os.path.dirname(path)}. {_OVER_UDP}"
+        )
+    if stopped:
+        pids = ", ".join(stopped)
+        return f"A chronyd is stopped (process {pids}): kill -CONT continues it"
+    if not daemons and root not in ("/", "") and mount != "/":
+        return (
+            f"{mount} is mounted here, and no process chronyd is visible: chronyd must "
+            f"know it by the same path, to answer. {_MOUNT_DIRECTORY}"
+        )
+    text = "chronyd is hung, or it may not write to the socket of a client"
+    if _first_line(_SELINUX) == "1":
+        text += (
+            ". SELinux is enforcing: 'ausearch -m AVC -c chronyd' shows whether it "
+            f"forbids that. {_OVER_UDP}"
+        )
+    elif _first_line(_APPARMOR) == "Y" and os.path.exists(_APPARMOR_PROFILE):
+        text += (
+            f". AppArmor confines it ({_APPARMOR_PROFILE}): 'journalctl -k --grep "
+            f"DENIED' shows whether it forbids that. {_OVER_UDP}"
+        )
+    return text
+
+
+def _closed_to_chronyd(path: str) -> str:
+    """Return the first directory above ``path`` that chronyd may not enter, or ''."""
+    try:
+        # chronyd makes it after it has become its user, and has no other group.
+        socket = os.stat(path)
+        if socket.st_uid == 0:
+            return ""
+        directory = ""
+        for part in os.path.dirname(os.path.realpath(path)).split("/"):
+            directory = f"{directory}/{part}".replace("//", "/")
+            here = os.stat(directory)
+            if here.st_uid == socket.st_uid:
+                search = 0o100
+            elif here.st_gid == socket.st_gid:
+                search = 0o010
+            else:
+                search = 0o001
+            if not here.st_mode & search:
+                return directory
+    except OSError:
+        pass
+    return ""
+
+
+def nothing_answers() -> str:
+    """Return why no chronyd answers at any of its usual places on this machine.
+
+    It looks at every process.
+    """
+    daemons = processes()
+    stopped = [str(pid) for pid, state in daemons if state in "Tt"]
+    if stopped:
+        pids = ", ".join(stopped)
+        return f"A chronyd is stopped (process {pids}): kill -CONT continues it"
+    if daemons:
+        pids = ", ".join(str(pid) for pid, _ in daemons)
+        return (
+            f"chronyd is running (process {pids}): see cmdport and bindcmdaddress in "
+            "its configuration, and its log"
+        )
+    if in_container():
+        return (
+            "No chronyd is running in this container. Mount the host's "
+            f"{DIRECTORY} at the same path, writable; or use the network of the host; "
+            "or give the address of a host whose cmdallow names this container"
+        )
+    if any(map(os.path.exists, _PROGRAMS)):
+        return "chronyd is not running: systemctl start chronyd"
+    return (
+        "No chronyd is running, and none is installed. Install the package chrony; or "
+        f"in a container mount the host's {DIRECTORY} at the same path, writable; or "
+        "give the address of a host whose cmdallow names this one"
+    )
+
+
+def processes() -> list[tuple[int, str]]:
+    """Return the visible processes chronyd: their number, and state as in proc(5)."""
+    found: list[tuple[int, str]] = []
+    with suppress(OSError):
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal() and _first_line(f"/proc/{entry}/comm") == "chronyd":
+                status = _first_line(f"/proc/{entry}/stat").rpartition(") ")[2]
+                if status[:1] not in ("Z", "X", ""):  # it has not ended
+                    found.append((int(entry), status[0]))
+    return sorted(found)
+
+
+def in_container() -> bool:
+    """Return whether this is a container of Docker, Podman, Kubernetes or systemd."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ or any(
+        map(os.path.exists, _CONTAINER_FILES)
+    )
+
+
+def _mount(path: str) -> tuple[str, str]:
+    """Return what is mounted at or above ``path``: its root in its file system, where.
+
+    Both are empty where that is not known.
+    """
+    best = ("", "")
+    real = os.path.realpath(path)
+    with (
+        suppress(OSError),
+        open(
+            "/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape"
+        ) as file,
+    ):
+        for line in file:
+            root, point = map(_unescape, line.split(" ")[3:5])
+            # The last one of those at the same place covers the others.
+            above = f"{real}/".startswith(f"{point.rstrip('/')}/")
+            if above and len(point) >= len(best[1]):
+                best = (root, path if point == real else point)
+    return best
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def _first_line(file: str) -> str:
+    try:
+        with open(file, encoding="utf-8", errors="replace") as opened:
+            return opened.readline().rstrip("\n")
+    except OSError:
+        return ""
