@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from textual.widgets import Footer, Static
 from pychrony import ChronyError, SelectState, SourceState, Transport, _chronyc
 
 from ._graph import Point, draw, scale, shown
+from ._terminal import TerminalDriver, end_with_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -163,7 +163,7 @@ class LiveView(App[None]):
     ]
 
     def __init__(self, connection: AsyncChronyConnection, readings: Readings) -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self._connection = connection
         self._readings = readings
         self._points: deque[Point] = deque(maxlen=_HISTORY)
@@ -186,11 +186,8 @@ class LiveView(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        # With the default actions the terminal would be left as it is here.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(
-                number, self.action_leave, number
-            )
+        if isinstance(self._driver, TerminalDriver):
+            end_with_terminal(self._driver, self.action_leave)
         self.run_worker(self._follow())
 
     async def _follow(self) -> None:

@@ -9,10 +9,12 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing, contextmanager, redirect_stdout
 from html import unescape
@@ -46,6 +48,7 @@ from pychrony.watch import main
 from pychrony.watch._follow import Reading, _states, follow
 from pychrony.watch._graph import Point, draw, scale, shown
 from pychrony.watch._screen import _REASONS, LiveView
+from pychrony.watch._terminal import Output
 
 UNSYNCHRONISED: Any = {
     "reference_id": 0,
@@ -470,14 +473,21 @@ def test_every_state_has_a_reason_that_fits() -> None:
 class Terminal:
     """The command in a terminal of its own."""
 
-    def __init__(self, *arguments: str, code: str = "", **variables: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        code: str = "",
+        controlling: bool = False,
+        **variables: str,
+    ) -> None:
         self.master, self.slave = pty.openpty()
         self.resize(100, 30)
         self.before = termios.tcgetattr(self.slave)
         self.output = ""
         command = ["-c", code] if code else ["-m", "pychrony.watch"]
+        control = ["setsid", "--ctty"] if controlling else []
         self.process = subprocess.Popen(
-            [sys.executable, *command, *arguments],
+            [*control, sys.executable, *command, *arguments],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
@@ -487,7 +497,8 @@ class Terminal:
                 "LC_ALL": "C.UTF-8",
                 **variables,
             },
-            start_new_session=True,
+            # Then setsid need not fork.
+            start_new_session=not controlling,
         )
 
     def __enter__(self) -> Terminal:
@@ -496,9 +507,21 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self.slave)
-        if self.master >= 0:
-            os.close(self.master)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close it: here are the only descriptors of it beside the command's."""
+        for fd in {self.slave, self.master} - {-1}:
+            os.close(fd)
+        self.slave = self.master = -1
+
+    def stall(self) -> None:
+        """Read nothing until the terminal takes nothing more."""
+        with open(f"/proc/{self.process.pid}/fd/2", "w") as terminal:
+            poller = select.poll()
+            poller.register(terminal, select.POLLOUT)
+            while poller.poll(0):
+                time.sleep(0.01)
 
     def resize(self, width: int, height: int) -> None:
         size = struct.pack("HHHH", height, width, 0, 0)
@@ -571,13 +594,106 @@ def test_resize_in_a_terminal() -> None:
 
 
 def test_terminal_is_closed() -> None:
+    """No signal tells of it where the terminal does not control the session."""
     with ScriptedDaemon() as daemon, Terminal(daemon.address) as terminal:
         terminal.until("error bound")
-        os.close(terminal.master)
-        terminal.master = -1
-        # The kernel tells the session's leader of a terminal, which this is not.
-        terminal.process.send_signal(signal.SIGHUP)
-        terminal.process.wait()
+        terminal.hang_up()
+        assert terminal.process.wait() == 128 + signal.SIGHUP
+
+
+def test_controlling_terminal_is_closed() -> None:
+    """As where an ssh session ends: the kernel sends SIGHUP, too."""
+    with ScriptedDaemon() as daemon:
+        with Terminal(daemon.address, controlling=True) as terminal:
+            terminal.until("error bound")
+            terminal.hang_up()
+            assert terminal.process.wait() == 128 + signal.SIGHUP
+
+
+def hang_up(terminal: Terminal) -> None:
+    terminal.hang_up()
+
+
+@pytest.mark.parametrize(
+    ("leave", "status"),
+    [
+        pytest.param(by_signal(signal.SIGTERM), 143, id="SIGTERM"),
+        pytest.param(by_signal(signal.SIGHUP), 129, id="SIGHUP"),
+        pytest.param(hang_up, 129, id="closed"),
+    ],
+)
+def test_terminal_takes_nothing_more(
+    leave: Callable[[Terminal], None], status: int
+) -> None:
+    with ScriptedDaemon() as daemon, Terminal(daemon.address, "-i.01") as terminal:
+        terminal.until("error bound")
+        terminal.stall()
+        leave(terminal)
+        assert terminal.process.wait() == status
+
+
+def test_client_socket_is_removed_when_the_terminal_takes_nothing(parts: Parts) -> None:
+    with Chronyd(parts) as daemon, Terminal(daemon.socket, "-i.01") as terminal:
+        before = set(os.listdir(daemon.directory))
+        terminal.until("error bound")
+        terminal.stall()
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.process.wait() == 143
+        assert set(os.listdir(daemon.directory)) <= before
+
+
+OVERDUE = """
+import sys
+from pychrony.watch import _terminal, main
+_terminal._STALLED = 1e9
+_terminal._OVERDUE = 0.01
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_end_that_is_overdue_restores_the_terminal() -> None:
+    with ScriptedDaemon() as daemon:
+        with Terminal(daemon.address, "-i.01", code=OVERDUE) as terminal:
+            terminal.until("error bound")
+            terminal.stall()
+            terminal.process.send_signal(signal.SIGTERM)
+            assert terminal.process.wait() == 143
+            assert termios.tcgetattr(terminal.slave) == terminal.before
+
+
+AFTERWARDS = """
+import os, signal, sys, time
+from pychrony.watch import main
+main(sys.argv[1:])
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+def test_signal_after_the_view() -> None:
+    with ScriptedDaemon() as daemon:
+        with Terminal(daemon.address, "-n1", code=AFTERWARDS) as terminal:
+            while terminal.process.poll() is None:
+                terminal.read()
+            assert terminal.process.returncode == 143
+
+
+def test_output_leaves_out_what_is_not_taken() -> None:
+    # A socket cannot be opened again, as a terminal of another user cannot.
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        output = Output(writer.fileno())
+        assert output.fileno() == writer.fileno()
+        output.write("\N{WHITE SQUARE}")
+        output.flush()
+        assert reader.recv(9).decode() == "\N{WHITE SQUARE}"
+        output.give_up(0.1)
+        output.write("x" * 10_000_000)
+        assert reader.recv(9) == b"x" * 9
+        output.write("left out")
+        reader.close()
+        output.write("nobody reads it")
 
 
 @pytest.mark.parametrize(

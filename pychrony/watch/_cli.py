@@ -1,0 +1,157 @@
+"""The command line of ``python -m pychrony.watch``, and its lines without a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from contextlib import aclosing
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NoReturn
+
+import pychrony
+from pychrony import _chronyc
+from pychrony._cli import (
+    ADDRESS,
+    add_patience,
+    counting,
+    is_terminal,
+    positive,
+    printing,
+)
+
+from ._follow import Reading, follow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._follow import Readings
+
+FINE, FAILED, USAGE = range(3)
+
+# Terminals that cannot draw the graph: unknown, none, and the Linux console.
+_NO_BRAILLE = ("", "dumb", "linux")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}. See --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Watch until a key, a signal or the last reading; return the exit status.
+
+    That is 0, 1 if the last reading failed or nothing can be read at all, 2 for
+    a usage error, or 128 and the number of the signal.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        pychrony.library_path()
+        connection = pychrony.AsyncChronyConnection(
+            arguments.address, timeout=arguments.timeout, retries=arguments.retries
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    except pychrony.ChronyLibraryError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    try:
+        readings = follow(connection, arguments.interval, arguments.count)
+        if arguments.plain or not _can_draw():
+            return _print(readings)
+        return _show(connection, readings)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _show(connection: pychrony.AsyncChronyConnection, readings: Readings) -> int:
+    """Show them in the live view, and return the exit status."""
+    if find_spec("textual") is None:
+        print(
+            "The live view needs textual: pip install 'pychrony[watch]'. Without it, "
+            "--plain prints lines.",
+            file=sys.stderr,
+        )
+        return FAILED
+    from ._screen import LiveView
+
+    view = LiveView(connection, readings)
+    view.run()
+    return view.return_code or FINE
+
+
+def _can_draw() -> bool:
+    """Return whether the live view can be drawn, and its keys be read, here."""
+    return (
+        all(map(is_terminal, (sys.stdin, sys.stdout, sys.stderr)))
+        and sys.stderr.encoding.lower() in ("utf-8", "utf8")
+        and os.environ.get("TERM", "") not in _NO_BRAILLE
+    )
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m pychrony.watch",
+        description="Watch the clock that a chronyd keeps.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "address",
+        metavar="ADDRESS",
+        nargs="?",
+        help=ADDRESS,
+    )
+    parser.add_argument(
+        "-i",
+        "--interval",
+        type=positive,
+        default=1.0,
+        metavar="SECONDS",
+        help="wait so long between two readings (%(default)s)",
+    )
+    parser.add_argument(
+        "-n", "--count", type=counting, metavar="N", help="end after so many readings"
+    )
+    add_patience(parser, retries=1)
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="print a line for each reading, as where there is no terminal (or none "
+        "with UTF-8)",
+    )
+    return parser
+
+
+def _print(readings: Readings) -> int:
+    """Print them, and return the exit status."""
+    try:
+        with printing():
+            return asyncio.run(_lines(readings))
+        return FINE
+    except OSError as error:
+        print(f"cannot write: {error}", file=sys.stderr)
+        return FAILED
+
+
+async def _lines(readings: Readings) -> int:
+    status = FINE
+    async with aclosing(readings):
+        async for reading in readings:
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            status = FINE if isinstance(reading, Reading) else FAILED
+            print(now, _chronyc.printable(_line(reading)), flush=True)
+    return status
+
+
+def _line(reading: Reading | pychrony.ChronyError) -> str:
+    if not isinstance(reading, Reading):
+        return f"lost: {reading.message}"
+    fields = [
+        *_chronyc.clock(reading.tracking).values(),
+        _chronyc.usable(reading.sources),
+    ]
+    return ", ".join(fields)

@@ -1,0 +1,153 @@
+"""The terminal of the live view: what is written to it, and how the view ends.
+
+Textual writes in a thread, through a queue of 30 entries. Its thread dies with the
+first error, or waits for a terminal that takes nothing more; then the queue fills,
+and the whole program waits for it. So the thread gets an output of ours, which
+always returns in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import sys
+import termios
+import threading
+from contextlib import suppress
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+from textual.drivers.linux_driver import LinuxDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.app import App
+
+# When a terminal that takes nothing is given up, after leaving has begun [s].
+_STALLED = 0.4
+
+# When the process ends, whatever it waits for, after leaving has begun [s].
+_OVERDUE = 0.8
+
+_POLL = 50  # milliseconds
+
+# The keyboard protocol, the mouse, the alternate screen, line wrap and the cursor:
+# what Textual sets, as the terminal had it.
+_RESET = (
+    "\x1b[?2004l\x1b[?7h\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?2048l"
+    "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[?1004l"
+)
+
+
+class Output:
+    """A text file for the terminal that never fails, and does not wait for ever."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = _non_blocking(fd)
+        self._poller = select.poll()
+        self._poller.register(self._fd, select.POLLOUT)
+        self._until = float("inf")
+
+    def give_up(self, after: float) -> None:
+        """From then on [s], leave out what the terminal does not take at once."""
+        self._until = monotonic() + after
+
+    def write(self, text: str) -> None:
+        """Write the text, as far as the terminal takes it."""
+        data = text.encode(errors="replace")
+        while data:
+            late = monotonic() > self._until
+            taken = 0
+            if self._poller.poll(0 if late else _POLL):
+                try:
+                    taken = os.write(self._fd, data)
+                except BlockingIOError:  # though it was ready: for less than this
+                    sleep(0 if late else _POLL / 1000)
+                except OSError:  # the terminal is gone
+                    return
+            if late and not taken:
+                return
+            data = data[taken:]
+
+    def flush(self) -> None:
+        """Do nothing: everything is written at once."""
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+def _non_blocking(fd: int) -> int:
+    # Not O_NONBLOCK on the descriptor itself, which is the shell's, too. Another
+    # user's terminal, as after su, cannot be opened again: then a write may wait,
+    # and the end of the process is the overdue one.
+    with suppress(OSError):
+        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    return fd
+
+
+class TerminalDriver(LinuxDriver):
+    """Textual's driver for a terminal, with an output that always returns."""
+
+    def __init__(self, app: App[Any], **options: Any) -> None:
+        super().__init__(app, **options)
+        self.output = Output(sys.stderr.fileno())
+        self._file: Any = self.output
+
+    def run_input_thread(self) -> None:
+        """Read keys until the end; a terminal that is gone has none."""
+        with suppress(OSError):
+            super().run_input_thread()
+
+    def restore(self) -> None:
+        """Make the terminal what it was, from any thread, without waiting for it."""
+        # A process in the background would be stopped here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+        if self.attrs_before is not None:
+            with suppress(termios.error):
+                termios.tcsetattr(self.fileno, termios.TCSANOW, self.attrs_before)
+        self.output.write(_RESET)
+
+
+def end_with_terminal(driver: TerminalDriver, leave: Callable[[int], object]) -> None:
+    """End by ``leave(SIGNAL)``: on SIGINT, SIGTERM, SIGHUP, or without a terminal.
+
+    To be called in the event loop of the main thread. Where ``leave`` has not ended
+    the process within a second, it ends nevertheless.
+    """
+    loop = asyncio.get_running_loop()
+    overdue: list[threading.Thread] = []
+
+    def begin(number: int, _: object = None) -> None:
+        driver.output.give_up(_STALLED)
+        if not overdue:
+            end = threading.Thread(target=_end, args=(driver, number), daemon=True)
+            overdue.append(end)
+            end.start()
+        with suppress(RuntimeError):  # the loop is closed: it has ended
+            loop.call_soon_threadsafe(leave, number)
+
+    # Not by the loop, which may be waiting for the terminal.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, begin)
+
+    # The kernel signals the hang-up to the session that a terminal controls, and to
+    # nobody where there is none. A poll for nothing reports just that.
+    hangup = select.epoll()
+    for fd in {driver.fileno, driver.output.fileno()}:
+        hangup.register(fd, 0)
+
+    def gone() -> None:
+        loop.remove_reader(hangup)
+        begin(signal.SIGHUP)
+
+    loop.add_reader(hangup, gone)
+
+
+def _end(driver: TerminalDriver, number: int) -> None:
+    """End the process if it is still there then."""
+    sleep(_OVERDUE)
+    driver.restore()
+    os._exit(128 + number)
