@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
-import warnings
-import weakref
-from collections import deque
 from functools import partial
-from operator import methodcaller
 from select import POLLIN, POLLOUT
 from time import monotonic
 
 from ._libchrony import ffi
 from ._library import call_locked, load
+from ._socket import DatagramSocket, unreachable, why_silent
 from .enums import Transport
 from .exceptions import (
     ChronyConnectionError,
@@ -32,15 +28,12 @@ from .models import BY_ADDRESS
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, TypeAlias, TypeVar
+    from typing import Any, TypeVar
 
     from ._address import Target
     from ._waiting import Conversation
 
     T = TypeVar("T")
-    # The libchrony session; its socket, a descriptor where libchrony opened
-    # it; and the process that they belong to.
-    _Held: TypeAlias = tuple[Any, list[Any], int]
 
 # The length of a list comes from the network. chronyd sets itself no limit,
 # but no configuration comes near this one.
@@ -84,25 +77,24 @@ class Session:
         self.target = target
         self.counts: dict[str, int] = {}
         self.lib = load()
-        self.pid = os.getpid()
-        self._holder = ffi.new("chrony_session **")
-        self._socket: list[Any] = []
-        self._held = self._holder, self._socket, self.pid
         # It exists before what it releases: a signal handler may raise an
         # exception at any bytecode.
-        self._finalizer = weakref.finalize(
-            self, _forsake, self.lib, self._held, weakref.ref(self), str(target)
-        )
+        self._holder = ffi.new("chrony_session **")
+        self._socket = DatagramSocket(target)
+        self.pid = self._socket.pid
+        self._fd = self._socket.raw.fileno()
         try:
-            if target.transport is Transport.UNIX_SOCKET:
-                self._fd = self._open_unix()
-            else:
-                self._fd = self._open_udp()
             self.be_patient(waits, alone=alone)
             self._init()
         except BaseException:
             self.close()
             raise
+
+    def __del__(self) -> None:
+        # The socket closes itself, and warns. After the end of the interpreter
+        # it counts as closed, and what daemon threads use goes with the process.
+        if hasattr(self, "_socket") and not self._socket.closed:
+            _deinit(self.lib, self._holder)
 
     def be_patient(self, waits: Sequence[float], *, alone: bool) -> None:
         """Wait so long for the answer to a request and its resends [s]."""
@@ -112,37 +104,7 @@ class Session:
         udp = self.target.transport is Transport.COMMAND_PORT
         self.alone = alone and udp and waits[0] >= 0.01 and ffi.sizeof("long") == 8
         if self.alone:
-            import socket
-
-            seconds, fraction = divmod(waits[0], 1)
-            timeout = struct.pack("ll", int(seconds), int(fraction * 1_000_000))
-            udp_socket = self._socket[0]
-            udp_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-            udp_socket.setblocking(True)
-
-    def _open_unix(self) -> int:
-        # Opened and kept in one function of C: nothing comes in between.
-        path = os.fsencode(self.target.host)
-        self._socket.extend(map(self.lib.chrony_open_socket, (path,)))
-        fd: int = self._socket[0]
-        if fd < 0:
-            self._socket.clear()
-            raise _unreachable(self.target, _os_error(), fd)
-        os.set_inheritable(fd, False)
-        os.set_blocking(fd, False)
-        return fd
-
-    def _open_udp(self) -> int:
-        import socket
-
-        try:
-            self._socket.append(socket.socket(self.target.family, socket.SOCK_DGRAM))
-            self._socket[0].setblocking(False)
-            self._socket[0].connect(self.target.socket_address())
-        except OSError as reason:
-            raise _unreachable(self.target, reason, -1) from reason
-        fd: int = self._socket[0].fileno()
-        return fd
+            self._socket.set_timeout(waits[0])
 
     def turn_to(self, target: Target) -> None:
         """Turn from one UDP address to another of the same family, when idle."""
@@ -151,9 +113,9 @@ class Session:
         # Else it would keep the local address that was right for the first.
         self.lib.connect(self._fd, _NOWHERE, len(_NOWHERE))
         try:
-            self._socket[0].connect(target.socket_address())
+            self._socket.raw.connect(target.socket_address())
         except OSError as reason:
-            raise _unreachable(target, reason, -1) from reason
+            raise unreachable(target, reason) from reason
         # From here on only the new one can send something. What others left,
         # an error or a datagram, must not count as its answer.
         while self.lib.recv(self._fd, ffi.NULL, 0, 0) == 0 or ffi.errno not in _AGAIN:
@@ -176,9 +138,8 @@ class Session:
 
     def close(self) -> None:
         """Close the session and its socket. Does nothing the second time."""
-        if self._finalizer.alive:
-            _release(self.lib, self._held)
-            self._finalizer.detach()
+        _deinit(self.lib, self._holder)
+        self._socket.close()
 
     def count(self, report: str) -> Conversation[int]:
         """Ask how many records a report has."""
@@ -288,7 +249,7 @@ class Session:
             lib.CHRONY_SEND_FAILED,
             lib.CHRONY_RECV_FAILED,
         ):
-            return _unreachable(self.target, _os_error(), code)
+            return unreachable(self.target, _os_error(), code)
         if code == lib.CHRONY_NO_RANDOM:
             reason = _os_error()
             text = f"libchrony cannot open /dev/urandom: {reason.strerror}"
@@ -327,7 +288,7 @@ class Session:
                 "Is it a chronyd, and libchrony recent enough?"
             )
         elif self.target.transport is Transport.UNIX_SOCKET:
-            text += "Is chronyd hung or stopped, or was its directory removed?"
+            text += why_silent(self.target)
         else:
             text += (
                 "Is chronyd running there, does its cmdallow name this machine, do "
@@ -340,71 +301,7 @@ def _os_error() -> OSError:
     return OSError(ffi.errno, os.strerror(ffi.errno))
 
 
-def _unreachable(target: Target, reason: OSError, code: int) -> ChronyError:
-    kind: type[ChronyError] = ChronyConnectionError
-    unix = target.transport is Transport.UNIX_SOCKET
-    advice = ""
-    if unix and (os.path.isfile(target.host) or os.path.isdir(target.host)):
-        advice = ". That is no socket; chronyd's is /run/chrony/chronyd.sock by default"
-    elif reason.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET):
-        advice = ". Is chronyd running"
-        advice += "?" if unix else ", and its command port open there?"
-    elif reason.errno == errno.EACCES and unix:
-        kind = ChronyPermissionError
-        advice = (
-            ". The socket is for root and the user that chronyd runs as (its group "
-            "does not help); tracking, sources, sourcestats, activity, rtcdata and "
-            "smoothing need no right over UDP, address 127.0.0.1"
-        )
-    elif reason.errno == errno.EINVAL and unix:
-        advice = (
-            ". libchrony puts a socket of its own beside chronyd's, so the path must "
-            "name a directory other than / and be about 60 bytes at most"
-        )
-    elif reason.errno == errno.EINVAL and target.host.startswith("fe80:"):
-        advice = ". A link-local address needs its interface, as in fe80::1%eth0"
-    error = kind(f"{target}: {reason.strerror or reason}{advice}", code)
-    error.__cause__ = reason
-    return error
-
-
 def _deinit(lib: Any, holder: Any) -> None:
     handle, holder[0] = holder[0], ffi.NULL
     if handle:
         lib.chrony_deinit_session(handle)
-
-
-def _release(lib: Any, held: _Held) -> None:
-    holder, sockets, pid = held
-    _deinit(lib, holder)
-    close: Callable[[Any], Any]
-    if sockets and not isinstance(sockets[0], int):
-        close = methodcaller("close")
-    elif os.getpid() == pid:
-        close = lib.chrony_close_socket
-    else:
-        # In a forked child that would remove the file of the Unix socket, which
-        # the parent still uses.
-        close = os.close
-    while sockets:  # forgotten and closed in one function of C
-        deque(map(close, map(sockets.pop, (0,))), 0)
-
-
-def _forsake(lib: Any, held: _Held, session: Any, target: str) -> None:
-    _, sockets, pid = held
-    if not sockets:  # close() was interrupted when all was done
-        return
-    mine = os.getpid() == pid
-    if session() is None:
-        _release(lib, held)
-    elif not isinstance(sockets[0], int):
-        # The interpreter exits. Daemon threads may be using the session: it
-        # goes with the process.
-        sockets[0].detach()
-    elif mine:
-        # Only the file of its socket goes now.
-        lib.chrony_close_socket(os.dup(sockets[0]))
-    if mine:
-        warnings.warn(
-            f"unclosed connection to chronyd at {target}", ResourceWarning, stacklevel=2
-        )

@@ -29,7 +29,8 @@ class Chronyd:
     CONFIG is added to its configuration, with "{directory}" replaced by its
     directory, for sockets and keys. It listens for commands on BIND, on
     the loopback address of the other IP version where there is one, and on a
-    Unix socket. With SERVE it is an NTP server on those addresses too.
+    Unix socket. With SERVE it is an NTP server on those addresses too. As root
+    it can run as USER, with UMASK.
     """
 
     def __init__(
@@ -39,10 +40,13 @@ class Chronyd:
         *,
         bind: str = "127.0.0.1",
         serve: bool = False,
+        user: str = "root",
+        umask: int = 0o022,
     ) -> None:
         other = "127.0.0.1" if ":" in bind else "::1"
         hosts = [bind, other] if _is_local(other) else [bind]
         self._parts = parts
+        self._user, self._umask = user, umask
         self._environment = {
             **os.environ,
             "LC_ALL": "C",
@@ -61,6 +65,8 @@ class Chronyd:
         # Clients put sockets with longer names beside the daemon's, and 107
         # bytes are all that a Unix socket's path can have: not $TMPDIR.
         self.directory = tempfile.mkdtemp(prefix="c", dir="/tmp")
+        if user != "root":
+            os.chown(self.directory, *pwd.getpwnam(user)[2:4])
         self.socket = f"{self.directory}/chronyd.sock"
         lines = [
             f"pidfile {self.directory}/pid",
@@ -132,7 +138,7 @@ class Chronyd:
     def _start(self) -> None:
         for stale in ("chronyd.sock", "pid"):
             Path(self.directory, stale).unlink(missing_ok=True)
-        user = ["-u", "root"]
+        user = ["-u", self._user]
         if os.geteuid():
             user = ["-U", "-u", pwd.getpwuid(os.geteuid()).pw_name]
         with open(f"{self.directory}/log", "ab") as log:
@@ -144,6 +150,7 @@ class Chronyd:
                 ],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
+                umask=self._umask,
                 stdout=log,
                 stderr=log,
             )

@@ -37,13 +37,13 @@ else:
 
 @contextmanager
 def short_directory() -> Iterator[str]:
-    """A directory whose path leaves room for libchrony's socket in it."""
+    """A directory whose path is short enough for a socket in it."""
     directory = Path(f"/tmp/c{os.getpid()}-{threading.get_ident() % 9999}")
     directory.mkdir(mode=0o700)
     try:
         yield str(directory)
     finally:
-        assert not list(directory.iterdir()), "libchrony's directories were left"
+        assert not list(directory.iterdir()), "sockets were left"
         directory.rmdir()
 
 

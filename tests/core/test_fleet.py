@@ -631,15 +631,15 @@ def test_datagrams_of_one_host_do_not_reach_the_next() -> None:
         place = f"127.0.0.1:{host.getsockname()[1]}"
         session = Session(_address.parse(place), waits(1, 0))
         try:
-            here = session._socket[0].getsockname()
+            here = session._socket.raw.getsockname()
             for _ in range(5):
                 host.sendto(b"before", here)
             # Nobody is there, which is told before all of that.
             host.close()
-            session._socket[0].send(b"is anybody there?")
+            session._socket.raw.send(b"is anybody there?")
             session.turn_to(_address.parse("127.0.0.1:9"))
             with pytest.raises(BlockingIOError):
-                session._socket[0].recv(1)
+                session._socket.raw.recv(1)
         finally:
             session.close()
 
@@ -651,12 +651,12 @@ def test_datagrams_behind_an_error_do_not_reach_the_next_host() -> None:
         session = Session(_address.parse(place), waits(1, 0))
         try:
             for _ in range(5):
-                host.sendto(b"before", session._socket[0].getsockname())
+                host.sendto(b"before", session._socket.raw.getsockname())
             host.close()
-            session._socket[0].send(b"is anybody there?")
+            session._socket.raw.send(b"is anybody there?")
             session.turn_to(_address.parse("127.0.0.1:9"))
             with pytest.raises(BlockingIOError):
-                session._socket[0].recv(1)
+                session._socket.raw.recv(1)
         finally:
             session.close()
 
@@ -679,7 +679,7 @@ def test_error_of_one_host_is_not_one_of_the_next() -> None:
         session = Session(_address.parse(gone.address), waits(20, 0))
         try:
             gone.stop()
-            session._socket[0].send(b"is anybody there?")
+            session._socket.raw.send(b"is anybody there?")
             session.turn_to(_address.parse(daemon.address))
             assert Waiter().drive(one(session, TrackingStatus)).stratum == 2
         finally:
@@ -694,14 +694,14 @@ def test_each_host_is_asked_from_an_address_of_its_own() -> None:
         ports = set()
         for number in range(2, 6):
             session.turn_to(_address.parse(f"127.0.0.{number}:9"))
-            ports.add(session._socket[0].getsockname()[1])
+            ports.add(session._socket.raw.getsockname()[1])
         assert len(ports) > 1
         # Nothing is sent there.
         with suppress(OSError):
             probe.connect(("192.0.2.99", 9))
             session.turn_to(_address.parse("192.0.2.99:9"))
             expected = probe.getsockname()[0]
-            assert session._socket[0].getsockname()[0] == expected
+            assert session._socket.raw.getsockname()[0] == expected
     finally:
         probe.close()
         session.close()

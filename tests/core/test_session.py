@@ -79,7 +79,8 @@ def test_driver_that_leaves_while_the_daemon_is_looked_for() -> None:
 def test_close_that_was_interrupted_when_all_was_done() -> None:
     with ScriptedDaemon() as daemon:
         session = Session(_address.parse(daemon.address), waits(1.0, 0))
-        _session._release(session.lib, session._held)
+        _session._deinit(session.lib, session._holder)
+        session._socket.close()
         del session  # no warning of an unclosed connection
 
 

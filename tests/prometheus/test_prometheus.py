@@ -958,7 +958,7 @@ def test_a_thousand_scrapes_while_the_daemon_restarts(parts: Parts) -> None:
                 assert found["chrony_up"] == 0
                 assert not named(found, "chrony_tracking")
             wait(lambda: usage() == before)
-        assert not list(Path(daemon.directory).glob("libchrony.*"))
+        assert not list(Path(daemon.directory).glob("pychrony.*"))
 
 
 def test_threads_share_a_collector() -> None:

@@ -1,0 +1,457 @@
+"""The socket of a session: where its file is, who may write to it, what is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from helpers import QUICK, descriptors, in_child, short_directory
+
+import pychrony
+from pychrony import (
+    ChronyConnection,
+    ChronyConnectionError,
+    ChronyPermissionError,
+    ChronyTimeoutError,
+    _address,
+    _socket,
+    get_tracking,
+)
+from pychrony._base import waits
+from pychrony._session import Session
+from pychrony.testing import ScriptedDaemon
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+NOBODY = 65534
+
+
+@pytest.fixture
+def directory() -> Iterator[str]:
+    with short_directory() as path:
+        yield path
+
+
+@pytest.fixture
+def daemon(directory: str) -> Iterator[ScriptedDaemon]:
+    with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
+        yield daemon
+
+
+def own_sockets(directory: str) -> list[Path]:
+    return [path for path in Path(directory).iterdir() if path.name != "chronyd.sock"]
+
+
+# --- the file of a Unix socket -----------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])
+def test_it_is_beside_that_of_chronyd_and_all_may_write_to_it(
+    umask: int, daemon: ScriptedDaemon, directory: str
+) -> None:
+    before = os.umask(umask)
+    try:
+        with ChronyConnection(daemon.address) as connection:
+            (own,) = own_sockets(directory)
+            assert connection.get_tracking().stratum == 2
+    finally:
+        os.umask(before)
+    assert re.fullmatch(r"pychrony\.[0-9a-f]{12}", own.name)
+    assert not own.exists()
+
+
+def test_mode(daemon: ScriptedDaemon, directory: str) -> None:
+    with ChronyConnection(daemon.address):
+        (own,) = own_sockets(directory)
+        assert stat.filemode(own.stat().st_mode) == "srw-rw-rw-"
+
+
+def test_only_chronyd_can_send_to_it(daemon: ScriptedDaemon, directory: str) -> None:
+    with ChronyConnection(daemon.address) as connection:
+        (own,) = own_sockets(directory)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            with pytest.raises(PermissionError):
+                other.sendto(b"noise", str(own))
+        assert connection.get_tracking().stratum == 2
+
+
+def test_connections_have_names_of_their_own(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
+    connections = [ChronyConnection(daemon.address) for _ in range(20)]
+    for connection in connections:
+        connection.get_tracking()
+    assert len(own_sockets(directory)) == 20
+    for connection in connections:
+        connection.close()
+
+
+def test_in_the_root_directory_there_is_room_too() -> None:
+    """libchrony refuses such a path."""
+    with pytest.raises(ChronyConnectionError, match="No such file"):
+        get_tracking("/nowhere.sock")
+
+
+# --- what is left ------------------------------------------------------------
+
+
+class Interrupt(BaseException):
+    pass
+
+
+def interrupted_at(number: int, work: Callable[[], object]) -> bool:
+    """Run ``work`` up to an instruction; return whether it has so many."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        # From Python 3.11 on no signal handler runs in the middle of that one.
+        if event == "opcode" and frame.f_code.co_name != "_deinit":
+            count += 1
+            if count == number:
+                raise Interrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except Interrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.interrupts
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("transport", ["Unix", "UDP"])
+def test_interruption_at_every_instruction_leaves_nothing(
+    transport: str, daemon: ScriptedDaemon, directory: str
+) -> None:
+    target = _address.parse(daemon.address if transport == "Unix" else "127.0.0.1:9")
+    patience = waits(1.0, 0)
+
+    def open_and_close() -> None:
+        Session(target, patience, alone=True).close()
+
+    open_and_close()
+    before = descriptors()
+    number = 0
+    while interrupted_at(number := number + 1, open_and_close):
+        assert descriptors() == before, number
+        assert not own_sockets(directory), number
+    assert number > 300
+    assert not _socket._unclosed
+
+
+def test_dropped_ones_are_removed(daemon: ScriptedDaemon, directory: str) -> None:
+    connection = ChronyConnection(daemon.address)
+    connection.get_tracking()
+    assert own_sockets(directory)
+    with pytest.warns(ResourceWarning, match="unclosed connection"):
+        del connection
+        gc.collect()
+    assert not own_sockets(directory)
+
+
+def test_warnings_that_are_errors_leave_nothing(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
+    code = (
+        "import pychrony, sys\n"
+        "for n in range(3):\n"
+        "    connection = pychrony.ChronyConnection(sys.argv[1])\n"
+        "    connection.get_tracking()\n"
+        "others = [pychrony.ChronyConnection(sys.argv[1]) for _ in range(2)]\n"
+        "for each in others: each.get_tracking()\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, daemon.address]
+    subprocess.run(command, check=False, capture_output=True)
+    assert not own_sockets(directory)
+
+
+def test_child_removes_its_own_only(daemon: ScriptedDaemon, directory: str) -> None:
+    with ChronyConnection(daemon.address) as connection:
+        (own,) = own_sockets(directory)
+
+        def child() -> None:
+            connection.close()
+            assert own.exists()
+            with connection:
+                assert len(own_sockets(directory)) == 2
+                assert connection.get_tracking().stratum == 2
+            assert own_sockets(directory) == [own]
+
+        in_child(child)
+        assert connection.get_tracking().stratum == 2
+
+
+EXIT_WITH_THREADS = """
+import sys, threading
+import pychrony
+
+begun = threading.Barrier(7)
+
+def read():
+    connection = pychrony.ChronyConnection(sys.argv[1])
+    connection.get_tracking()
+    begun.wait()
+    while True:
+        with pychrony.ChronyConnection(sys.argv[1]) as connection:
+            connection.get_tracking()
+
+for _ in range(6):
+    threading.Thread(target=read, daemon=True).start()
+begun.wait()
+"""
+
+
+def test_exit_while_daemon_threads_open_and_close() -> None:
+    with ScriptedDaemon() as daemon:
+        command = [sys.executable, "-c", EXIT_WITH_THREADS, daemon.address]
+        for _ in range(10):
+            result = subprocess.run(
+                command, check=False, capture_output=True, text=True
+            )
+            assert result.returncode == 0, result.stderr
+            assert "changed size" not in result.stderr
+
+
+# --- somebody in the directory is hostile ------------------------------------
+
+
+def _victim(directory: str) -> str:
+    path = f"{directory}/victim"
+    Path(path).touch(mode=0o600)
+    return path
+
+
+def _symlink(own: str, directory: str) -> None:
+    os.unlink(own)
+    os.symlink(_victim(directory), own)
+
+
+def _hard_link(own: str, directory: str) -> None:
+    os.unlink(own)
+    os.link(_victim(directory), own)
+
+
+def _file(own: str, directory: str) -> None:
+    os.unlink(own)
+    Path(own).touch(mode=0o600)
+
+
+def _fifo(own: str, directory: str) -> None:
+    os.unlink(own)
+    os.mkfifo(own, 0o600)
+
+
+def _socket_with_two_names(own: str, directory: str) -> None:
+    victim = f"{directory}/victim"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(victim)
+    os.chmod(victim, 0o600)
+    os.unlink(own)
+    os.link(victim, own)
+
+
+def _socket_of_another_user(own: str, directory: str) -> None:
+    os.unlink(own)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(own)
+    os.chown(own, NOBODY, NOBODY)
+
+
+def _nothing(own: str, directory: str) -> None:
+    os.unlink(own)
+
+
+@pytest.mark.parametrize(
+    "swap",
+    [
+        *(_symlink, _hard_link, _file, _fifo, _socket_with_two_names, _nothing),
+        pytest.param(_socket_of_another_user, marks=as_root),
+    ],
+)
+def test_what_is_swapped_in_is_not_opened_to_all(
+    swap: Callable[[str, str], None],
+    daemon: ScriptedDaemon,
+    directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    let_write = _socket._let_chronyd_write
+
+    def too_late(own: bytes, target: Any) -> None:
+        swap(os.fsdecode(own), directory)
+        let_write(own, target)
+
+    monkeypatch.setattr(_socket, "_let_chronyd_write", too_late)
+    with pytest.raises(ChronyConnectionError, match="removed or replaced"):
+        get_tracking(daemon.address)
+    for path in own_sockets(directory):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.unlink()
+
+
+# --- directories that do not suit --------------------------------------------
+
+
+def test_longest_path(tmp_path: Path) -> None:
+    base = Path(f"/tmp/l{os.getpid()}")
+    try:
+        for length, fits in ((85, True), (86, False)):
+            directory = base / ("x" * (length - len(str(base)) - 1))
+            directory.mkdir(parents=True)
+            with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
+                if fits:
+                    assert get_tracking(daemon.address).stratum == 2
+                    continue
+                with pytest.raises(
+                    ChronyConnectionError, match=r"directory 85, not 86\. Use a symb"
+                ) as caught:
+                    get_tracking(daemon.address)
+                assert caught.value.error_code == -1
+                (base / "short").symlink_to(directory)
+                assert get_tracking(f"{base}/short/chronyd.sock").stratum == 2
+    finally:
+        shutil.rmtree(base)
+
+
+@pytest.mark.parametrize(
+    "path", ["/" + "long/" * 30 + "chronyd.sock", "/tmp/" + "x" * 103]
+)
+def test_path_that_is_too_long(path: str) -> None:
+    with pytest.raises(ChronyConnectionError, match="107 bytes at most"):
+        get_tracking(path)
+
+
+def test_socket_of_another_kind(directory: str) -> None:
+    path = f"{directory}/stream.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+        stream.bind(path)
+        with pytest.raises(ChronyConnectionError, match="wrong type"):
+            get_tracking(path)
+    os.unlink(path)
+
+
+@as_root
+def test_directory_that_is_not_writable(directory: str, daemon: ScriptedDaemon) -> None:
+    os.chmod(directory, 0o755)
+
+    def child() -> None:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        with pytest.raises(
+            ChronyPermissionError, match=r"no socket can be made in .* as root or the"
+        ) as caught:
+            get_tracking(daemon.address)
+        assert isinstance(caught.value.__cause__, PermissionError)
+
+    in_child(child)
+
+
+READ = """
+import sys, pychrony
+try:
+    print(pychrony.get_tracking(sys.argv[1], timeout=0.1, retries=0).stratum)
+except pychrony.ChronyError as error:
+    print(type(error).__name__, error.message)
+"""
+
+
+def elsewhere(prepare: str, address: str) -> str:
+    """What a process says where the file systems are mounted in another way."""
+    if not shutil.which("unshare") or os.geteuid():
+        pytest.skip("needs root and unshare")
+    script = f'{prepare} && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    result = subprocess.run(
+        [*command, sys.executable, "-c", READ, address],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not result.stderr
+    return result.stdout
+
+
+def test_directory_that_is_read_only(directory: str, daemon: ScriptedDaemon) -> None:
+    mount = f"mount --bind {directory} {directory}"
+    remount = f"mount -o remount,ro,bind {directory}"
+    said = elsewhere(f"{mount} && {remount}", daemon.address)
+    assert said.startswith("ChronyConnectionError")
+    assert "is mounted read-only here" in said
+    assert "127.0.0.1" in said
+
+
+def test_file_that_is_mounted_alone(directory: str, daemon: ScriptedDaemon) -> None:
+    other = Path(f"{directory}2 x")
+    other.mkdir()
+    try:
+        place = f"{other}/chronyd.sock"
+        # Where chronyd runs, that directory is another one.
+        mount = (
+            f"mount -t tmpfs none '{other}' && touch '{place}' && "
+            f"mount --bind {daemon.address} '{place}'"
+        )
+        said = elsewhere(mount, place)
+        assert said.startswith("ChronyTimeoutError")
+        assert "Only the file of the socket is mounted here" in said
+        daemon.stop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
+            gone.bind(daemon.address)
+        said = elsewhere(mount, place)
+        assert "started again since. Only the file" in said
+        os.unlink(daemon.address)
+    finally:
+        other.rmdir()
+
+
+def test_without_proc(daemon: ScriptedDaemon, directory: str) -> None:
+    said = elsewhere("mount -t tmpfs none /proc", daemon.address)
+    assert said.startswith("ChronyConnectionError")
+    assert "/proc is not mounted" in said
+
+
+def test_silence(directory: str) -> None:
+    path = f"{directory}/chronyd.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as silent:
+        silent.bind(path)
+        with pytest.raises(ChronyTimeoutError, match=r"hung or stopped.*AppArmor"):
+            get_tracking(path, **QUICK)
+    os.unlink(path)
+
+
+def test_threads_open_and_close_at_the_same_time(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
+    def read() -> None:
+        for _ in range(50):
+            with suppress(pychrony.ChronyTimeoutError):
+                get_tracking(daemon.address)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not own_sockets(directory)
+    assert not _socket._unclosed
