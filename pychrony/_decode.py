@@ -9,11 +9,10 @@ from __future__ import annotations
 import sys
 from dataclasses import fields
 from enum import Enum, Flag
-from itertools import chain
 from types import UnionType
 
 from ._libchrony import ffi
-from ._library import in_lock
+from ._library import call_locked, read_text
 from .enums import FieldContent, FieldType
 from .models import Source, Value, refid_name
 
@@ -182,8 +181,7 @@ def _constant_names(
 
 def _content(lib: Any, session: Any, index: int) -> int:
     # For an address it formats the text, to see whether there is one.
-    contents = map(lib.chrony_get_field_content, (session,), (index,))
-    content: int = in_lock(contents)
+    content: int = call_locked(lib.chrony_get_field_content, session, index)
     return content
 
 
@@ -295,13 +293,10 @@ def _sign_extended(value: int) -> int:
 
 
 def _string_reader(lib: Any) -> Callable[[Any, int], str]:
-    get, string = lib.chrony_get_field_string, ffi.string
+    get = lib.chrony_get_field_string
 
     def read(session: Any, index: int) -> str:
-        # The text must be copied before anybody else calls libchrony, so it is
-        # all one function of C. NULL is an unspecified address.
-        texts = map(string, filter(None, map(get, (session,), (index,))))
-        return str(in_lock(chain(texts, (b"",))), "ascii", "replace")
+        return str(read_text(get, session, index), "ascii", "replace")
 
     return read
 

@@ -13,7 +13,7 @@ from select import POLLIN, POLLOUT
 from time import monotonic
 
 from ._libchrony import ffi
-from ._library import in_lock, load
+from ._library import call_locked, load
 from ._socket import DatagramSocket, unreachable, why_silent
 from .enums import Transport
 from .exceptions import (
@@ -166,7 +166,7 @@ class Session:
         """Ask for a record and return what ``decoder`` makes of it."""
         request = self.lib.chrony_request_record
         if report in BY_ADDRESS:
-            request = partial(_in_lock, request)
+            request = partial(call_locked, request)  # it formats that address
         return self._exchange(report, request, (index,), decoder, waits or self.waits)
 
     def _exchange(
@@ -295,11 +295,6 @@ class Session:
                 "cmdport and bindcmdaddress fit, and does no firewall drop UDP?"
             )
         return ChronyTimeoutError(text)
-
-
-def _in_lock(request: Callable[..., int], *arguments: Any) -> int:
-    """Make a request for a report by address, which formats that address."""
-    return in_lock(map(request, *zip(arguments)))
 
 
 def _os_error() -> OSError:
