@@ -7,6 +7,7 @@ read a clock can import pychrony anywhere.
 from __future__ import annotations
 
 import os
+import sys
 from threading import RLock
 
 from ._libchrony import ffi
