@@ -27,9 +27,13 @@ PACKAGES = os.pathsep.join(
     dict.fromkeys(str(Path(path).parents[1]) for path in (PACKAGE / "x", cffi.__file__))
 )
 
-pytestmark = pytest.mark.skipif(
-    DIGEST not in _wheel.DIGESTS.values(), reason="libchrony is a package here"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        DIGEST not in _wheel.DIGESTS.values(), reason="libchrony is a package here"
+    ),
+    # To make an environment with pip takes a minute where others work, too.
+    pytest.mark.timeout(900),
+]
 
 
 class Environment:
