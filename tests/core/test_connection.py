@@ -948,7 +948,7 @@ READS_AFTER_A_REFUSAL: Any = {
     "no such source": (
         lambda one: len(one.get_sources()),
         faults.only("SOURCE_DATA", faults.status(4)),
-        1,
+        4,
     ),
 }
 
