@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -58,3 +61,22 @@ def nothing_left() -> Iterator[None]:
     left = {fd: what for fd, what in _descriptors().items() if before.get(fd) != what}
     assert not left
     assert set(threading.enumerate()) <= threads
+
+
+@pytest.fixture
+def directory() -> Iterator[str]:
+    # Not tmp_path: libchrony needs short paths of Unix sockets.
+    path = tempfile.mkdtemp(prefix="c", dir="/tmp")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(params=["127.0.0.1:0", "[::1]:0", "unix"])
+def address(request: pytest.FixtureRequest, directory: str) -> str:
+    if request.param == "[::1]:0":
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("::1", 0))
+            except OSError:
+                pytest.skip("this machine has no ::1")
+    return str(request.param).replace("unix", f"{directory}/chronyd.sock")

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 from ._wire import (
     BAD_LENGTH,
     BAD_VERSION,
+    CONTROL,
     INVALID,
     LONGEST_REQUEST,
     REPLY_HEADER,
@@ -154,13 +155,20 @@ class Daemon:
 
         Raises:
             ValueError: The address is neither a path nor an IP address and port.
-            OSError: It cannot be had.
+            OSError: Nothing can listen there; the message names the address.
             OverflowError: The port is above 65535.
             RuntimeError: The daemon runs already.
         """
         if self._server is not None:
             raise RuntimeError("the daemon runs already")
-        listener = bound_socket(self.address)
+        try:
+            listener = bound_socket(self.address)
+        except (OSError, OverflowError) as error:
+            # Of the same kind, but bind() does not say where.
+            number = getattr(error, "errno", None)
+            why = getattr(error, "strerror", None) or str(error)
+            message = f"cannot listen on {self.address}: {why}"
+            raise type(error)(*filter(None, (number, message))) from None
         try:
             self.address = _address_of(listener)
             server = Server(f"{type(self).__name__} {self.address}")
@@ -213,7 +221,7 @@ class Daemon:
         if version != VERSION:
             parts = refusal(code, BAD_VERSION)
         elif replies is None:
-            parts = refusal(code, INVALID)
+            parts = refusal(code, UNAUTHORIZED if code in CONTROL else INVALID)
         elif len(data) < replies.request_size:
             parts = refusal(code, BAD_LENGTH)
         else:
@@ -222,7 +230,7 @@ class Daemon:
             key = data[REQUEST_HEADER:end]
             argument = report.argument.read(key)
             if self._permits(report):
-                parts = replies.by_argument.get(key) or refusal(code, report.absent)
+                parts = self._reply(replies, key) or refusal(code, report.absent)
             else:
                 parts = refusal(code, UNAUTHORIZED)
         request = Request(
@@ -238,6 +246,9 @@ class Daemon:
         reply = data[8:12].join(parts)
         misbehave = self.misbehave
         return (reply,) if misbehave is None else misbehave(request, reply)
+
+    def _reply(self, replies: Replies, argument: bytes) -> Reply | None:
+        return replies.by_argument.get(argument)
 
     def _permits(self, report: Report) -> bool:
         return True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from threading import Lock
 from typing import Any, Generic, TypeVar, overload
 
@@ -38,10 +40,13 @@ from ._wire import (
     ACTIVITY,
     ALL_COMMANDS,
     AUTH_DATA,
+    CLIENT_ACCESSES,
     DEFAULT_OPEN_COMMANDS,
+    MANUAL_LIST,
     N_SOURCES,
     NOTHING,
     NTP_DATA,
+    NTP_SOURCE_NAME,
     RTCREPORT,
     SELECT_DATA,
     SERVER_STATS,
@@ -50,7 +55,9 @@ from ._wire import (
     SOURCESTATS,
     TRACKING,
     Count,
+    Reply,
     Report,
+    SourceName,
     success,
 )
 from .faults import Fault
@@ -74,6 +81,11 @@ def _is_unresolved(source: Source) -> bool:
     return _ip_address(source).startswith("ID#")
 
 
+_NEVER = 0xFFFFFFFF
+
+# Between two updates of a clock that is not scripted [ns].
+_UPDATE_INTERVAL = 64 * 10**9
+
 _SELECTION = {
     SourceState.SELECTED: SelectState.BEST,
     SourceState.NONSELECTABLE: SelectState.NOT_SYNCHRONIZED,
@@ -84,9 +96,32 @@ _SELECTION = {
 }
 
 
+def _following(sources: Iterable[Source], updated: int) -> TrackingStatus:
+    """Return the state of a clock that follows the selected one of these."""
+    source = _selected(sources)
+    if source is None:
+        return make_tracking(ref_time_ns=updated)
+    return make_tracking(
+        reference_id=_reference_id(source),
+        reference_id_name=source.address,
+        reference_ip=_ip_address(source),
+        ref_time_ns=updated,
+    )
+
+
+def _selected(sources: Iterable[Source]) -> Source | None:
+    return next(filter(Source.is_selected, sources), None)
+
+
 def _default_sources(records: Mapping[str, Any]) -> tuple[Source, ...]:
     if not {"auth_data", "ntp_data"} & records.keys():
-        return (make_source(),)
+        if {"source_stats", "select_data"} & records.keys():
+            return (make_source(),)
+        combined = make_source(stratum=1, state=SourceState.UNSELECTED)
+        return (
+            make_source(stratum=1),
+            *(replace(combined, address=f"192.168.1.{one}") for one in (101, 102, 103)),
+        )
     named = (*records.get("auth_data", ()), *records.get("ntp_data", ()))
     addresses = dict.fromkeys(record.address for record in named)
     return tuple(make_source(address=address) for address in addresses)
@@ -140,7 +175,8 @@ def _default_ntp_data(records: Mapping[str, Any]) -> tuple[NTPData, ...]:
 # Each attribute with records, the request that they answer, and what follows
 # from the attributes above it and those that are given where it is not.
 _REPORTS: dict[str, tuple[Report, Callable[[Mapping[str, Any]], Any]]] = {
-    "tracking": (TRACKING, lambda records: make_tracking()),
+    # Of each time when it is asked for: see _reply.
+    "tracking": (TRACKING, lambda records: None),
     "sources": (SOURCE_DATA, _default_sources),
     "source_stats": (SOURCESTATS, _default_source_stats),
     "select_data": (SELECT_DATA, _default_select_data),
@@ -158,8 +194,9 @@ def _complete(given: Mapping[str, Any]) -> dict[str, Any]:
     records = {
         name: value if _REPORTS[name][0].argument is NOTHING else tuple(value)
         for name, value in given.items()
-        if value is not None
+        if name in _REPORTS and value is not None
     }
+    records["source_names"] = dict(given.get("source_names") or {})
     for name, (_, default) in _REPORTS.items():
         if name not in records:
             records[name] = default(records)
@@ -186,6 +223,11 @@ def _replies(records: Mapping[str, Any]) -> dict[int, Replies]:
         if report.argument is NOTHING:
             value = () if value is None else (value,)
         replies[report.code] = _encode(report, value)
+    names = {one: one for one in _ntp_addresses(records)} | records["source_names"]
+    named = (SourceName(*item) for item in names.items())
+    replies[NTP_SOURCE_NAME.code] = _encode(NTP_SOURCE_NAME, named)
+    for report in (MANUAL_LIST, CLIENT_ACCESSES):
+        replies[report.code] = _encode(report, (None,))
     return replies
 
 
@@ -210,8 +252,21 @@ class _Records(Generic[G, S]):
         daemon._change({self._name: value})  # pyright: ignore[reportPrivateUsage]
 
 
+class _Tracking(_Records[TrackingStatus, TrackingStatus | None]):
+    """The attribute whose default depends on the time."""
+
+    def __get__(self, daemon: ScriptedDaemon | None, owner: Any) -> Any:
+        if daemon is None:
+            return self
+        return daemon._tracking_now()  # pyright: ignore[reportPrivateUsage]
+
+
 class ScriptedDaemon(Daemon):
     """A server that answers like chronyd, with the records that it is given.
+
+    Without any, it is the chronyd of a healthy clock, which passes
+    ``pychrony.check``: it follows the first of four sources that agree, and
+    updates the clock every 64 seconds.
 
     It listens on one address and runs in a thread, between ``start`` and ``stop``
     or inside of ``with``::
@@ -231,8 +286,9 @@ class ScriptedDaemon(Daemon):
     did.
 
     Like chronyd, it answers everything over a Unix socket, but over UDP only
-    what ``open_commands`` names: without them SELECT_DATA, AUTH_DATA, NTP_DATA
-    and SERVER_STATS are refused as not authorised::
+    what ``open_commands`` names: without them SELECT_DATA, AUTH_DATA, NTP_DATA,
+    SERVER_STATS and the list of clients are refused as not authorised. It has no
+    clients and no times entered by hand, and refuses to change anything::
 
         ScriptedDaemon(open_commands=[*DEFAULT_OPEN_COMMANDS, "serverstats"])
         ScriptedDaemon(open_commands=ALL_COMMANDS)
@@ -260,11 +316,14 @@ class ScriptedDaemon(Daemon):
         server_stats: The answer to SERVER_STATS.
         rtc_data: The answer to RTCREPORT, None for "no RTC".
         smoothing: The answer to SMOOTHING, None for "not enabled".
+        source_names: The answers to NTP_SOURCE_NAME (``chronyc -N sources``):
+            names by addresses of sources. One that has none here is named like
+            its address, as in a configuration without host names.
         open_commands: What clients may read over UDP, as names of chronyd's
             directive ``opencommands``.
     """
 
-    tracking = _Records[TrackingStatus, TrackingStatus | None]()
+    tracking = _Tracking()
     sources = _Records[tuple[Source, ...], Iterable[Source] | None]()
     source_stats = _Records[tuple[SourceStats, ...], Iterable[SourceStats] | None]()
     select_data = _Records[tuple[SelectData, ...], Iterable[SelectData] | None]()
@@ -274,6 +333,7 @@ class ScriptedDaemon(Daemon):
     server_stats = _Records[ServerStats, ServerStats | None]()
     rtc_data = _Records[RTCData | None, RTCData | None]()
     smoothing = _Records[Smoothing | None, Smoothing | None]()
+    source_names = _Records[dict[str, str], Mapping[str, str] | None]()
 
     def __init__(
         self,
@@ -288,6 +348,7 @@ class ScriptedDaemon(Daemon):
         server_stats: ServerStats | None = None,
         rtc_data: RTCData | None = None,
         smoothing: Smoothing | None = None,
+        source_names: Mapping[str, str] | None = None,
         open_commands: Iterable[str] | None = None,
         address: str | os.PathLike[str] = "127.0.0.1:0",
         misbehave: Fault | None = None,
@@ -295,9 +356,13 @@ class ScriptedDaemon(Daemon):
         """Encode the records; nothing is opened yet.
 
         Args:
-            tracking: By default, ``make_tracking``.
+            tracking: By default, a ``make_tracking`` of a clock that follows
+                the selected source, or 127.0.0.1 if none is selected, and is
+                updated every 64 seconds: ``ref_time`` is computed when it is
+                asked for.
             sources: By default, a ``make_source`` for each address in
-                ``auth_data`` and ``ntp_data``; one if neither is given.
+                ``auth_data`` and ``ntp_data``; else one, or four that agree if
+                no list is given.
             source_stats: By default, a ``make_source_stats`` for each source.
             select_data: By default, a ``make_select_data`` for each source.
             activity: By default, the NTP sources are online, or unresolved if
@@ -309,6 +374,7 @@ class ScriptedDaemon(Daemon):
             server_stats: By default, ``make_server_stats``.
             rtc_data: By default, chronyd tracks no RTC.
             smoothing: By default, chronyd does not smooth the time.
+            source_names: By default, sources are named like their addresses.
             open_commands: By default, ``DEFAULT_OPEN_COMMANDS``; as in
                 chronyd, these are replaced, not added to.
             address: IP address and port (0: any that is free), or the path of
@@ -336,6 +402,7 @@ class ScriptedDaemon(Daemon):
                 "server_stats": server_stats,
                 "rtc_data": rtc_data,
                 "smoothing": smoothing,
+                "source_names": source_names,
             }
         )
         self.open_commands = open_commands
@@ -345,6 +412,7 @@ class ScriptedDaemon(Daemon):
             given = {**self._given, **change}
             records = _complete(given)
             # The server sees either all of the old replies or all of the new ones.
+            self._updated = 0
             self._replies = _replies(records)
             self._records = records
             self._given = {
@@ -365,6 +433,25 @@ class ScriptedDaemon(Daemon):
                 f"only {', '.join(sorted(ALL_COMMANDS))}"
             )
         self._open_commands = wanted
+
+    def _tracking_now(self) -> TrackingStatus:
+        """Return what is given, or what suits the time and the sources."""
+        with self._lock:
+            given: TrackingStatus | None = self._records["tracking"]
+            if given is not None:
+                return given
+            sources: tuple[Source, ...] = self._records["sources"]
+            now = time.time_ns()
+            if not 0 <= now - self._updated <= _UPDATE_INTERVAL:
+                source = _selected(sources)
+                ago = source.last_sample_ago if source is not None else 0
+                self._updated = now - (0 if ago in (None, _NEVER) else ago) * 10**9
+            return _following(sources, self._updated)
+
+    def _reply(self, replies: Replies, argument: bytes) -> Reply | None:
+        if replies.report is TRACKING and not replies.by_argument:
+            return success(TRACKING, self.tracking)
+        return super()._reply(replies, argument)
 
     def _permits(self, report: Report) -> bool:
         unix = self.address.startswith("/")

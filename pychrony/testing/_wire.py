@@ -40,6 +40,8 @@ class Kind(NamedTuple):
 
     size: int
     encode: Callable[[Any, str], bytes]
+    knows_none: bool = False
+    """Whether it has bytes for None, so that no older layout need leave it out."""
 
 
 def _integer(size: int, *, signed: bool = False) -> Kind:
@@ -54,6 +56,18 @@ def _integer(size: int, *, signed: bool = False) -> Kind:
         return number.to_bytes(size, "big", signed=signed)
 
     return Kind(size, encode)
+
+
+def _encode_age(record: Any, name: str) -> bytes:
+    """Encode a number of seconds since something, None where it never happened."""
+    return b"\xff" * 4 if getattr(record, name) is None else u32.encode(record, name)
+
+
+def _encode_name(record: Any, name: str) -> bytes:
+    data = getattr(record, name).encode()
+    if len(data) > 255 or b"\0" in data:
+        raise ValueError("a name has 255 bytes at most, and none of them is 0")
+    return struct.pack("!256s", data)
 
 
 _LARGEST_FLOAT = math.ldexp((1 << 24) - 1, 38)
@@ -138,6 +152,8 @@ u8 = _integer(1)
 u16 = _integer(2)
 u32 = _integer(4)
 u64 = _integer(8)
+age = Kind(4, _encode_age, knows_none=True)
+name256 = Kind(256, _encode_name)
 float32 = Kind(4, _encode_float)
 timespec = Kind(12, _encode_timespec)
 address = Kind(20, _encode_address)
@@ -149,6 +165,13 @@ class Count(NamedTuple):
     """The record that answers N_SOURCES."""
 
     sources: int
+
+
+class SourceName(NamedTuple):
+    """The record that answers NTP_SOURCE_NAME."""
+
+    address: str
+    name: str
 
 
 Layout: TypeAlias = tuple[tuple[Kind, str], ...]
@@ -231,7 +254,11 @@ class Report(NamedTuple):
             ValueError: An attribute has a value that the protocol cannot say.
         """
         known = _attributes(self.newest)
-        missing = {name for name in known if getattr(record, name) is None}
+        missing = {
+            name
+            for kind, name in self.newest
+            if name and not kind.knows_none and getattr(record, name) is None
+        }
         for reply, layout in self.layouts.items():
             if known - _attributes(layout) == missing:
                 return reply, b"".join(
@@ -320,7 +347,7 @@ SOURCE_DATA = Report(
             (u16, "mode"),
             (u16, "flags"),
             (u16, "reachability"),
-            (u32, "last_sample_ago"),
+            (age, "last_sample_ago"),
             (float32, "orig_latest_meas"),
             (float32, "latest_meas"),
             (float32, "latest_meas_err"),
@@ -471,7 +498,7 @@ AUTH_DATA = Report(
             (u32, "key_id"),
             (u16, "key_length"),
             (u16, "ke_attempts"),
-            (u32, "last_ke_ago"),
+            (age, "last_ke_ago"),
             (u16, "cookies"),
             (u16, "cookie_length"),
             (u16, "nak"),
@@ -495,7 +522,7 @@ SELECT_DATA = Report(
             _constant(b"\0"),
             (u16, "configured_options"),
             (u16, "effective_options"),
-            (u32, "last_sample_ago"),
+            (age, "last_sample_ago"),
             (float32, "score"),
             (float32, "low_limit"),
             (float32, "high_limit"),
@@ -505,6 +532,30 @@ SELECT_DATA = Report(
     argument=INDEX,
     absent=NO_SUCH_SOURCE,
 )
+
+NTP_SOURCE_NAME = Report(
+    "NTP_SOURCE_NAME",
+    code=65,
+    layouts={19: ((name256, "name"),)},
+    commands=("sourcename",),
+    argument=ADDRESS,
+    absent=NO_SUCH_SOURCE,
+)
+MANUAL_LIST = Report(
+    "MANUAL_LIST",
+    code=41,
+    layouts={18: (_constant(b"\0" * 388),)},
+    commands=("manual",),
+)
+"""No times were entered by hand."""
+
+CLIENT_ACCESSES = Report(
+    "CLIENT_ACCESSES_BY_INDEX3",
+    code=68,
+    layouts={21: (_constant(b"\0\0\0\x10" + b"\0" * 488),)},
+    commands=("clients",),
+)
+"""No clients in a table of 16."""
 
 REPORTS = (
     N_SOURCES,
@@ -520,14 +571,19 @@ REPORTS = (
     SELECT_DATA,
 )
 
+CONTROL = frozenset(
+    {*range(1, 10), 11, 13, *range(16, 27), *range(29, 32), 36, 37, 42, 43}
+    | {*range(45, 51), 52, 53, 56, *range(62, 65), 66, *range(70, 75)}
+)
+"""Requests that change something: these are refused as not authorised."""
+
 DEFAULT_OPEN_COMMANDS = frozenset(
-    {"activity", "rtcdata", "smoothing", "sources", "sourcestats", "tracking"}
+    {"activity", "manual", "rtcdata", "smoothing", "sourcename"}
+    | {"sources", "sourcestats", "tracking"}
 )
 """What chronyd answers over UDP unless ``opencommands`` says something else."""
 
-ALL_COMMANDS = frozenset(
-    {*DEFAULT_OPEN_COMMANDS, *_LISTS, "clients", "manual", "serverstats", "sourcename"}
-)
+ALL_COMMANDS = frozenset({*DEFAULT_OPEN_COMMANDS, *_LISTS, "clients", "serverstats"})
 """All that ``opencommands`` can name."""
 
 
@@ -587,8 +643,9 @@ class Request:
     Attributes:
         name: What is asked for, as chrony's protocol calls it: "N_SOURCES",
             "SOURCE_DATA", "TRACKING", "SOURCESTATS", "RTCREPORT", "ACTIVITY",
-            "SMOOTHING", "SERVER_STATS", "NTP_DATA", "AUTH_DATA" or
-            "SELECT_DATA"; the code in digits if it is none of these.
+            "SMOOTHING", "SERVER_STATS", "NTP_DATA", "AUTH_DATA", "SELECT_DATA",
+            "NTP_SOURCE_NAME", "MANUAL_LIST" or "CLIENT_ACCESSES_BY_INDEX3"; the
+            code in digits if it is none of these.
         code: The request's code (0 to 65535).
         index: Which source is asked for (0 to 4294967295), None where the
             request has no number of one.
@@ -596,7 +653,8 @@ class Request:
             (0 to 65535). libchrony always says 0.
         sequence: The number that the reply must repeat (0 to 4294967295).
         data: The whole datagram.
-        address: Which source is asked for in NTP_DATA and AUTH_DATA, else None.
+        address: Which source is asked for in NTP_DATA, AUTH_DATA and
+            NTP_SOURCE_NAME, else None.
     """
 
     name: str

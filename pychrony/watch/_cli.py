@@ -1,4 +1,4 @@
-"""The command line of ``python -m pychrony.watch``, and its output as lines."""
+"""The command line of ``python -m pychrony.watch``, and its plain lines."""
 
 from __future__ import annotations
 

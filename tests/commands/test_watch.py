@@ -478,7 +478,7 @@ class Terminal:
         *arguments: str,
         code: str = "",
         controlling: bool = False,
-        **variables: str,
+        **variables: Any,
     ) -> None:
         self.master, self.slave = pty.openpty()
         self.resize(100, 30)

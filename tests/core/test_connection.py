@@ -86,8 +86,8 @@ def test_context_manager(address: str) -> None:
                 assert entered is connection
                 assert connection.address == daemon.address
                 assert connection.get_tracking().stratum == 2
-                assert len(connection.get_sources()) == 1
-                assert len(connection.get_source_stats()) == 1
+                assert len(connection.get_sources()) == 4
+                assert len(connection.get_source_stats()) == 4
                 assert connection.get_rtc_data() is None
                 unix = daemon.address.startswith("/")
                 assert connection.transport is (
@@ -712,7 +712,7 @@ def test_other_reports_are_read_from_the_daemon_that_refused(
     fault = faults.only("TRACKING", fault)
     with ScriptedDaemon(misbehave=fault) as daemon, ScriptedDaemon() as other:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address, other.address))
-        assert len(get_sources()) == 1
+        assert len(get_sources()) == 4
         assert not other.requests
 
 
@@ -936,7 +936,7 @@ READS_AFTER_A_REFUSAL: Any = {
     "no such source": (
         lambda one: len(one.get_sources()),
         faults.only("SOURCE_DATA", faults.status(4)),
-        1,
+        4,
     ),
 }
 
@@ -964,7 +964,7 @@ def test_failed_reset_after_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(ChronyConnectionError, match="Too many open files"):
                 connection.get_sources()
         daemon.misbehave = fault
-        assert len(connection.get_sources()) == 1
+        assert len(connection.get_sources()) == 4
         connection.close()
 
 
