@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def parser(module: str) -> argparse.ArgumentParser:
     """Return what parses the arguments of ``python -m MODULE``."""
-    for room in ("", "._command", ".__main__"):
+    for room in ("", "._cli", "._command", ".__main__"):
         with suppress(ImportError):
             command: Any = import_module(module + room)
             if hasattr(command, "_parser"):
