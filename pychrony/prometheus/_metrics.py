@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter, methodcaller
 from typing import Any
 
@@ -19,6 +20,9 @@ from pychrony.enums import NTPFlag, SelectOption, SmoothingFlag
 from pychrony.models import TrackingStatus
 
 _NEVER = 0xFFFFFFFF
+
+# Names of addresses, where they were looked up in the DNS.
+NO_NAMES: Mapping[str, str] = {}
 
 _SOURCE_LABELS = ("source_address", "source_name")
 
@@ -46,17 +50,10 @@ class Metric:
     def kind(self) -> str:
         return "counter" if self.name.endswith("_total") else "gauge"
 
-    def number(self, record: Any) -> float | None:
-        if isinstance(self.value, str):
-            number: float | None = getattr(record, self.value)
-            return number
-        return self.value(record)
-
-    def texts(self, record: Any) -> tuple[str, ...]:
-        return tuple(
-            text if isinstance(text, str) else text(record)
-            for text in self.labels.values()
-        )
+    @cached_property
+    def number(self) -> Callable[[Any], float | None]:
+        """What reads the number from a record."""
+        return attrgetter(self.value) if isinstance(self.value, str) else self.value
 
 
 @dataclass(frozen=True)
@@ -64,13 +61,14 @@ class Report:
     """One report of chronyd.
 
     Attributes:
-        read: asks a connection for it: one record, a list of them, or ``None``.
+        method: the method of a connection that reads it: one record, a list of
+            them, or ``None``.
         metrics: what is made of each record.
         source: for a list, which source the record is of; ``None`` for one that
             has no address yet.
     """
 
-    read: Callable[[Any], Any]
+    method: str
     metrics: tuple[Metric, ...]
     source: Callable[[Any], str | None] | None = None
 
@@ -79,17 +77,27 @@ class Report:
         """The labels that come before those of each metric."""
         return _SOURCE_LABELS if self.source else ()
 
-    def records(self, connection: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-        """Read it, and yield the values of ``labels`` and the record, for each."""
-        found = self.read(connection)
+    def records(
+        self, found: Any, names: Mapping[str, str] = NO_NAMES
+    ) -> list[tuple[tuple[str, ...], Any]]:
+        """Return the values of ``labels`` and the record, for each record.
+
+        Reference clocks may share a reference ID. From the second on, their
+        number follows it in ``source_address``. The lists of chronyd have all
+        sources in the same order, so it is the same number in each of them.
+        """
         if self.source is None:
-            if found is not None:
-                yield (), found
-            return
+            return [] if found is None else [((), found)]
+        count: dict[str, int] = {}
+        records: list[tuple[tuple[str, ...], Any]] = []
         for record in found:
-            name = self.source(record)
-            if name is not None:
-                yield (name, name), record
+            source = self.source(record)
+            if source is None:
+                continue
+            number = count[source] = count.get(source, 0) + 1
+            address = source if number == 1 else f"{source}#{number}"
+            records.append(((address, names.get(source, source)), record))
+        return records
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ def _reference_id_text(reference_id: int) -> str:
     return text if text.isprintable() else f"{reference_id:08X}"
 
 
-def _tracking_name(record: TrackingStatus) -> str:
+def tracking_name(record: TrackingStatus) -> str:
     return record.reference_ip or _reference_id_text(record.reference_id)
 
 
@@ -194,7 +202,7 @@ _TRACKING = (
         _one,
         {
             "tracking_address": attrgetter("reference_ip"),
-            "tracking_name": _tracking_name,
+            "tracking_name": tracking_name,
             "tracking_refid": lambda record: f"{record.reference_id:08X}",
         },
     ),
@@ -662,16 +670,16 @@ _SMOOTHING = (
     ),
 )
 
-# What needs no right at all comes first.
+# Those that everybody may read come first.
 REPORTS = {
-    "tracking": Report(methodcaller("get_tracking"), _TRACKING),
-    "sources": Report(methodcaller("get_sources"), _SOURCES, _source),
-    "sourcestats": Report(methodcaller("get_source_stats"), _SOURCESTATS, _source),
-    "activity": Report(methodcaller("get_activity"), _ACTIVITY),
-    "rtcdata": Report(methodcaller("get_rtc_data"), _RTCDATA),
-    "smoothing": Report(methodcaller("get_smoothing"), _SMOOTHING),
-    "ntpdata": Report(methodcaller("get_ntp_data"), _NTPDATA, _source),
-    "selectdata": Report(methodcaller("get_select_data"), _SELECTDATA, _source),
-    "authdata": Report(methodcaller("get_auth_data"), _AUTHDATA, _source),
-    "serverstats": Report(methodcaller("get_server_stats"), _SERVERSTATS),
+    "tracking": Report("get_tracking", _TRACKING),
+    "sources": Report("get_sources", _SOURCES, _source),
+    "sourcestats": Report("get_source_stats", _SOURCESTATS, _source),
+    "activity": Report("get_activity", _ACTIVITY),
+    "rtcdata": Report("get_rtc_data", _RTCDATA),
+    "smoothing": Report("get_smoothing", _SMOOTHING),
+    "ntpdata": Report("get_ntp_data", _NTPDATA, _source),
+    "selectdata": Report("get_select_data", _SELECTDATA, _source),
+    "authdata": Report("get_auth_data", _AUTHDATA, _source),
+    "serverstats": Report("get_server_stats", _SERVERSTATS),
 }

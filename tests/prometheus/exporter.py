@@ -10,13 +10,76 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from prometheus_client import CollectorRegistry, generate_latest
+
+from pychrony.prometheus import Collector
+from pychrony.testing import (
+    ALL_COMMANDS,
+    ScriptedDaemon,
+    make_rtc_data,
+    make_smoothing,
+)
+
 PATIENCE = 30.0
+
+EXPORTER = (sys.executable, "-m", "pychrony.prometheus")
+
+CERTIFICATE = Path(__file__).parents[1] / "nts.pem"
+CLIENT = Path(__file__).parents[1] / "client.pem"
+
+ALL = {
+    *("tracking", "sources", "sourcestats", "selectdata", "activity"),
+    *("authdata", "ntpdata", "serverstats", "rtcdata", "smoothing"),
+}
+OPEN = {"tracking", "sources", "sourcestats", "activity", "rtcdata", "smoothing"}
+
+
+def everything(**records: Any) -> ScriptedDaemon:
+    """A daemon that has all ten reports, and gives them to everybody."""
+    given = {"rtc_data": make_rtc_data(), "smoothing": make_smoothing(), **records}
+    return ScriptedDaemon(open_commands=ALL_COMMANDS, **given)
+
+
+def text_of(collector: Collector) -> str:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return generate_latest(registry).decode()
+
+
+def scrape(address: str, **options: Any) -> dict[str, float]:
+    return samples(text_of(Collector(address, **options)))
+
+
+def named(found: Iterable[str], prefix: str) -> list[str]:
+    return [name for name in found if name.startswith(prefix)]
+
+
+def succeeded(found: dict[str, float]) -> set[str]:
+    start = 'chrony_report_success{report="'
+    return {
+        name.removeprefix(start).removesuffix('"}')
+        for name in named(found, start)
+        if found[name]
+    }
+
+
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 class Exporter:
@@ -24,20 +87,29 @@ class Exporter:
 
     Attributes:
         place: "127.0.0.1:PORT".
+        said: what it wrote before it listened.
     """
 
-    def __init__(self, *arguments: str, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        listen: str | None = "127.0.0.1:0",
+        program: Sequence[str] = EXPORTER,
+    ) -> None:
         self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "pychrony.prometheus"),
-                *("--listen", listen, *arguments),
-            ],
+            [*program, *(("--listen", listen) if listen else ()), *arguments],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         assert self._process.stderr is not None
-        line = self._process.stderr.readline()
+        self.said = ""
+        for line in self._process.stderr:
+            if line.startswith("listening on "):
+                break
+            self.said += line
+        else:
+            line = self.said
         self.url = line.removeprefix("listening on ").strip()
         if not urlsplit(self.url).port:
             self._process.wait()
@@ -65,9 +137,9 @@ class Exporter:
         return fetch(self.place, path, **options)
 
     def samples(
-        self, path: str, headers: dict[str, str] | None = None
+        self, path: str, headers: dict[str, str] | None = None, **options: Any
     ) -> dict[str, float]:
-        status, text = self.get(path, headers=headers)
+        status, text = self.get(path, headers=headers, **options)
         assert status == 200, text
         return samples(text)
 

@@ -134,14 +134,14 @@ def test_server_scrapes_what_chronyc_prints(parts: Parts, tmp_path: Path) -> Non
             assert shown in example
             example = example.replace(shown, real)
         shutil.copy(DOCS / "prometheus" / "rules.yml", tmp_path)
-        every = "300ms"
+        every = "500ms"
         intervals = f"scrape_interval: {every}\n  evaluation_interval: {every}\n"
         config = f"global:\n  {intervals}  scrape_timeout: {every}\n{example}\n"
         with Prometheus(program, tmp_path, config) as server:
             assert "SUCCESS" in promtool("check", "config", tmp_path / "prometheus.yml")
             instances = {exporter.place, client.address, local.address, dead}
             wait(lambda: server.query("up").keys() == instances)
-            assert set(server.query("up").values()) == {1}
+            wait(lambda: set(server.query("up").values()) == {1})
             assert server.query("chrony_up") == dict.fromkeys(instances, 1) | {dead: 0}
             for instance in (exporter.place, client.address):
                 agree(server, client, "tracking", TRACKING, instance)

@@ -1,0 +1,473 @@
+"""The command line of the exporter: ours, and that of chrony_exporter."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import re
+import signal
+import sys
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from typing import TYPE_CHECKING, Any
+
+import pychrony
+from pychrony._cli import add_patience, counting, positive, silence
+
+from . import _metrics, _workers
+from ._http import Server
+from ._own import Own
+from ._pages import Pages
+from ._poller import Poller
+from ._reading import Plan
+from ._scraper import Names, Scraper
+from ._targets import Targets
+from ._web import Web, load, tls_context
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from socket import socket
+
+_log = logging.getLogger("pychrony.prometheus")
+
+# A connection of a client takes one descriptor, that to a chronyd another, and to
+# wait for several answers one more; so many are for everything else.
+_OTHER_DESCRIPTORS = 64
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+# The reports that chrony_exporter calls by another name.
+_COLLECTORS = {name: name for name in _metrics.REPORTS}
+_COLLECTORS["ntpdata"] = "sources.with-ntpdata"
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Run the exporter until SIGINT or SIGTERM, and return its exit status."""
+    try:
+        arguments = _arguments(argv)
+    except pychrony.ChronyLibraryError as error:
+        print(error, file=sys.stderr)
+        return 1
+    # A list that is read at a high latency takes two descriptors for each source.
+    most = getrlimit(RLIMIT_NOFILE)[1]
+    setrlimit(RLIMIT_NOFILE, (most, most))
+    # An end that is asked for is no failure.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        try:
+            sockets = _sockets(arguments)
+        except _ListenError as error:
+            print(error, file=sys.stderr)
+            return 1
+        try:
+            for each in sockets[0]:
+                print(f"listening on {_url(each, arguments)}", file=sys.stderr)
+            sys.stderr.flush()
+        except OSError:  # nobody has to read it
+            silence(sys.stderr)
+        # Until there are handlers for them; so nothing is left half begun.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _workers.SIGNALS)
+        own = Own(arguments.workers)
+        if arguments.workers == 1:
+            asyncio.run(_serve(arguments, sockets[0], own))
+        else:
+            _workers.supervise(
+                arguments.workers,
+                lambda worker, lifeline: _work(
+                    arguments, sockets, own, worker, lifeline
+                ),
+                own.restarted,
+            )
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _work(
+    arguments: argparse.Namespace,
+    sockets: list[list[socket]],
+    own: Own,
+    worker: int,
+    lifeline: int,
+) -> None:
+    own.begin(worker)
+    asyncio.run(_serve(arguments, sockets[worker], own, lifeline))
+
+
+async def _serve(
+    arguments: argparse.Namespace,
+    sockets: Sequence[socket],
+    own: Own,
+    lifeline: int | None = None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _workers.SIGNALS)
+    if lifeline is not None:
+        loop.add_reader(lifeline, stop.set)
+    poller = Poller()
+    scraper = Scraper(
+        arguments.address,
+        timeout=arguments.timeout,
+        retries=arguments.retries,
+        reports=arguments.reports,
+        names=Names() if arguments.dns else None,
+        poller=poller,
+    )
+    pages = Pages(
+        scraper,
+        arguments.targets,
+        own,
+        arguments.web,
+        timeout_offset=arguments.timeout_offset,
+        path=arguments.path,
+    )
+    descriptors = getrlimit(RLIMIT_NOFILE)[0] - _OTHER_DESCRIPTORS
+    async with Server(
+        sockets,
+        pages.answer,
+        limit=max(1, descriptors // 3),
+        context=arguments.web.context,
+        refused=own.request,
+    ):
+        await stop.wait()
+    poller.close()
+
+
+class _ListenError(Exception):
+    """There is no socket to listen on; the text says why."""
+
+
+def _sockets(arguments: argparse.Namespace) -> list[list[socket]]:
+    """Return the listening sockets of each worker."""
+    if arguments.systemd:
+        try:
+            return [_workers.from_systemd()] * arguments.workers
+        except ValueError as error:
+            raise _ListenError(error) from error
+    places: list[list[socket]] = []
+    for host, port in arguments.listen or [("127.0.0.1", 9123)]:
+        try:
+            places.append(_workers.listen((host, port), arguments.workers))
+        except OSError as error:
+            shown = f"[{host}]" if ":" in host else host
+            raise _ListenError(f"cannot listen on {shown}:{port}: {error}") from error
+    return [list(sockets) for sockets in zip(*places)]
+
+
+def _url(listening: socket, arguments: argparse.Namespace) -> str:
+    scheme = "https" if arguments.web.context else "http"
+    name = listening.getsockname()
+    if isinstance(name, str):  # a Unix socket of systemd
+        return f"{scheme}+unix://{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{scheme}://{host}:{name[1]}/"
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    _log_as(arguments.level, arguments.format)
+    try:
+        arguments.targets = Targets(arguments.allow)
+        arguments.reports = _reports(arguments)
+        arguments.web = _web(arguments)
+        if not arguments.path.startswith("/") or arguments.path == "/":
+            raise ValueError(
+                f"--web.telemetry-path {arguments.path!r} is not a path as /metrics"
+            )
+        # These complain at once of what would fail at each scrape.
+        plan = Plan(
+            arguments.address,
+            timeout=arguments.timeout,
+            retries=arguments.retries,
+            reports=arguments.reports,
+            budget=None,
+        )
+        pychrony.ChronyConnection(plan.address, **plan.options)
+        pychrony.reports()
+    except ValueError as error:
+        parser.error(str(error))
+    if arguments.chmod_socket:
+        _log.warning(
+            "--collector.chmod-socket has no meaning here: chronyd can answer without"
+        )
+    return arguments
+
+
+def _reports(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the reports to read.
+
+    Where one is switched on as for chrony_exporter, it means what it means there:
+    no others but tracking.
+    """
+    switched = {
+        name: on
+        for name in _metrics.REPORTS
+        if (on := getattr(arguments, f"collector_{name}")) is not None
+    }
+    if arguments.report and switched:
+        raise ValueError("give either --report or --collector.*")
+    if arguments.report:
+        return tuple(arguments.report)
+    others = not any(switched.values())
+    found = tuple(
+        name
+        for name in _metrics.REPORTS
+        if switched.get(name, others or name == "tracking")
+    )
+    if not found:
+        raise ValueError("no report is left to read")
+    return found
+
+
+def _web(arguments: argparse.Namespace) -> Web:
+    if arguments.config:
+        if arguments.certfile or arguments.keyfile or arguments.client_cafile:
+            raise ValueError("give either --web.config.file or --certfile")
+        return load(arguments.config)
+    if arguments.certfile is None:
+        if arguments.keyfile or arguments.client_cafile:
+            raise ValueError("--keyfile and --client-cafile need --certfile")
+        return Web()
+    return Web(
+        tls_context(arguments.certfile, arguments.keyfile, arguments.client_cafile)
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pychrony.prometheus",
+        description="Export the state of chronyd to Prometheus, until it is "
+        "interrupted. Exit status: 0 interrupted, 1 cannot run, 2 usage.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--listen",
+        "--web.listen-address",
+        action="append",
+        type=_host_and_port,
+        metavar="[HOST]:PORT",
+        help="where to listen; without HOST on every address; may be repeated "
+        "(127.0.0.1:9123)",
+    )
+    parser.add_argument(
+        "--address",
+        "--chrony.address",
+        type=lambda text: text.removeprefix("unix://"),
+        metavar="ADDRESS",
+        help="the chronyd of /metrics, as for pychrony.check; default: the one of "
+        "this machine",
+    )
+    parser.add_argument(
+        "--report",
+        action="append",
+        choices=tuple(_metrics.REPORTS),
+        metavar="NAME",
+        help="read only this report, may be repeated: " + ", ".join(_metrics.REPORTS),
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="let /probe ask this IP address, network (192.0.2.0/24) or host name, "
+        "may be repeated; PORT is 323, or * for any; default: none",
+    )
+    add_patience(parser, retries=2)
+    parser.add_argument(
+        "--chrony.timeout",
+        dest="timeout",
+        type=_duration,
+        metavar="DURATION",
+        help="the same as --timeout, written as 5s or 500ms",
+    )
+    parser.add_argument(
+        "--timeout-offset",
+        type=positive,
+        default=0.5,
+        metavar="SECONDS",
+        help="end a scrape this long before Prometheus gives it up (%(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=counting,
+        default=1,
+        metavar="N",
+        help="number of processes that serve (%(default)s)",
+    )
+    _add_collectors(parser)
+    _add_web(parser)
+    _add_log(parser)
+    return parser
+
+
+def _add_collectors(parser: argparse.ArgumentParser) -> None:
+    for name, shown in _COLLECTORS.items():
+        names = [f"--collector.{shown}"]
+        if shown != name:
+            names.append(f"--collector.{name}")
+        parser.add_argument(
+            *names,
+            action=argparse.BooleanOptionalAction,
+            dest=f"collector_{name}",
+            help=f"read {name}, and no others but tracking and those that are "
+            "switched on, too; or all but those that are switched off",
+        )
+    parser.add_argument(
+        "--collector.dns-lookups",
+        action=argparse.BooleanOptionalAction,
+        dest="dns",
+        default=False,
+        help="look up the names of the sources for source_name and tracking_name; "
+        "they are kept for an hour",
+    )
+    parser.add_argument(
+        "--collector.chmod-socket",
+        action=argparse.BooleanOptionalAction,
+        dest="chmod_socket",
+        default=False,
+        help="of chrony_exporter; has no meaning here",
+    )
+
+
+def _add_web(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--web.telemetry-path",
+        dest="path",
+        default="/metrics",
+        metavar="PATH",
+        help="of the metrics of the chronyd of the exporter (%(default)s)",
+    )
+    parser.add_argument(
+        "--web.systemd-socket",
+        action=argparse.BooleanOptionalAction,
+        dest="systemd",
+        default=False,
+        help="listen on the sockets that systemd passes",
+    )
+    parser.add_argument(
+        "--web.config.file",
+        dest="config",
+        metavar="FILE",
+        help="TLS, passwords and headers, as for the exporters of Prometheus",
+    )
+    parser.add_argument("--certfile", metavar="FILE", help="serve TLS with this one")
+    parser.add_argument("--keyfile", metavar="FILE", help="its key, if not in CERTFILE")
+    parser.add_argument(
+        "--client-cafile",
+        metavar="FILE",
+        help="serve only clients with a certificate of these authorities",
+    )
+
+
+def _add_log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        dest="level",
+        action="store_const",
+        const="info",
+        default="warn",
+        help="the same as --log.level info",
+    )
+    parser.add_argument(
+        "--log.level",
+        dest="level",
+        choices=tuple(_LEVELS),
+        default="warn",
+        help="what to log on the standard error output; info: why a report could not "
+        "be read (%(default)s)",
+    )
+    parser.add_argument(
+        "--log.format",
+        dest="format",
+        choices=("text", "logfmt", "json"),
+        default="text",
+        help="how to log (%(default)s)",
+    )
+    parser.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        help="print the version of pychrony and which libchrony it uses",
+    )
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        try:
+            library = f"libchrony {pychrony.library_path()}"
+        except pychrony.ChronyLibraryError as error:
+            library = error.message
+        print(f"pychrony {pychrony.__version__}, {library}")
+        parser.exit()
+
+
+def _duration(text: str) -> float:
+    """Return seconds of a duration as Go writes it: 5s, 1m30s, 500ms."""
+    parts = _DURATION.findall(text)
+    seconds: float = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not seconds or "".join(map("".join, parts)) != text:
+        return positive(text)
+    return seconds
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(\[[^]]+\]|[^]:[]*):([0-9]{1,5})", text)
+    if match is None or int(match[2]) > 65535:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not [HOST]:PORT, as in 127.0.0.1:9123, [::1]:9123 or :9123"
+        )
+    return match[1].strip("[]"), int(match[2])
+
+
+def _log_as(level: str, form: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_FORMATS[form]())
+    logging.basicConfig(handlers=[handler], level=_LEVELS[level])
+    # A standard error output that is full is no reason to say more on it.
+    logging.raiseExceptions = False
+
+
+class _Formatter(logging.Formatter):
+    """Writes a record as ``key=value``, as the exporters in Go do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = record.levelname.lower()
+        fields: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": {"warning": "warn", "critical": "error"}.get(level, level),
+            "msg": super().format(record),
+        }
+        return self.write(fields)
+
+    def write(self, fields: dict[str, Any]) -> str:
+        quoted = re.compile(r'[^!-~]|[="]')
+        return " ".join(
+            f"{name}={json.dumps(value) if quoted.search(value) else value}"
+            for name, value in fields.items()
+        )
+
+
+class _JSONFormatter(_Formatter):
+    def write(self, fields: dict[str, Any]) -> str:
+        return json.dumps(fields)
+
+
+_FORMATS: dict[str, type[logging.Formatter]] = {
+    "text": logging.Formatter,
+    "logfmt": _Formatter,
+    "json": _JSONFormatter,
+}

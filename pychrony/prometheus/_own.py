@@ -1,0 +1,215 @@
+"""The exporter's metrics of itself, summed over its workers.
+
+Each worker counts in a part of its own of memory that all of them share, so that
+the worker that is asked for ``/metrics`` can tell what all of them did, and a
+worker that is restarted goes on counting.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+from contextlib import suppress
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING
+
+import pychrony
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._text import Text
+
+_CODES = (200, 400, 401, 403, 404, 405, 431, 500, 503)
+
+_PATHS = ("metrics", "probe")
+
+# The first class that fits an error.
+_REASONS: dict[str, type[Exception]] = {
+    "timeout": pychrony.ChronyTimeoutError,
+    "connection": pychrony.ChronyConnectionError,
+    "permission": pychrony.ChronyPermissionError,
+    "data": pychrony.ChronyDataError,
+    "other": Exception,
+}
+
+_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+_PLACES = {
+    place: index
+    for index, place in enumerate(
+        (
+            *(("requests", str(code)) for code in _CODES),
+            *(("scrapes", path) for path in _PATHS),
+            *(("errors", reason) for reason in _REASONS),
+            *(("seconds", str(bound)) for bound in (*_BOUNDS, "+Inf", "sum")),
+            ("in_flight", ""),
+            ("restarts", ""),
+            ("pid", ""),
+        )
+    )
+}
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Own:
+    """Counts of the exporter.
+
+    Args:
+        workers: how many processes count.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self._workers = workers
+        shared = mmap.mmap(-1, workers * len(_PLACES) * 8)
+        self._all = memoryview(shared).cast("d")
+        self._began = time()
+        self.begin(0)
+
+    def begin(self, worker: int) -> None:
+        """Count as this worker from now on."""
+        self._start = worker * len(_PLACES)
+        self._put("in_flight", "", 0)
+        self._put("pid", "", os.getpid())
+
+    def restarted(self, worker: int) -> None:
+        """Count a worker that was started again."""
+        self._all[worker * len(_PLACES) + _PLACES["restarts", ""]] += 1
+
+    def request(self, code: int) -> None:
+        """Count a response with this status."""
+        self._add("requests", str(code), 1)
+
+    def scrape_begins(self, path: str) -> None:
+        self._add("scrapes", path, 1)
+        self._add("in_flight", "", 1)
+
+    def scrape_ends(self, seconds: float, errors: list[pychrony.ChronyError]) -> None:
+        self._add("in_flight", "", -1)
+        bound = next((one for one in _BOUNDS if seconds <= one), "+Inf")
+        self._add("seconds", str(bound), 1)
+        self._add("seconds", "sum", seconds)
+        for error in errors:
+            reason = next(one for one in _REASONS if isinstance(error, _REASONS[one]))
+            self._add("errors", reason, 1)
+
+    def write(self, text: Text) -> None:
+        """Add what was counted, and what the processes use, to a page."""
+        version = _labels(
+            version=pychrony.__version__, python_version=platform.python_version()
+        )
+        for name, kind, meaning, samples in (
+            (
+                "build_info",
+                "gauge",
+                "1; the versions of pychrony and Python.",
+                {version: 1.0},
+            ),
+            (
+                "http_requests_total",
+                "counter",
+                "Number of HTTP requests, by the status of the response.",
+                self._rows("requests", "code"),
+            ),
+            (
+                "scrapes_total",
+                "counter",
+                "Number of scrapes begun: of its own chronyd, or a probe.",
+                self._rows("scrapes", "path"),
+            ),
+            (
+                "errors_total",
+                "counter",
+                "Number of errors in scrapes, by their reason.",
+                self._rows("errors", "reason"),
+            ),
+            (
+                "scrapes_in_flight",
+                "gauge",
+                "Number of scrapes that wait or compute now.",
+                {"": self._sum("in_flight", "")},
+            ),
+            (
+                "scrape_duration_seconds",
+                "histogram",
+                "Time that a scrape took.",
+                dict(self._histogram()),
+            ),
+            (
+                "workers",
+                "gauge",
+                "Number of processes that serve.",
+                {"": float(self._workers)},
+            ),
+            (
+                "worker_restarts_total",
+                "counter",
+                "Number of workers that ended and were started again.",
+                {"": self._sum("restarts", "")},
+            ),
+        ):
+            text.family(f"pychrony_exporter_{name}", kind, meaning, samples)
+        self._write_processes(text)
+
+    def _write_processes(self, text: Text) -> None:
+        """Add the metrics of processes that every exporter has."""
+        virtual = resident = seconds = descriptors = 0.0
+        for pid in self._values("pid", ""):
+            # One that has just ended, or whose files are hidden, is left out.
+            with suppress(OSError):
+                folder = Path(f"/proc/{pid:.0f}")
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                seconds += (int(fields[11]) + int(fields[12])) / _TICKS
+                virtual += int(fields[20])
+                resident += int(fields[21]) * mmap.PAGESIZE
+                descriptors += len(os.listdir(folder / "fd"))
+        for name, kind, meaning, value in (
+            ("virtual_memory_bytes", "gauge", "Virtual memory size.", virtual),
+            ("resident_memory_bytes", "gauge", "Resident memory size.", resident),
+            ("start_time_seconds", "gauge", "When it started.", self._began),
+            ("cpu_seconds_total", "counter", "User and system CPU time.", seconds),
+            ("open_fds", "gauge", "Number of open descriptors.", descriptors),
+            ("max_fds", "gauge", "Most descriptors of a process.", _most_descriptors()),
+        ):
+            text.family(f"process_{name}", kind, meaning, {"": value})
+
+    def _add(self, name: str, value: str, number: float) -> None:
+        self._all[self._start + _PLACES[name, value]] += number
+
+    def _put(self, name: str, value: str, number: float) -> None:
+        self._all[self._start + _PLACES[name, value]] = number
+
+    def _values(self, name: str, value: str) -> list[float]:
+        return list(self._all[_PLACES[name, value] :: len(_PLACES)])
+
+    def _sum(self, name: str, value: str) -> float:
+        return sum(self._values(name, value))
+
+    def _rows(self, name: str, label: str) -> dict[str, float]:
+        return {
+            _labels(**{label: value}): self._sum(name, value)
+            for one, value in _PLACES
+            if one == name
+        }
+
+    def _histogram(self) -> Iterator[tuple[str, float]]:
+        total = 0.0
+        for bound in (*_BOUNDS, "+Inf"):
+            total += self._sum("seconds", str(bound))
+            yield f"_bucket{_labels(le=str(bound))}", total
+        yield "_count", total
+        yield "_sum", self._sum("seconds", "sum")
+
+
+def _labels(**labels: str) -> str:
+    inner = ",".join(f'{name}="{labels[name]}"' for name in sorted(labels))
+    return f"{{{inner}}}"
+
+
+def _most_descriptors() -> float:
+    from resource import RLIMIT_NOFILE, getrlimit
+
+    return float(getrlimit(RLIMIT_NOFILE)[0])

@@ -1,0 +1,160 @@
+"""The text formats of Prometheus, written directly.
+
+prometheus_client makes an object for each sample and each family, and took a
+quarter of the time of a scrape. A test holds that it writes the same.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import inf, isnan
+from typing import TYPE_CHECKING, Any
+
+from . import _metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ._reading import Reading
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+# What precedes the value in a line, with a %s for each text that is not fixed;
+# what makes those texts, or None where they are those of the source alone; and
+# what makes the number.
+_Line = tuple[str, "tuple[Callable[[Any], str] | int, ...] | None", Any]
+
+
+class Text:
+    """The metrics of a page, in one of both formats."""
+
+    def __init__(self, *, openmetrics: bool = False) -> None:
+        self.kind = OPENMETRICS if openmetrics else TEXT
+        self._openmetrics = openmetrics
+        self._families: dict[str, list[str]] = {}
+
+    def reading(
+        self, reading: Reading, names: Mapping[str, str] = _metrics.NO_NAMES
+    ) -> None:
+        """Add the metrics of a reading, with these names of the addresses."""
+        for name, found in reading.found.items():
+            records = [
+                (tuple(map(_escaped, texts)), record)
+                for texts, record in _metrics.REPORTS[name].records(found, names)
+            ]
+            self._add(name, records, names)
+        self._add("up", [((), reading.up)], names)
+        outcomes = [((), outcome) for outcome in reading.outcomes.values()]
+        self._add("outcome", outcomes, names)
+
+    def _add(
+        self,
+        name: str,
+        records: Sequence[tuple[tuple[str, ...], Any]],
+        names: Mapping[str, str],
+    ) -> None:
+        for metric, (start, makers, number) in _lines(name):
+            lines: list[str] = []
+            for texts, record in records:
+                value = number(record)
+                if value is None:
+                    continue
+                own = texts if makers is None else _own(makers, texts, record, names)
+                # Others may be written otherwise than by repr().
+                written = repr(float(value)) if -1e6 < value < 1e6 else formatted(value)
+                lines.append(f"{start % own}{written}\n")
+            if lines:
+                self._family(metric.name, metric.kind, metric.help).extend(lines)
+
+    def family(
+        self, name: str, kind: str, text: str, samples: Mapping[str, float]
+    ) -> None:
+        """Add a metric; the samples have what follows its name, and their values."""
+        family = self._family(name, kind, text)
+        for labels, value in samples.items():
+            family.append(f"{name}{labels} {formatted(value)}\n")
+
+    def _family(self, name: str, kind: str, text: str) -> list[str]:
+        family = self._families.get(name)
+        if family is None:
+            shown = name.removesuffix("_total") if self._openmetrics else name
+            head = f"# HELP {shown} {text}\n# TYPE {shown} {kind}\n"
+            family = self._families[name] = [head]
+        return family
+
+    def done(self) -> bytes:
+        """Return the page."""
+        lines = [line for family in self._families.values() for line in family]
+        if self._openmetrics:
+            lines.append("# EOF\n")
+        return "".join(lines).encode(errors="backslashreplace")
+
+
+def formatted(value: float) -> str:
+    """Write a number as prometheus_client does."""
+    value = float(value)
+    if value in (inf, -inf):
+        return "+Inf" if value > 0 else "-Inf"
+    if isnan(value):
+        return "NaN"
+    text = repr(value)
+    whole, point, fraction = text.partition(".")
+    if value > 0 and point and len(whole) > 6:
+        digits = f"{whole[0]}.{whole[1:]}{fraction}".rstrip("0.")
+        return f"{digits}e+{len(whole) - 1:02d}"
+    return text
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _own(
+    makers: Iterable[Callable[[Any], str] | int],
+    texts: tuple[str, ...],
+    record: Any,
+    names: Mapping[str, str],
+) -> tuple[str, ...]:
+    found: list[str] = []
+    for make in makers:
+        if isinstance(make, int):
+            found.append(texts[make])
+        else:
+            text = make(record)
+            # An address as the value of a label is that of tracking_name.
+            if names and make is _metrics.tracking_name:
+                text = names.get(text, text)
+            found.append(_escaped(text))
+    return tuple(found)
+
+
+@cache
+def _lines(name: str) -> list[tuple[_metrics.Metric, _Line]]:
+    labels: tuple[str, ...] = ()
+    if name == "up":
+        metrics: tuple[_metrics.Metric, ...] = (_metrics.UP,)
+    elif name == "outcome":
+        metrics = _metrics.OUTCOME
+    else:
+        metrics, labels = _metrics.REPORTS[name].metrics, _metrics.REPORTS[name].labels
+    return [(metric, _line(metric, labels)) for metric in metrics]
+
+
+def _line(metric: _metrics.Metric, labels: tuple[str, ...]) -> _Line:
+    parts: list[str] = []
+    makers: list[Callable[[Any], str] | int] = []
+    for name in sorted((*labels, *metric.labels)):
+        text = labels.index(name) if name in labels else metric.labels[name]
+        if isinstance(text, str):
+            parts.append(f'{name}="{_escaped(text)}"'.replace("%", "%%"))
+        else:
+            parts.append(f'{name}="%s"')
+            makers.append(text)
+    inner = f"{{{','.join(parts)}}}" if parts else ""
+    only_source = makers == list(range(len(labels)))
+    return (
+        f"{metric.name}{inner} ",
+        None if only_source else tuple(makers),
+        metric.number,
+    )

@@ -1,0 +1,156 @@
+"""Listening sockets, and the processes that serve them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    # Host, empty for every address of this machine, and port, 0 for a free one.
+    Place = tuple[str, int]
+
+_log = logging.getLogger("pychrony.prometheus")
+
+_STOP = {signal.SIGTERM, signal.SIGINT}
+SIGNALS = {*_STOP, signal.SIGCHLD}
+
+# One that ends at once is started again after this [s].
+_PAUSE = 1.0
+
+# The first descriptor that systemd passes (sd_listen_fds(3)).
+_FIRST = 3
+
+
+def listen(place: Place, number: int) -> list[socket.socket]:
+    """Return listening sockets for a place, one for each of so many workers.
+
+    Raises:
+        OSError: it cannot listen there.
+    """
+    host, port = place
+    found = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    # Of the wildcards, that of IPv6 takes IPv4, too.
+    family, _, _, _, address = found[0] if host else max(found, key=lambda one: one[0])
+    first = _bound(family, (*address[:1], port, *address[2:]), shared=False)
+    if number == 1:
+        return [first]
+    # Others of this user with SO_REUSEPORT would share the port unnoticed: the
+    # first has shown that there are none.
+    address = first.getsockname()
+    first.close()
+    return [_bound(family, address, shared=True) for _ in range(number)]
+
+
+def _bound(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            wildcard = address[0] == "::"
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not wildcard)
+        bound.bind(address)
+        bound.listen(1024)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def from_systemd() -> list[socket.socket]:
+    """Return the sockets that systemd passed.
+
+    Raises:
+        ValueError: it passed none.
+    """
+    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
+        raise ValueError("--web.systemd-socket: systemd passed no socket")
+    number = int(os.environ.pop("LISTEN_FDS", "0"))
+    return [socket.socket(fileno=_FIRST + index) for index in range(number)]
+
+
+def supervise(
+    number: int,
+    work: Callable[[int, int], None],
+    restarted: Callable[[int], object],
+) -> None:
+    """Run workers until SIGTERM or SIGINT, and start again those that end.
+
+    The signals in ``SIGNALS`` have to be blocked.
+
+    Args:
+        number: how many.
+        work: what a worker does, until SIGTERM; given its number, and a
+            descriptor that becomes readable when this process is gone. It has to
+            unblock the signals.
+        restarted: is called with the number of a worker that has ended.
+    """
+    workers = _Workers(work)
+    try:
+        for worker in range(number):
+            workers.start(worker)
+        while signal.sigwait(SIGNALS) == signal.SIGCHLD:
+            for worker, early in workers.ended():
+                restarted(worker)
+                if early and signal.sigtimedwait(_STOP, _PAUSE):
+                    return
+                workers.start(worker)
+    finally:
+        workers.stop()
+
+
+class _Workers:
+    """The processes that this one has started."""
+
+    def __init__(self, work: Callable[[int, int], None]) -> None:
+        self._work = work
+        self._here, self._there = os.pipe()
+        # The number of each, and when it began, by its process.
+        self._running: dict[int, tuple[int, float]] = {}
+
+    def start(self, worker: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._begin(worker)
+        self._running[pid] = worker, time.monotonic()
+
+    def _begin(self, worker: int) -> None:
+        status = 1
+        try:
+            os.close(self._there)
+            self._work(worker, self._here)
+            status = 0
+        except BaseException:
+            _log.exception("worker %s", worker)
+        finally:
+            os._exit(status)
+
+    def ended(self) -> Iterator[tuple[int, bool]]:
+        """Yield the number of each that has ended, and whether that was early."""
+        while self._running:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            worker, began = self._running.pop(pid)
+            code = os.waitstatus_to_exitcode(status)
+            _log.warning(
+                "worker %s ended with status %s: starting it again", worker, code
+            )
+            yield worker, time.monotonic() < began + _PAUSE
+
+    def stop(self) -> None:
+        for pid in self._running:
+            os.kill(pid, signal.SIGTERM)
+        for pid in self._running:
+            os.waitpid(pid, 0)
+        os.close(self._here)
+        os.close(self._there)

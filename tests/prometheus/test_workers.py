@@ -1,0 +1,123 @@
+"""Several processes that serve one port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from chronyc import wait
+from exporter import Exporter, everything, python
+
+from pychrony.prometheus import _workers
+
+
+def children(pid: int) -> set[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return {int(one) for one in path.read_text().split()}
+
+
+def alive(pid: int) -> bool:
+    with suppress(FileNotFoundError):
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    return False
+
+
+def test_killed_worker_is_started_again() -> None:
+    with everything() as daemon:
+        flags = ("--address", daemon.address, "--workers", "2")
+        with Exporter(*flags) as exporter:
+            wait(lambda: len(children(exporter.pid)) == 2)
+            before = children(exporter.pid)
+            gone = min(before)
+            os.kill(gone, signal.SIGKILL)
+            wait(lambda: len(children(exporter.pid) - {gone}) == 2)
+            restarts = "pychrony_exporter_worker_restarts_total"
+            # Connections that the dead one had not accepted are not lost.
+            pages = [exporter.samples("/metrics") for _ in range(8)]
+            assert [page["chrony_up"] for page in pages] == [1] * 8
+            found = pages[-1]
+            assert found[restarts] == 1
+            assert found["pychrony_exporter_workers"] == 2
+            workers = children(exporter.pid)
+            status, said = exporter.stop()
+            assert status == 0
+            assert "ended with status -9: starting it again" in said
+            assert not any(map(alive, workers))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_all_end(number: int) -> None:
+    with Exporter("--workers", "3") as exporter:
+        workers = children(exporter.pid)
+        assert exporter.stop(number) == (0, "")
+    assert not any(map(alive, workers))
+
+
+def test_workers_end_with_the_one_that_started_them() -> None:
+    with Exporter("--workers", "2") as exporter:
+        assert exporter.get("/-/ready")[0] == 200
+        workers = children(exporter.pid)
+        os.kill(exporter.pid, signal.SIGKILL)
+        wait(lambda: not any(map(alive, workers)))
+
+
+FAILING = """
+import sys
+from pychrony.prometheus import _cli
+async def fail(*_): raise ZeroDivisionError
+_cli._serve = fail
+sys.exit(_cli.run(sys.argv[1:]))
+"""
+
+
+def test_worker_that_fails_at_once_is_started_again_slowly() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FAILING, "--listen", "127.0.0.1:0", "--workers", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as exporter:
+        assert exporter.stderr is not None
+        for line in exporter.stderr:
+            if "starting it again" in line:
+                break
+        exporter.terminate()
+        rest = exporter.stderr.read()
+    assert exporter.returncode == 0
+    # It waits a second each time.
+    assert rest.count("starting it again") < 10
+
+
+def test_port_that_others_use_is_not_shared() -> None:
+    with Exporter("--workers", "2") as exporter:
+        place = exporter.place
+        result = python(
+            *("-m", "pychrony.prometheus", "--listen", place, "--workers", "2")
+        )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"cannot listen on {place}: ")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("host", ["127.0.0.1", "", "::1"])
+def test_sockets(host: str, workers: int) -> None:
+    sockets = _workers.listen((host, 0), workers)
+    try:
+        assert len(sockets) == workers
+        assert len({each.getsockname() for each in sockets}) == 1
+        for family, address in (
+            (socket.AF_INET, "127.0.0.1"),
+            (socket.AF_INET6, "::1"),
+        ):
+            port = sockets[0].getsockname()[1]
+            with socket.socket(family) as client:
+                reached = client.connect_ex((address, port)) == 0
+            assert reached is (not host or address == host)
+    finally:
+        for each in sockets:
+            each.close()
