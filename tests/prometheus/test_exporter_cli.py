@@ -170,7 +170,7 @@ def test_timeout_by_default() -> None:
         (["--no-collector.tracking"], ALL - {"tracking"}),
         (["--report", "activity"], {"activity"}),
     ],
-    ids=" ".join,
+    ids=lambda names: " ".join(sorted(names)),
 )
 def test_which_reports(flags: list[str], reports: set[str]) -> None:
     assert {*_cli._arguments(flags).reports} == reports
