@@ -15,7 +15,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from . import _library, _wheel
+from . import _library, _wheel  # pyright: ignore[reportPrivateUsage]
 from ._cli import printing
 from ._libchrony import ffi
 from .exceptions import ChronyLibraryError

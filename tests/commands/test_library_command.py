@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import socket
@@ -132,11 +133,13 @@ def test_install_from_a_wheelhouse_and_uninstall(
         f"whole:     yes, the one of pychrony==2.0.3 for {_wheel.tag()}",
         f"reports:   {' '.join(pychrony.reports())}",
     ]
+    again: tuple[int, str, list[str]]
     again = (0, f"libchrony is there already: {bare.library}\n", [])
     assert bare.command("install") == again
     assert bare.command("uninstall") == (0, f"removed {bare.library}\n", [])
-    nothing = (0, f"nothing to remove: there is no {bare.library}\n", [])
-    assert bare.command("uninstall") == nothing
+    status, output, errors = bare.command("uninstall")
+    assert (status, errors) == (0, [])
+    assert output == f"nothing to remove: there is no {bare.library}\n"
     assert bare.left() == []
 
 
@@ -306,7 +309,7 @@ def test_index_without_it(with_pip: Environment, tmp_path: Path) -> None:
 def test_environment_that_cannot_have_pip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_wheel.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(_wheel.WheelError) as caught:
         _wheel.download(lambda _: None)
