@@ -228,11 +228,10 @@ def _tls(section: _Section, folder: Path) -> ssl.SSLContext | None:
 class _Section:
     """A mapping of the file, of which each key must be known."""
 
-    def __init__(self, found: Any, name: str) -> None:
-        if not isinstance(found, dict):
+    def __init__(self, found: dict[Any, Any], name: str) -> None:
+        if type(found) is not dict:
             raise ValueError(f"{name} is not a mapping")
-        self._left: dict[Any, Any] = {}
-        self._left.update(found)
+        self._left = dict(found)
         self._name = name
 
     def __bool__(self) -> bool:

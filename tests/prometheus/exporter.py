@@ -219,12 +219,17 @@ class Prometheus:
 
     def query(self, expression: str) -> dict[str, float]:
         """Return the instances and their values."""
+        return {
+            labels.get("instance", ""): value
+            for labels, value in self.series(expression)
+        }
+
+    def series(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Return the labels of each series, and its value."""
         status, text = self._get(f"/api/v1/query?query={quote(expression)}")
         assert status == 200, text
         result: list[dict[str, Any]] = json.loads(text)["data"]["result"]
-        return {
-            one["metric"].get("instance", ""): float(one["value"][1]) for one in result
-        }
+        return [(one["metric"], float(one["value"][1])) for one in result]
 
     def _get(self, path: str) -> tuple[int, str]:
         return fetch(f"127.0.0.1:{self._port}", path)

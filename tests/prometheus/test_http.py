@@ -199,7 +199,7 @@ def test_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_too_many_clients() -> None:
     async def scene(_: Server, port: int) -> tuple[bytes, bytes]:
-        _, idle = await asyncio.open_connection("127.0.0.1", port)
+        _reader, idle = await asyncio.open_connection("127.0.0.1", port)
         first = await exchange(port, GET)
         idle.close()
         await idle.wait_closed()

@@ -18,12 +18,17 @@ from urllib.parse import urlsplit
 import metrics_table
 import provision
 import pytest
+import yaml
 from chronyc import wait
 from chronyd import Chronyd
-from exporter import Exporter, Prometheus, fetch, samples
+from exporter import CERTIFICATE, Exporter, Prometheus, fetch, samples
 from provision import Parts
+from test_exporter_cli import CHRONY
 
 import pychrony
+from pychrony.prometheus._own import Own
+from pychrony.prometheus._text import Text
+from pychrony.prometheus._web import load
 from pychrony.testing import ScriptedDaemon
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,6 +36,7 @@ TEXT = DOCS.joinpath("prometheus.rst").read_text()
 DASHBOARD: dict[str, Any] = json.loads(
     DOCS.joinpath("prometheus", "dashboard.json").read_text()
 )
+MIGRATION = DOCS.joinpath("howto", "chrony_exporter.rst").read_text()
 UNITS = sorted(DOCS.joinpath("prometheus").glob("*.service"))
 
 FOLLOW = "server 127.0.0.1 port {port} iburst minpoll -6 maxpoll -6\n"
@@ -170,15 +176,22 @@ def test_server_scrapes_what_chronyc_prints(parts: Parts, tmp_path: Path) -> Non
 
 def expressions() -> list[str]:
     """What the dashboard asks for, of everything."""
-    variables = {"$job": ".*", "$instance": ".*", "$__rate_interval": "1m"}
-    found = [
-        str(target["expr"])
-        for panel in DASHBOARD["panels"]
-        for target in panel["targets"]
-    ]
-    for name, value in variables.items():
-        found = [one.replace(name, value) for one in found]
-    assert not any("$" in one for one in found)
+    return [one for found in panels().values() for one in found]
+
+
+def panels() -> dict[str, list[str]]:
+    """The same, by the title of the panel."""
+    # Grafana puts the names of all jobs that have chrony_up here.
+    variables = {"$job": "chrony|chrony-fleet", "$instance": ".*"}
+    variables["$__rate_interval"] = "1m"
+    found: dict[str, list[str]] = {}
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            expression = str(target["expr"])
+            for name, value in variables.items():
+                expression = expression.replace(name, value)
+            assert "$" not in expression
+            found.setdefault(panel["title"], []).append(expression)
     return found
 
 
@@ -199,6 +212,10 @@ def test_rules_and_dashboard_name_metrics_that_exist() -> None:
     rules = DOCS.joinpath("prometheus", "rules.yml").read_text()
     for text in (rules, *expressions()):
         assert set(re.findall(r"(?<![a-z:])chrony_[a-z_]+", text)) <= ours
+        page = Text()
+        Own().write(page)
+        for name in re.findall(r"pychrony_exporter_[a-z_]+", text):
+            assert f"# TYPE {name} " in page.done().decode()
 
 
 def test_dashboard_is_laid_out() -> None:
@@ -265,6 +282,45 @@ def test_units(path: Path, tmp_path: Path) -> None:
         assert (result.returncode, result.stderr) == (0, "")
 
 
+EXAMPLES = DOCS / "prometheus"
+
+
+def served(command: list[str]) -> None:
+    """What a file runs serves, on any free port."""
+    assert command[:3] == ["python", "-m", "pychrony.prometheus"]
+    assert command[3:] == ["--listen=:9123"]
+    with Exporter(*command[4:], listen=":0") as exporter:
+        for path in ("/-/healthy", "/-/ready"):
+            assert exporter.get(path)[0] == 200
+
+
+def test_compose_file() -> None:
+    content = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())
+    (service,) = content["services"].values()
+    served(service["command"])
+    assert service["volumes"] == ["/run/chrony:/run/chrony"]
+    assert service["user"] not in ("0", "root")
+    assert service["ports"] == ["127.0.0.1:9123:9123"]
+
+
+def test_daemonset() -> None:
+    content = yaml.safe_load((EXAMPLES / "daemonset.yaml").read_text())
+    assert (content["apiVersion"], content["kind"]) == ("apps/v1", "DaemonSet")
+    labels = content["spec"]["selector"]["matchLabels"]
+    assert content["spec"]["template"]["metadata"]["labels"] == labels
+    pod = content["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    served(container["command"] + container["args"])
+    (port,) = container["ports"]
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] == port["name"]
+    # Chronyd answers by path: it must be the same, and writable.
+    (mount,) = container["volumeMounts"]
+    (volume,) = pod["volumes"]
+    assert mount == {"name": volume["name"], "mountPath": volume["hostPath"]["path"]}
+    assert pod["securityContext"]["runAsNonRoot"]
+
+
 # --- the document ------------------------------------------------------------------
 
 
@@ -313,13 +369,43 @@ def test_commands() -> None:
     assert "192.0.2.0/24, ntp1.example" in page
 
 
+def test_migration_page() -> None:
+    """Each flag of chrony_exporter, and each metric that differs, is in its tables."""
+    rows = re.findall(r"(?m)^``(--[a-z.-]+)``  +\S", MIGRATION)
+    assert set(rows) == CHRONY
+    assert len(rows) == len(CHRONY)
+    theirs = metrics_table.chrony_exporter()
+    for name in re.findall(r"(?m)^``(chrony_[a-z_]+)\*?``  +\S", MIGRATION):
+        assert any(one.startswith(name) for one in theirs)
+
+
+def test_alerts_are_on_the_page() -> None:
+    rules = (DOCS / "prometheus" / "rules.yml").read_text()
+    alerts = re.findall("alert: (.*)", rules)
+    assert re.findall(r"(?m)^``(Chrony\w+)``  ", TEXT) == alerts
+
+
+def test_file_of_the_web_configuration(tmp_path: Path) -> None:
+    (example,) = re.findall(r"caption: web.yml\n\n((?:   .*\n|\n)+)", TEXT)
+    text = re.sub("(?m)^   ", "", example)
+    known = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
+    (tmp_path / "web.yml").write_text(text.replace("$2y$10$...", known))
+    for name in ("server.crt", "server.key", "clients.crt"):
+        shutil.copy(CERTIFICATE, tmp_path / name)
+    web = load(str(tmp_path / "web.yml"))
+    assert web.context
+    assert web.headers == {"X-Frame-Options": "deny"}
+    web.close()
+
+
 def test_options_that_are_named_exist() -> None:
     usage = subprocess.check_output(
         [sys.executable, "-m", "pychrony.prometheus", "--help"],
         text=True,
         env={**os.environ, "COLUMNS": "200"},
     )
-    foreign = {"--no-collector.dns-lookups", "--web.config.file", "--collector.sources"}
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]+", TEXT)) - foreign
+    pages = TEXT + MIGRATION
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]+[a-z](?!\.\.\.)", pages))
+    options.discard("--format")  # of the check
     assert options
     assert {one for one in options if one not in usage} == set()
