@@ -6,9 +6,11 @@ read a clock can import pychrony anywhere.
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import sys
+from importlib import import_module
 from operator import methodcaller
 from threading import RLock
 
@@ -131,7 +133,18 @@ def _open() -> tuple[Any, str, Exception | None]:
     return lib, name, None
 
 
-_lib, name, _reason = _open()
+def _in_main_interpreter() -> bool:
+    is_main: Any = getattr(_thread, "_is_main_interpreter", None)  # CPython 3.12
+    if is_main is not None:
+        return bool(is_main())
+    try:
+        interpreters = import_module("_xxsubinterpreters")
+    except ImportError:
+        return True
+    return bool(interpreters.get_current() == interpreters.get_main())
+
+
+_lib, name, _reason = _open() if _in_main_interpreter() else (None, "", None)
 
 
 def load() -> Any:
@@ -141,6 +154,12 @@ def load() -> Any:
         ChronyLibraryError: there is no usable one.
     """
     if _lib is None:
+        if not name:
+            raise ChronyLibraryError(
+                "pychrony works in the main interpreter of a process only: others "
+                "would share the one buffer that libchrony has for addresses, and "
+                "read each other's. With mod_wsgi, set WSGIApplicationGroup %{GLOBAL}"
+            )
         if name != SONAME:
             advice = f"correct or unset {VARIABLE}, which names it"
         else:

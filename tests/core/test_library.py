@@ -14,6 +14,7 @@ import pytest
 import pychrony
 import pychrony.aio
 import pychrony.connection
+import pychrony.enums
 import pychrony.exceptions
 import pychrony.fleet
 import pychrony.models
@@ -79,6 +80,7 @@ def test_all_is_all_there() -> None:
     rooms = (
         pychrony.aio,
         pychrony.connection,
+        pychrony.enums,
         pychrony.exceptions,
         pychrony.fleet,
         pychrony.models,
