@@ -8,11 +8,13 @@ One-shot functions are here, :class:`ChronyConnection` reads many reports over
 one connection, and ``python -m pychrony.check`` is the command. Everything
 only reads: pychrony changes nothing in chronyd.
 
-The import opens libchrony and nothing else; the rest is imported when it is
-first named here.
+The import opens libchrony and nothing else; the rest is imported when the
+first of its names is used.
 """
 
+import os
 from importlib import import_module
+from threading import RLock
 
 from ._library import library_path, reports
 
@@ -82,15 +84,42 @@ __all__ = [
 __version__: str
 
 
+# asyncio takes longer to import than all the rest.
+_MODULES = ("exceptions", "enums", "models", "connection", "fleet"), ("aio",)
+
+# One thread imports, and the others wait for this lock instead of those of the
+# interpreter: CPython before 3.13 frees one of its own at exit, and crashes where
+# daemon threads still wait for it (python/cpython#118523).
+_lock = RLock()
+
+# A child must not inherit a half imported module whose thread it lacks.
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
+
+
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        return import_module("importlib.metadata").version(__name__)
+        return _version()
     if name in __all__:
-        rooms = ("exceptions", "enums", "models", "connection", "fleet", "aio")
-        modules = (import_module(f"{__name__}.{room}") for room in rooms)
-        home = next(module for module in modules if name in module.__all__)
-        return globals().setdefault(name, getattr(home, name))
+        with _lock:
+            for modules in _MODULES:
+                for module in modules:
+                    home = import_module(f"{__name__}.{module}")
+                    globals().update(
+                        (each, getattr(home, each)) for each in home.__all__
+                    )
+                if name in globals():
+                    return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    try:
+        found: str = import_module("importlib.metadata").version(__name__)
+    except ImportError:  # no metadata: in a zip file, or frozen
+        found = "0+unknown"
+    return found
 
 
 def __dir__() -> list[str]:

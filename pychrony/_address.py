@@ -3,18 +3,22 @@
 libchrony's own parser (open_inet_socket in socket.c) knows neither names nor
 scopes, rejects ``[::1]``, and takes ``:99999`` and ``:abc`` for other ports,
 so everything but a Unix path is parsed and resolved here.
-
-Imported on first use: ``socket`` takes as long to import as all of pychrony.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import re
 import socket
+import sys
+
+# That of the socket module passes on bare descriptors, which an exception of a
+# signal handler would lose.
+from _socket import socketpair
 from dataclasses import dataclass
+from errno import EMFILE, ENFILE
 from select import POLLIN
-from threading import Thread
 from time import monotonic
 
 from .enums import Transport
@@ -74,7 +78,7 @@ class Target:
         host, _, scope = self.host.partition("%")
         if not scope:
             index = 0
-        elif scope.isdecimal():
+        elif _is_number(scope):
             index = int(scope)
         else:
             index = socket.if_nametoindex(scope)
@@ -90,21 +94,41 @@ def parse(address: str | os.PathLike[str]) -> Target:
     text = os.fspath(address)
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"an address is a str, not {type(text).__name__}: {text!r}")
-    if not text or not _is_text(text):
-        raise _nonsense(text, "it is empty, or has a NUL or a lone surrogate")
-    if text[0] == "/":
-        return Target(text, socket.AF_UNIX, text, None)
+    if not text or "\0" in text:
+        raise _nonsense(text, "it has a NUL" if text else "it is empty")
+    place, is_path = _without_scheme(text)
+    if is_path:
+        _check_path(text)
+        return Target(text, socket.AF_UNIX, place, None)
+    host, port = _split(text, place)
+    return Target(text, _family(text, host), host, port)
 
-    host, port = _split(text)
+
+def _without_scheme(text: str) -> tuple[str, bool]:
+    """Return the place without what makes it a URL, and whether it is a path."""
+    scheme, separator, rest = text.partition("://")
+    if text[0] == "/" or not separator:
+        return text, text[0] == "/"
+    if scheme in ("unix", "unixgram") and rest[:1] == "/":
+        return rest, True
+    if scheme == "udp" and rest:
+        return rest, False
+    raise _nonsense(
+        text,
+        f"URLs are unix://{LOCAL[0]}, unixgram://{LOCAL[0]} and udp://HOST[:PORT]",
+    )
+
+
+def _family(text: str, host: str) -> int:
     if ":" in host:
         bare, percent, scope = host.partition("%")
         if not _is_ip(socket.AF_INET6, bare) or (
             percent and not _SCOPE.fullmatch(scope)
         ):
             raise _nonsense(text, f"{host!r} is not an IPv6 address")
-        return Target(text, socket.AF_INET6, host, port)
+        return socket.AF_INET6
     if _is_ip(socket.AF_INET, host):
-        return Target(text, socket.AF_INET, host, port)
+        return socket.AF_INET
     labels = host.removesuffix(".").split(".")
     if _is_number(labels[-1]):
         raise _nonsense(text, f"{host!r} is not an IPv4 address")
@@ -113,22 +137,20 @@ def parse(address: str | os.PathLike[str]) -> Target:
         if "/" in host:
             reason += ", and a path begins with /"
         raise _nonsense(text, reason)
-    return Target(text, socket.AF_UNSPEC, host, port)
+    return socket.AF_UNSPEC
 
 
-def _split(text: str) -> tuple[str, int]:
+def _split(text: str, place: str) -> tuple[str, int]:
     """Return the host and the port of a UDP address."""
-    if "://" in text:
-        raise _nonsense(text, "it is a URL")
-    if text[0] == "[":
-        host, bracket, rest = text[1:].partition("]")
+    if place[0] == "[":
+        host, bracket, rest = place[1:].partition("]")
         if not bracket or ":" not in host or (rest and rest[0] != ":"):
             raise _nonsense(text, "brackets go around an IPv6 address, as in [::1]:323")
         port = rest[1:] if rest else None
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
+    elif place.count(":") == 1:
+        host, _, port = place.partition(":")
     else:
-        host, port = text, None
+        host, port = place, None
     if port is None:
         return host, PORT
     if not (_is_number(port) and len(port) <= 5 and 1 <= int(port) <= 65535):
@@ -140,11 +162,18 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
-def _is_text(text: str) -> bool:
+def _check_path(text: str) -> None:
     try:
-        return "\0" not in text and (text.isascii() or bool(os.fsencode(text)))
+        os.fsencode(text)
     except UnicodeEncodeError:
-        return False
+        encoding = sys.getfilesystemencoding()
+        reason = "it has a lone surrogate"
+        if encoding != "utf-8":
+            reason = (
+                f"file names have the encoding {encoding} here, which lacks one of its "
+                "characters (PYTHONUTF8=1 changes that)"
+            )
+        raise _nonsense(text, reason) from None
 
 
 def _is_ip(family: int, host: str) -> bool:
@@ -170,42 +199,40 @@ def resolve(target: Target, timeout: float) -> Conversation[list[Target]]:
         ChronyTimeoutError: not known within ``timeout`` seconds.
     """
     found: list[Any] = []
+    # As bytes: for a str Python would import a codec.
+    host = target.host.encode()
 
-    def look_up(done: socket.socket) -> None:
-        with done:
-            try:
-                found.append(
-                    socket.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)
-                )
-            except OSError as reason:
-                found.append(reason)
+    def look_up() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, target.port, type=socket.SOCK_DGRAM))
+        except OSError as reason:
+            found.append(_cause(reason))
+        finally:
+            done.close()
 
     # getaddrinfo cannot be given a deadline, only left behind: the thread ends
-    # when the system's resolver gives up.
+    # when the system's resolver gives up. Thread.start() does not survive an
+    # exception of a signal handler.
     try:
-        waiting, done = socket.socketpair()
-        with waiting:
+        waiting, done = socketpair()
+        try:
             try:
-                name = f"resolve {target.host}"
-                Thread(target=look_up, args=(done,), name=name, daemon=True).start()
+                _thread.start_new_thread(look_up, ())
             except BaseException:
                 done.close()
                 raise
             yield waiting.fileno(), POLLIN, monotonic() + timeout
+        finally:
+            waiting.close()
     except (OSError, RuntimeError) as reason:
-        raise ChronyConnectionError(
-            f"{target}: the name cannot be resolved: {reason}. Give an IP address"
-        ) from reason
+        raise _unresolved(target, reason) from reason
     if not found:
         raise ChronyTimeoutError(
             f"{target}: the name was not resolved within {timeout:g} s. Check the "
             "resolver of this machine, or give an IP address"
         )
     if isinstance(found[0], OSError):
-        raise ChronyConnectionError(
-            f"{target}: {found[0].strerror}. Check the name, or give an IP address (a "
-            "path begins with /)"
-        ) from found[0]
+        raise _unresolved(target, found[0]) from found[0]
     return [
         Target(
             target.text,
@@ -215,3 +242,29 @@ def resolve(target: Target, timeout: float) -> Conversation[list[Target]]:
         )
         for family, _, _, _, (host, port, *rest) in found[0]
     ]
+
+
+def _cause(reason: OSError) -> OSError:
+    """Return the lack of descriptors, which resolvers report as something else."""
+    try:
+        socket.socket().close()
+    except OSError as cause:
+        return cause
+    return reason
+
+
+def _unresolved(
+    target: Target, reason: OSError | RuntimeError
+) -> ChronyConnectionError:
+    if isinstance(reason, socket.gaierror):
+        text = (
+            f"{reason.strerror}. Check the name, or give an IP address (a path begins "
+            "with /)"
+        )
+    else:
+        text = f"the name cannot be resolved: {reason}. "
+        if isinstance(reason, OSError) and reason.errno in (EMFILE, ENFILE):
+            text += "Close some, or raise the limit (ulimit -n, LimitNOFILE=)"
+        else:
+            text += "Give an IP address"
+    return ChronyConnectionError(f"{target}: {text}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from . import _address
 from ._queries import probe
 from ._session import Session
 from ._waiting import within
@@ -55,9 +56,7 @@ def open_session(
     again with the doubled wait, and so on.
     """
     if targets[0].is_name:
-        from ._address import resolve
-
-        targets = yield from resolve(targets[0], sum(waits))
+        targets = yield from _address.resolve(targets[0], sum(waits))
     if len(targets) == 1:
         return Session(targets[0], waits, alone=alone)
     failures: dict[Target, ChronyError] = {}
@@ -116,8 +115,6 @@ class BaseConnection:
                     f"limit {limit!r} s: it must be positive, and a day at most"
                 )
             self._alone = False  # it has to look at the clock
-        from . import _address
-
         wanted = _address.LOCAL if address is None else (address,)
         self._targets = [_address.parse(one) for one in wanted]
         self._session: Session | None = None

@@ -6,8 +6,10 @@ read a clock can import pychrony anywhere.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
+from importlib import import_module
 from threading import RLock
 
 from ._libchrony import ffi
@@ -176,7 +178,18 @@ def _open() -> tuple[Any, str, list[tuple[str, Exception]]]:
     return None, tried[0][0], tried
 
 
-_lib, name, _tried = _open()
+def _in_main_interpreter() -> bool:
+    is_main: Any = getattr(_thread, "_is_main_interpreter", None)  # CPython 3.12
+    if is_main is not None:
+        return bool(is_main())
+    try:
+        interpreters = import_module("_xxsubinterpreters")
+    except ImportError:
+        return True
+    return bool(interpreters.get_current() == interpreters.get_main())
+
+
+_lib, name, _tried = _open() if _in_main_interpreter() else (None, "", [])
 
 
 def is_usable() -> bool:
@@ -191,6 +204,12 @@ def load() -> Any:
         ChronyLibraryError: there is no usable one.
     """
     if _lib is None:
+        if not name:
+            raise ChronyLibraryError(
+                "pychrony works in the main interpreter of a process only: others "
+                "would share the one buffer that libchrony has for addresses, and "
+                "read each other's. With mod_wsgi, set WSGIApplicationGroup %{GLOBAL}"
+            )
         reasons: list[str] = []
         for tried, reason in _tried:
             text = str(reason).removeprefix(f"cannot load library '{tried}': ")

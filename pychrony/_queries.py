@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from select import epoll
 from time import monotonic
 
 from ._decode import decode, decode_generic
 from ._library import reports
+from ._poll import epoll
 from ._session import Session
 from ._waiting import side_by_side
 from .enums import SourceMode, Transport

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
-from select import EPOLLIN, EPOLLONESHOT, epoll, poll
 from time import monotonic
 
+from ._poll import EPOLLIN, EPOLLONESHOT, epoll, poll
 from .exceptions import ChronyConnectionError, ChronyTimeoutError
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
@@ -104,7 +104,7 @@ def within(limit: float, place: str, conversation: Conversation[T]) -> Conversat
         conversation.close()
 
 
-def _epoll() -> epoll:
+def _epoll() -> Any:
     try:
         return epoll()
     except OSError as reason:
@@ -113,7 +113,7 @@ def _epoll() -> epoll:
         ) from reason
 
 
-def _arm(polling: epoll, fd: int, events: int) -> None:
+def _arm(polling: Any, fd: int, events: int) -> None:
     try:
         polling.modify(fd, events)
     except FileNotFoundError:  # it is new, or another one with the same number

@@ -147,7 +147,7 @@ class AsyncChronyConnection(BaseConnection):
 
     def _whose(self) -> asyncio.Lock:
         """Return the lock for this loop: asyncio's never change loops."""
-        here = self._check_process(), asyncio.get_running_loop()
+        here = self._check_process(), _running_loop()
         if self._here != here:
             if self._here and self._here[0] == here[0] and self._lock.locked():
                 raise ChronyUsageError(
@@ -177,6 +177,7 @@ def async_query_many(
 
 
 async def _results(sweep: Sweep) -> AsyncGenerator[tuple[Address, Any], None]:
+    _running_loop()
     conversation = sweep.conversation()
     ready: Any = None
     try:
@@ -189,6 +190,17 @@ async def _results(sweep: Sweep) -> AsyncGenerator[tuple[Address, Any], None]:
         pass
     finally:
         conversation.close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as reason:
+        raise ChronyUsageError(
+            "no event loop of asyncio runs here, and this needs one (also anyio on "
+            "asyncio). With trio, call the blocking functions in a thread: "
+            "trio.to_thread.run_sync(pychrony.get_tracking)"
+        ) from reason
 
 
 async def _drive(conversation: Conversation[T]) -> T:

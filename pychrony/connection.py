@@ -65,8 +65,9 @@ class ChronyConnection(BaseConnection):
         address: path of chronyd's Unix socket (``/run/chrony/chronyd.sock``),
             or IP address or host name of its command port, with or without
             ``:port`` (323): ``192.0.2.7``, ``[::1]:323``, ``fe80::1%eth0``,
-            ``ntp1.example``. ``None`` looks for the chronyd of this machine:
-            its Unix socket, then 127.0.0.1, then ::1, until one answers.
+            ``ntp1.example``; ``unix://`` or ``unixgram://`` may stand before the
+            path, ``udp://`` before the host. ``None`` looks for the chronyd of this
+            machine: its Unix socket, then 127.0.0.1, then ::1, until one answers.
         timeout: seconds to wait for an answer before sending the request
             again, more than 0.
         retries: how often to send it again; the wait doubles each time, as in

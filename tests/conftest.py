@@ -9,6 +9,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 
 import provision
@@ -58,8 +59,10 @@ def nothing_left() -> Iterator[None]:
     for thread in set(threading.enumerate()) - threads:
         thread.join(1)
     gc.collect()
-    left = {fd: what for fd, what in _descriptors().items() if before.get(fd) != what}
-    assert not left
+    deadline = time.monotonic() + 1
+    while left := _descriptors().items() - before.items():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.001)
     assert set(threading.enumerate()) <= threads
 
 

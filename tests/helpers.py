@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -115,3 +116,32 @@ def in_child(work: Callable[[], None]) -> None:
             os._exit(status)
     _, status = os.waitpid(pid, 0)
     assert status == 0
+
+
+class Interrupt(BaseException):
+    pass
+
+
+def interrupted_at(number: int, work: Callable[[], object]) -> bool:
+    """Run ``work`` up to an instruction; return whether it has so many."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        # From Python 3.11 on no signal handler runs in the middle of that one.
+        if event == "opcode" and frame.f_code.co_name != "_deinit":
+            count += 1
+            if count == number:
+                raise Interrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except Interrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False

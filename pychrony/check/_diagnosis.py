@@ -7,8 +7,9 @@ import platform
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
+
+import _cffi_backend
 
 import pychrony
 from pychrony import ChronyConnectionError, ChronyError, _address
@@ -32,7 +33,7 @@ def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
 
 def _process() -> Iterator[tuple[str, str]]:
     yield "pychrony", f"{pychrony.__version__}, {Path(pychrony.__file__).parent}"
-    yield "cffi", version("cffi")
+    yield "cffi", _cffi_backend.__version__
     yield "Python", f"{platform.python_implementation()} {platform.python_version()}"
     try:
         system = platform.freedesktop_os_release()["PRETTY_NAME"]

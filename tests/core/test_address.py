@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
+from helpers import descriptors, interrupted_at, short_directory
 
 from pychrony import (
     ChronyAddressError,
@@ -62,6 +66,37 @@ def test_address(address: str | Path, family: int, host: str, port: int | None) 
 
 
 @pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("unix:///run/chrony/chronyd.sock", "/run/chrony/chronyd.sock"),
+        ("unixgram:///run/chrony/chronyd.sock", "/run/chrony/chronyd.sock"),
+        ("udp://192.0.2.7", "192.0.2.7"),
+        ("udp://192.0.2.7:1323", "192.0.2.7:1323"),
+        ("udp://[::1]:1323", "[::1]:1323"),
+        ("udp://fe80::1%eth0", "fe80::1%eth0"),
+        ("udp://ntp1.example:99", "ntp1.example:99"),
+        ("/run/a://b", "/run/a://b"),
+    ],
+)
+def test_url(url: str, address: str) -> None:
+    """As Telegraf, chrony_exporter and OpenTelemetry write addresses."""
+    meant = parse(address)
+    assert parse(url) == Target(url, meant.family, meant.host, meant.port)
+    assert url in repr(ChronyConnection(url))
+
+
+@pytest.mark.parametrize("scheme", ["unix", "unixgram"])
+def test_url_of_a_socket_is_read(scheme: str) -> None:
+    with (
+        short_directory() as directory,
+        ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon,
+        ChronyConnection(f"{scheme}://{daemon.address}") as connection,
+    ):
+        assert connection.get_tracking().stratum == 2
+        assert connection.transport is Transport.UNIX_SOCKET
+
+
+@pytest.mark.parametrize(
     ("address", "reason"),
     [
         ("", "empty"),
@@ -78,7 +113,14 @@ def test_address(address: str | Path, family: int, host: str, port: int | None) 
         ("fe80::1%a/b", "not an IPv6 address"),
         ("::1%\t", "not an IPv6 address"),
         ("./chronyd.sock", "a path begins with /"),
-        ("unix:///run/chrony/chronyd.sock", "it is a URL"),
+        ("unix://run/chrony/chronyd.sock", "URLs are unix:///run/chrony/chronyd.sock"),
+        ("unixgram://", "URLs are unix://"),
+        ("udp://", "URLs are unix://"),
+        ("udp:///run/chronyd.sock", "neither an IP address nor a host name"),
+        ("udp://127.0.0.1:0", "'0' is not a port"),
+        ("http://127.0.0.1", "URLs are unix://"),
+        ("UDP://127.0.0.1", "URLs are unix://"),
+        ("://", "URLs are unix://"),
         ("127.0.0.1:-1", "is not a port"),
         ("127.0.0.1:abc", "'abc' is not a port"),
         ("127.0.0.1:", "'' is not a port"),
@@ -137,6 +179,36 @@ def test_numeric_scope() -> None:
     assert parse("fe80::1%7").socket_address() == ("fe80::1", 323, 0, 7)
     interface = socket.if_nametoindex("lo")
     assert parse("fe80::1%lo").socket_address()[3] == interface
+
+
+@pytest.mark.parametrize(
+    "scope",
+    ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT SEVEN}", "7\N{SUPERSCRIPT TWO}"],
+)
+def test_scope_of_other_digits_is_the_name_of_an_interface(scope: str) -> None:
+    """The first has isdigit(), and int() takes the second."""
+    with pytest.raises(ChronyConnectionError) as caught:
+        get_tracking(f"fe80::1%{scope}")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+IN_ASCII = """
+import pychrony, sys
+assert sys.getfilesystemencoding() == "ascii"
+try:
+    pychrony.ChronyConnection("/run/\\xfc.sock")
+except pychrony.ChronyAddressError as error:
+    print(ascii(error.message))
+"""
+
+
+def test_path_that_the_locale_lacks() -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    environment.pop("PYTHONUTF8", None)
+    command = [sys.executable, "-X", "utf8=0", "-c", IN_ASCII]
+    said = subprocess.check_output(command, text=True, env=environment)
+    assert "encoding ascii here, which lacks one of its characters" in said
+    assert "PYTHONUTF8=1" in said
 
 
 def resolver(monkeypatch: pytest.MonkeyPatch, *found: tuple[int, str, int]) -> None:
@@ -212,6 +284,56 @@ def test_resolver_without_a_thread_to_run_in() -> None:
     finally:
         threading.stack_size(usual)
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.interrupts
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interruption_at_every_instruction_of_a_lookup_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolver(monkeypatch, (V4, "127.0.0.1", 323))
+    target = parse("clock.invalid")
+
+    def look_up() -> None:
+        (found,) = Waiter().drive(resolve(target, 20))
+        assert found.host == "127.0.0.1"
+
+    look_up()
+    before = descriptors()
+    number = 0
+    while interrupted_at(number := number + 1, look_up):
+        deadline = time.monotonic() + 20
+        while descriptors() != before:  # until its thread has ended
+            assert time.monotonic() < deadline, number
+            time.sleep(0.001)
+    assert number > 100
+
+
+def test_resolver_without_descriptors() -> None:
+    """With few left, those for the thread are there, but none for the resolver."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    seen: list[str] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        for _ in range(3):
+            with pytest.raises(ChronyConnectionError, match="raise the lim") as caught:
+                get_tracking("localhost:9", timeout=20, retries=0)
+            assert isinstance(caught.value.__cause__, OSError)
+            assert caught.value.__cause__.errno == errno.EMFILE
+            seen.append(caught.value.message)
+            os.close(taken.pop())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in taken:
+            os.close(fd)
+    assert all("Too many open files" in message for message in seen)
 
 
 HANGING_RESOLVER = """

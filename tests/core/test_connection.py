@@ -1105,17 +1105,21 @@ def test_what_a_dead_process_leaves_behind(death: str) -> None:
 
 
 EXIT_WITH_THREADS = """
-import sys, threading, time
+import sys, threading
 import pychrony
+
+begun = threading.Barrier(7)
 
 def read():
     with pychrony.ChronyConnection(sys.argv[1]) as connection:
+        connection.get_tracking()
+        begun.wait()
         while True:
             connection.get_tracking()
 
 for _ in range(6):
     threading.Thread(target=read, daemon=True).start()
-time.sleep(0.05)
+begun.wait()
 """
 
 

@@ -14,11 +14,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
-from helpers import QUICK, descriptors, in_child, short_directory
+from helpers import QUICK, descriptors, in_child, interrupted_at, short_directory
 
 import pychrony
 from pychrony import (
@@ -105,35 +104,6 @@ def test_in_the_root_directory_there_is_room_too() -> None:
 
 
 # --- what is left ------------------------------------------------------------
-
-
-class Interrupt(BaseException):
-    pass
-
-
-def interrupted_at(number: int, work: Callable[[], object]) -> bool:
-    """Run ``work`` up to an instruction; return whether it has so many."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes = True
-        # From Python 3.11 on no signal handler runs in the middle of that one.
-        if event == "opcode" and frame.f_code.co_name != "_deinit":
-            count += 1
-            if count == number:
-                raise Interrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    except Interrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
 
 
 @pytest.mark.interrupts

@@ -53,7 +53,8 @@ def scene() -> Iterator[dict[str, ScriptedDaemon]]:
             stack.enter_context(daemon)
         daemons["stopped.example"].stop()
 
-        def look_up(host: str, *_args: object, **_options: object) -> list[Any]:
+        def look_up(name: bytes, *_args: object, **_options: object) -> list[Any]:
+            host = name.decode()
             if host not in daemons:
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
             ip, _, port = daemons[host].address.rpartition(":")

@@ -1,0 +1,319 @@
+"""Where pychrony runs: at the exit, in other interpreters, greenlets, and zip files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import _cffi_backend
+import pytest
+from helpers import short_directory
+
+import pychrony
+from pychrony import AsyncChronyConnection, ChronyUsageError, async_query_many
+from pychrony.testing import ScriptedDaemon, faults, make_source
+
+SOURCES = [make_source(address=f"192.0.2.{number}") for number in range(1, 21)]
+
+
+def python(
+    code: str,
+    *arguments: str,
+    options: tuple[str, ...] = (),
+    cwd: Path | None = None,
+    **variables: str,
+) -> str:
+    """What ``code`` prints in an interpreter of its own, which must not fail."""
+    result = subprocess.run(
+        [sys.executable, *options, "-c", code, *arguments],
+        env={**os.environ, **variables},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+# --- imports -----------------------------------------------------------------
+
+NOTHING_NEW = """
+import sys, pychrony
+pychrony.get_tracking
+before = set(sys.modules)
+udp, unix = sys.argv[1:]
+for address in (udp, unix, udp.replace("127.0.0.1", "localhost")):
+    with pychrony.ChronyConnection(address) as connection:
+        connection.get_tracking(), connection.get_sources()
+        connection.get_report("activity")
+    list(pychrony.query_many([address]))
+try:
+    pychrony.get_tracking("/nowhere.sock")
+except pychrony.ChronyError:
+    pass
+print(*set(sys.modules) - before)
+"""
+
+
+def test_no_call_imports_anything() -> None:
+    """Before CPython 3.13 an import of a daemon thread can crash the exit."""
+    with (
+        short_directory() as directory,
+        ScriptedDaemon(address="127.0.0.1:0") as udp,
+        ScriptedDaemon(address=f"{directory}/chronyd.sock") as unix,
+    ):
+        assert python(NOTHING_NEW, udp.address, unix.address).split() == []
+
+
+SLOW_IMPORTS = """
+import sys, threading, time
+
+class Slow:  # every import lets the other threads run
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("pychrony."):
+            threads.append(threading.get_ident())
+            time.sleep(0.01)
+
+import pychrony
+threads = []
+sys.meta_path.insert(0, Slow())
+"""
+
+IMPORT_IN_THREADS = (
+    SLOW_IMPORTS
+    + """
+start = threading.Barrier(6)
+
+def use():
+    start.wait()
+    pychrony.get_tracking
+
+users = [threading.Thread(target=use) for _ in range(6)]
+for user in users: user.start()
+for user in users: user.join()
+print(len(set(threads)))
+"""
+)
+
+
+def test_one_thread_imports_for_all() -> None:
+    assert python(IMPORT_IN_THREADS) == "1\n"
+
+
+IMPORT_AND_FORK = (
+    SLOW_IMPORTS
+    + """
+import os, signal
+threading.Thread(target=lambda: pychrony.get_tracking).start()
+while not threads:
+    time.sleep(0.001)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(30)
+    pychrony.get_tracking
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+)
+
+
+def test_fork_while_another_thread_imports() -> None:
+    assert python(IMPORT_AND_FORK, options=("-W", "ignore")) == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "imported"), [("get_tracking", False), ("AsyncChronyConnection", True)]
+)
+def test_asyncio_is_imported_only_where_it_is_used(name: str, imported: bool) -> None:
+    code = f"import sys, pychrony; pychrony.{name}; print('asyncio' in sys.modules)"
+    assert python(code) == f"{imported}\n"
+
+
+# --- other interpreters of the process ---------------------------------------
+
+SUBINTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+if sys.version_info >= (3, 13):
+    other = interpreters.create("legacy")
+    run = interpreters.exec
+else:
+    other = interpreters.create(isolated=False)
+    run = interpreters.run_string
+failed = run(other, '''
+import sys
+sys.path[:] = %r
+import pychrony
+for use in (pychrony.get_tracking, pychrony.reports, pychrony.library_path):
+    try:
+        use()
+    except pychrony.ChronyLibraryError as error:
+        print(error, flush=True)
+''' % (sys.path,))
+assert not failed, failed
+pychrony = __import__("pychrony")
+print(pychrony.reports()[0])
+"""
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython"
+    or not (find_spec("_interpreters") or find_spec("_xxsubinterpreters")),
+    reason="no other interpreters",
+)
+def test_only_the_main_interpreter_reads() -> None:
+    """The others have the same buffer of libchrony, but a lock of their own."""
+    *refusals, report = python(SUBINTERPRETER).splitlines()
+    assert len(refusals) == 3
+    for refusal in refusals:
+        assert "main interpreter of a process only" in refusal
+        assert "WSGIApplicationGroup %{GLOBAL}" in refusal
+    assert report == "tracking"
+
+
+# --- greenlets ---------------------------------------------------------------
+
+PATCHES = {
+    "gevent": "from gevent import monkey, sleep, spawn; monkey.patch_all()",
+    "eventlet": "from eventlet import monkey_patch, sleep, spawn; monkey_patch()",
+}
+
+IN_GREENLETS = """
+import sys
+import pychrony
+
+udp, unix, silent = sys.argv[1:]
+ticks = 0
+
+def tick():
+    global ticks
+    while True:
+        sleep(0.005)
+        ticks += 1
+
+spawn(tick)
+for address in (udp, unix, udp.replace("127.0.0.1", "localhost")):
+    with pychrony.ChronyConnection(address, timeout=20) as connection:
+        print(connection.get_tracking().stratum, len(connection.get_sources()))
+ticks = 0
+try:
+    pychrony.get_tracking(silent, timeout=1, retries=0)
+except pychrony.ChronyTimeoutError:
+    print("others ran:", ticks > 0)
+try:
+    print(list(pychrony.query_many([udp, udp])))
+except pychrony.ChronyError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("patch", PATCHES)
+def test_patched_by(patch: str) -> None:
+    if not find_spec(patch):
+        pytest.skip(f"{patch} is not installed")
+    with (
+        short_directory() as directory,
+        # Late enough to be read with many requests in flight elsewhere.
+        ScriptedDaemon(
+            address="127.0.0.1:0",
+            sources=SOURCES,
+            misbehave=faults.only("N_SOURCES", faults.delayed(0.02)),
+        ) as udp,
+        ScriptedDaemon(address=f"{directory}/chronyd.sock", sources=SOURCES) as unix,
+        ScriptedDaemon(misbehave=faults.silent) as silent,
+    ):
+        code = f"{PATCHES[patch]}\n{IN_GREENLETS}"
+        addresses = udp.address, unix.address, silent.address
+        said = python(code, *addresses, options=("-W", "ignore")).splitlines()
+    assert said[:4] == ["2 20", "2 20", "2 20", "others ran: True"]
+    assert said[4].startswith("ChronyConnectionError cannot wait for several answers")
+    assert f"{patch} took epoll away. Read each in a greenlet of its own" in said[4]
+
+
+# --- systems that lack something ---------------------------------------------
+
+WITHOUT = """
+import select, sys
+for name in ("epoll", "EPOLLIN", "EPOLLONESHOT", *sys.argv[3:]):
+    delattr(select, name)
+import pychrony
+udp, unix = sys.argv[1:3]
+for address in (udp, unix):
+    with pychrony.ChronyConnection(address, timeout=20) as connection:
+        print(connection.get_tracking().stratum, len(connection.get_sources()))
+try:
+    pychrony.get_tracking("127.0.0.1:9", timeout=0.01)
+    print(list(pychrony.query_many([udp, udp])))
+except pychrony.ChronyConnectionError as error:
+    pass
+try:
+    print(list(pychrony.query_many([udp, udp])))
+except pychrony.ChronyConnectionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("also", [[], ["poll"]])
+def test_without_epoll(also: list[str]) -> None:
+    with (
+        short_directory() as directory,
+        ScriptedDaemon(
+            address="127.0.0.1:0",
+            sources=SOURCES,
+            misbehave=faults.only("N_SOURCES", faults.delayed(0.02)),
+        ) as udp,
+        ScriptedDaemon(address=f"{directory}/chronyd.sock", sources=SOURCES) as unix,
+    ):
+        *read, error = python(WITHOUT, udp.address, unix.address, *also).splitlines()
+    assert read == ["2 20"] * 2
+    assert "this system has no epoll. Read one after the other" in error
+
+
+def test_without_metadata_in_a_zip_file(tmp_path: Path) -> None:
+    package = Path(pychrony.__file__).parent
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in package.rglob("*.py"):
+            file.write(path, f"pychrony/{path.relative_to(package)}")
+    backend = Path(_cffi_backend.__file__)
+    (tmp_path / backend.name).symlink_to(backend)
+    with ScriptedDaemon() as daemon:
+        code = (
+            "import sys; from pychrony import __version__, check\n"
+            "print(__version__)\n"
+            "check.main(['--self', sys.argv[1]])\n"
+            "check.main(['-V'])\n"
+        )
+        said = python(
+            code,
+            daemon.address,
+            options=("-S",),
+            cwd=tmp_path,
+            PYTHONPATH=f"{archive}{os.pathsep}{tmp_path}",
+        )
+    assert said.startswith("0+unknown\n")
+    assert f"cffi                {_cffi_backend.__version__}" in said
+    assert "sources" in said
+    assert said.splitlines()[-1].startswith("pychrony 0+unknown, libchrony ")
+
+
+def test_without_an_event_loop_of_asyncio() -> None:
+    """As in trio, where the first step of a coroutine finds none."""
+    connection = AsyncChronyConnection("127.0.0.1:9")
+    call = connection.get_tracking()
+    with pytest.raises(ChronyUsageError, match=r"asyncio.*trio\.to_thread"):
+        call.send(None)
+    results = async_query_many(["127.0.0.1:9"])
+    step = results.__anext__()
+    with pytest.raises(ChronyUsageError, match=r"asyncio.*trio\.to_thread"):
+        step.send(None)
