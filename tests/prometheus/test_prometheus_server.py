@@ -26,6 +26,8 @@ from provision import Parts
 import pychrony
 from pychrony.testing import ScriptedDaemon
 
+pytestmark = pytest.mark.needs_prometheus
+
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = DOCS.joinpath("prometheus.rst").read_text()
 DASHBOARD: dict[str, Any] = json.loads(
