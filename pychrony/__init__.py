@@ -19,6 +19,7 @@ from ._library import library_path, reports
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from .aio import *
+    from .bounded import *
     from .connection import *
     from .enums import *
     from .exceptions import *
@@ -30,6 +31,9 @@ __all__ = [
     "AsyncChronyConnection",
     "AuthData",
     "AuthMode",
+    "BoundStatus",
+    "BoundedClock",
+    "BoundedTime",
     "ChronyAddressError",
     "ChronyConnection",
     "ChronyConnectionError",
@@ -39,6 +43,7 @@ __all__ = [
     "ChronyPermissionError",
     "ChronyTimeoutError",
     "ChronyUsageError",
+    "ClockUnboundError",
     "FieldContent",
     "FieldType",
     "KeyType",
@@ -86,7 +91,15 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         return import_module("importlib.metadata").version(__name__)
     if name in __all__:
-        rooms = ("exceptions", "enums", "models", "connection", "fleet", "aio")
+        rooms = (
+            "exceptions",
+            "enums",
+            "models",
+            "connection",
+            "fleet",
+            "bounded",
+            "aio",
+        )
         modules = (import_module(f"{__name__}.{room}") for room in rooms)
         home = next(module for module in modules if name in module.__all__)
         return globals().setdefault(name, getattr(home, name))
