@@ -164,6 +164,7 @@ def lint(session: nox.Session) -> None:
     session.run("zizmor", "--offline", "--persona=auditor", ".github")
     for schema, paths in (
         ("github-workflows", sorted(Path(".github/workflows").glob("*.yml"))),
+        ("github-actions", sorted(Path(".github/actions").glob("*/action.yml"))),
         ("dependabot", [Path(".github/dependabot.yml")]),
     ):
         vendored = f"--builtin-schema=vendor.{schema}"

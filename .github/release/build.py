@@ -32,7 +32,8 @@ def main(python: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         build(DIST, environment(Path(temporary, "environment"), python, "build"))
     version = Version(min(os.listdir(DIST)).split("-")[1])
-    (DIST / NOTES).write_text(prepare.notes(version))
+    # Between the commit of a release and its tag there may be nothing new.
+    (DIST / NOTES).write_text("" if version.local else prepare.notes(version))
     write_manifest(DIST)
     for name, digest in read_manifest().items():
         say(f"{digest}  {name}")

@@ -82,8 +82,7 @@ def changes_of(title: str) -> str:
 
 def notes(version: Version) -> str:
     """What is new in a version, in the markup of GitHub."""
-    unreleased = version.is_prerelease or version.local
-    changes = changes_of(UNRELEASED if unreleased else f"{version} (")
+    changes = changes_of(UNRELEASED if version.is_prerelease else f"{version} (")
     changes = re.sub(r"^(.+)\n~+$", r"### \1", changes, flags=re.MULTILINE)
     changes = re.sub(r"`([^`<]+) <([^>]+)>`__?", r"[\1](\2)", changes)
     return changes.strip() + "\n"

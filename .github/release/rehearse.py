@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -72,6 +73,12 @@ def clone(target: Path) -> str:
     for tag in git("tag", "--points-at", head).split():
         if TAG.fullmatch(tag):
             return tag
+    # Between the commit of a release and its tag, nothing else is unreleased.
+    text = git("show", f"{head}:CHANGELOG.rst")
+    if match := re.search(r"^Unreleased\n-+\n+([\d.]+) \(", text, re.MULTILINE):
+        say(f"This commit has no version tag: its clone gets v{match[1]}.")
+        git("-C", str(target), "tag", "--force", f"v{match[1]}", head)
+        return f"v{match[1]}"
     say(f"This commit has no version tag: its clone is prepared as {VERSION}.")
     git("-C", str(target), "checkout", "--quiet", "-B", BRANCH, head)
     for name in ("user.name", "user.email"):

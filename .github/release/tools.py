@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,13 +52,14 @@ def run(
     if result.returncode:
         if show:
             say(result.stdout)
-        *_, last = ["no reason given", *result.stdout.strip().splitlines()]
+        *_, last = ["no reason given", *filter(str.strip, result.stdout.splitlines())]
         raise ReleaseError(f"{advice} ({last.strip()})")
 
 
 def environment(directory: Path, python: str, lock: str) -> Path:
     """An interpreter of a new environment with exactly what a lock lists."""
-    run(python, "-m", "venv", str(directory), advice=f"{python} makes no environment")
+    uv = (sys.executable, "-m", "uv", "venv", "--quiet", "--python", python)
+    run(*uv, str(directory), advice=f"{python} makes no environment")
     interpreter = directory / "bin" / "python"
     install(interpreter, "-r", str(LOCKS / f"{lock}.txt"))
     return interpreter
@@ -66,11 +68,11 @@ def environment(directory: Path, python: str, lock: str) -> Path:
 def install(
     python: Path, *arguments: str, env: Mapping[str, str] | None = None
 ) -> None:
-    options = ("-qq", "--disable-pip-version-check", "--no-compile", "--require-hashes")
+    uv = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--require-hashes")
     run(
-        *(str(python), "-m", "pip", "install", *options, *arguments),
+        *(*uv, "--only-binary", ":all:", "--python", str(python), *arguments),
         env=env,
-        advice="pip cannot install what is needed; is there a network?",
+        advice="uv cannot install what is needed; is there a network?",
     )
 
 

@@ -69,9 +69,8 @@ def install(
     requirement.write_text(f"{PROJECT}=={version} {' '.join(hashes)}\n")
     python = tools.environment(place / "environment", sys.executable, "runtime")
     # No index but this one, whatever the machine is configured to add.
-    alone = {key: value for key, value in os.environ.items() if key[:4] != "PIP_"}
-    alone["PIP_CONFIG_FILE"] = os.devnull
-    own = ("--no-deps", "--only-binary", ":all:", "--index-url", address(index))
+    alone = {key: value for key, value in os.environ.items() if key[:3] != "UV_"}
+    own = ("--no-config", "--no-deps", "--no-cache", "--index-url", address(index))
     tools.install(python, *own, "-r", str(requirement), env=alone)
     smoke = str(Path(__file__).with_name("smoke.py"))
     advice = f"{PROJECT} {version} of {index} does not work: do not approve it, yank it"

@@ -206,6 +206,23 @@ def test_a_final_release_after_a_candidate(tree: Path) -> None:
         prepare.main("3.3.0")
 
 
+@pytest.mark.usefixtures("indexes")
+def test_the_rehearsal_has_a_tag_of_its_own(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / ".github"))
+    assert rehearse.clone(tmp_path / "tagged") == f"v{VERSION}"
+    git(tree, "tag", "--delete", f"v{VERSION}")
+    assert rehearse.clone(tmp_path / "untagged") == "v9999.0"
+    # The commit of a release, before its tag: CI rehearses and builds it, too.
+    commit(tree, "CHANGELOG.rst", f"Unreleased\n----------\n{RELEASED}")
+    assert rehearse.clone(tmp_path / "released") == f"v{VERSION}"
+    for name, tag in (("untagged", "v9999.0"), ("released", f"v{VERSION}")):
+        assert git(tmp_path / name, "tag", "--points-at", "HEAD") == f"{tag}\n"
+        monkeypatch.chdir(tmp_path / name)
+        preflight.main()
+
+
 @pytest.mark.parametrize(
     ("version", "message"),
     [
@@ -282,7 +299,7 @@ def test_what_an_index_lacks(
         (("preflight",), {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, "another user"),
         (
             ("build", sys.executable),
-            {"PIP_INDEX_URL": "http://127.0.0.1:9"},
+            {"UV_DEFAULT_INDEX": "http://127.0.0.1:9"},
             "network?",
         ),
     ],
@@ -290,8 +307,8 @@ def test_what_an_index_lacks(
 def test_a_refusal_is_one_line(
     dist: Path, step: tuple[str, ...], variables: dict[str, str], message: str
 ) -> None:
-    alone = {"PIP_NO_CACHE_DIR": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
-    own = {k: v for k, v in os.environ.items() if k[:4] != "PIP_"}
+    own = {key: value for key, value in os.environ.items() if key[:3] != "UV_"}
+    alone = {"UV_NO_CACHE": "1", "UV_NO_CONFIG": "1", "UV_HTTP_RETRIES": "0"}
     result = subprocess.run(
         [sys.executable, "-m", "release", *step],
         cwd=dist.parent,
