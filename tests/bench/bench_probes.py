@@ -1,6 +1,6 @@
 """Probes of a fleet with dead targets, at a fixed rate, of one or more trees.
 
-``python tests/bench/bench_probes.py [--rate 333] [--seconds 60] [--workers N] [TREE ...]``:
+``python tests/bench/bench_probes.py [--rate 333] [--seconds 60] [--workers N] [TREE]``:
 500 daemons with four sources each, every tenth of which is silent. Probes begin at
 fixed times, whether those before have ended or not; the time of each counts from when
 it should have begun. Trees are measured one after the other, here first.
