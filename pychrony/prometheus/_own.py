@@ -184,11 +184,12 @@ class Own:
         return list(self._all[_PLACES[name, value] :: len(_PLACES)])
 
     def _sum(self, name: str, value: str) -> float:
-        return sum(self._values(name, value))
+        place = _PLACES[name, value]
+        return sum(self._all[place :: len(_PLACES)])
 
     def _rows(self, name: str, label: str) -> dict[str, float]:
         return {
-            _labels(**{label: value}): self._sum(name, value)
+            _label(label, value): self._sum(name, value)
             for one, value in _PLACES
             if one == name
         }
@@ -197,7 +198,7 @@ class Own:
         total = 0.0
         for bound in (*_BOUNDS, "+Inf"):
             total += self._sum("seconds", str(bound))
-            yield f"_bucket{_labels(le=str(bound))}", total
+            yield f"_bucket{_label('le', str(bound))}", total
         yield "_count", total
         yield "_sum", self._sum("seconds", "sum")
 
@@ -205,14 +206,15 @@ class Own:
 @cache
 def _versions() -> str:
     # Python finds the version by parsing a file: that took as long as the scrape.
-    return _labels(
-        version=pychrony.__version__, python_version=platform.python_version()
+    return (
+        f'{{python_version="{platform.python_version()}",'
+        f'version="{pychrony.__version__}"}}'
     )
 
 
-def _labels(**labels: str) -> str:
-    inner = ",".join(f'{name}="{labels[name]}"' for name in sorted(labels))
-    return f"{{{inner}}}"
+@cache
+def _label(name: str, value: str) -> str:
+    return f'{{{name}="{value}"}}'
 
 
 def _most_descriptors() -> float:

@@ -73,7 +73,8 @@ class Text:
         """Add a metric; the samples have what follows its name, and their values."""
         family = self._family(name, kind, text)
         for labels, value in samples.items():
-            family.append(f"{name}{labels} {formatted(value)}\n")
+            written = repr(value) if -1e6 < value < 1e6 else formatted(value)
+            family.append(f"{name}{labels} {written}\n")
 
     def _family(self, name: str, kind: str, text: str) -> list[str]:
         family = self._families.get(name)
