@@ -88,6 +88,7 @@ _FASTEST_SLEW = 0.1006
 _PROTOCOL_PRECISION = 2.0**-24
 # Before and after a leap second: servers do not all insert it at the same time.
 _AROUND_LEAP = 2 * _SECOND
+_ADVICE = " (wait_until_bounded() waits for a good reading)"
 # An end of the interval that is never reached.
 _NEVER = 10**400
 
@@ -323,9 +324,7 @@ class Bounds:
                 f"the last good reading of chronyd is {elapsed / _SECOND:.1f} s old, "
                 f"and holdover is {self._holdover:g} s{cause}"
             )
-        raise ClockUnboundError(
-            f"{what}. wait_until_bounded() waits for a good reading"
-        ) from failure
+        raise ClockUnboundError(what + _ADVICE) from failure
 
     def read(self) -> None:
         """Read chronyd, and carry on from there.
@@ -862,6 +861,7 @@ def _until_read(
     left = deadline - monotonic()
     if left <= 0:
         raise ChronyTimeoutError(
-            f"the clock is not bounded within {timeout:g} s: {error.message}"
+            f"the clock is not bounded within {timeout:g} s: "
+            f"{error.message.removesuffix(_ADVICE)}"
         ) from error
     return min(left, _NOTICE)

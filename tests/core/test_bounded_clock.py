@@ -10,10 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from math import inf, nan
 from typing import Any
 
 import pytest
+from bounded_simulator import Machine
 from helpers import in_child
 
 from pychrony import (
@@ -214,7 +217,7 @@ def test_silence(daemon: ScriptedDaemon) -> None:
 
 def test_holdover(daemon: ScriptedDaemon) -> None:
     with BoundedClock(daemon.address, interval=0.01, holdover=0.2) as clock:
-        clock.now()
+        clock.wait_until_bounded(timeout=30)
         daemon.tracking = tracking(**UNSYNCHRONISED)
 
         def is_over() -> bool:
@@ -387,3 +390,15 @@ def test_import_is_late() -> None:
         "pychrony.BoundedClock; assert 'asyncio' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("skew", inf), ("offset", nan), ("root_delay", -1.0)]
+)
+def test_report_that_makes_no_sense(name: str, value: float) -> None:
+    machine = Machine()
+    bounds = bounded.Bounds(machine)
+    changes: Any = {name: value}
+    bounds._get_tracking = lambda: replace(machine.report(), **changes)
+    with pytest.raises(ChronyDataError, match=name):
+        bounds.read()
