@@ -268,6 +268,8 @@ class Bounds:
         self._distrust = ""
         # The end of the day with a pending leap second, or None.
         self._leap: int | None = None
+        # Notified after each reading, and at the end.
+        self.changed = Condition()
         # Why the last reading failed, and why there will be no more.
         self.failure: ChronyError | None = None
         self.ended = ""
@@ -529,7 +531,6 @@ class _Reader:
         self.bounds = bounds
         self.connection = connection
         self._interval = interval
-        self.changed = Condition()
         # Released to stop the thread. A finalizer may do that at any bytecode,
         # which an Event would not survive.
         self._running = Lock()
@@ -561,8 +562,8 @@ class _Reader:
             failure = ChronyError(f"chronyd could not be read: {error!r}")
             failure.__cause__ = error.with_traceback(None)
         self.bounds.failure = failure
-        with self.changed:
-            self.changed.notify_all()
+        with self.bounds.changed:
+            self.bounds.changed.notify_all()
 
     def _run(self) -> None:
         try:
@@ -571,8 +572,8 @@ class _Reader:
         finally:
             self.bounds.end("the thread that reads chronyd has ended: make a new clock")
             self.connection.close()
-            with self.changed:
-                self.changed.notify_all()
+            with self.bounds.changed:
+                self.bounds.changed.notify_all()
 
     def stop(self) -> None:
         """Let the thread end; it closes the connection."""
@@ -832,10 +833,9 @@ class BoundedClock:
 
     def _wait(self, seconds: float) -> None:
         """Wait for a time, or the next reading, or the end."""
-        reader = self._reader
-        if reader is not None:
-            with reader.changed:
-                reader.changed.wait(seconds)
+        changed = self._bounds.changed
+        with changed:
+            changed.wait(seconds)
 
 
 def _deadline(timeout: float | None) -> float:

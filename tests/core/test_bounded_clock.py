@@ -402,3 +402,14 @@ def test_report_that_makes_no_sense(name: str, value: float) -> None:
     bounds._get_tracking = lambda: replace(machine.report(), **changes)
     with pytest.raises(ChronyDataError, match=name):
         bounds.read()
+
+
+def test_reading_after_the_end_is_not_used() -> None:
+    """The thread may be in the middle of one when the clock is closed."""
+    bounds = bounded.Bounds(Machine())
+    bounds.read()
+    bounds.now()
+    bounds.end("closed")
+    bounds.read()
+    with pytest.raises(ChronyUsageError, match="^closed$"):
+        bounds.now()
