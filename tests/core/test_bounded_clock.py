@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -411,5 +412,22 @@ def test_reading_after_the_end_is_not_used() -> None:
     bounds.now()
     bounds.end("closed")
     bounds.read()
-    with pytest.raises(ChronyUsageError, match="^closed$"):
+    with pytest.raises(ChronyUsageError, match=r"^closed$"):
         bounds.now()
+
+
+def test_command(daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["-H", daemon.address]
+    assert bounded.main_now([*where, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["earliest"] < time.time_ns() and found["status"] == "SYNCHRONIZED"
+    assert found["latest"] - found["earliest"] <= found["error_bound"] * 2 * SECOND + 1
+    assert bounded.main_now(where) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("Earliest time : 20") and last.endswith(": SYNCHRONIZED")
+    daemon.tracking = tracking(**LOCAL)
+    assert bounded.main_now([*where, "-t", "0.05"]) == 1
+    assert "directive local" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        bounded.main_now(["-H", "192.0.2.7"])
+    assert "of this machine" in capsys.readouterr().err
