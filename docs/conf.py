@@ -56,7 +56,7 @@ doctest_global_cleanup = "playing.__exit__(None, None, None)"
 def shorten(_: object, what: str, name: str, *rest: str) -> tuple[str, str]:
     """Leave out of a signature what is said elsewhere."""
     *_, signature, returns = rest
-    if what == "class" and "Connection" not in name and "Daemon" not in name:
+    if what == "class" and not re.search("Connection|Daemon|Clock", name):
         return "", ""  # its attributes follow, and pychrony makes it
     if what == "function" and name.startswith("pychrony.get_"):
         # The types are those of ChronyConnection.

@@ -45,7 +45,7 @@ from .exceptions import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from types import TracebackType
     from typing import NoReturn, Protocol, TypeAlias
@@ -88,6 +88,7 @@ _FASTEST_SLEW = 0.1006
 _PROTOCOL_PRECISION = 2.0**-24
 # Before and after a leap second: servers do not all insert it at the same time.
 _AROUND_LEAP = 2 * _SECOND
+_ADVICE = " (wait_until_bounded() waits for a good reading)"
 # An end of the interval that is never reached.
 _NEVER = 10**400
 
@@ -267,6 +268,8 @@ class Bounds:
         self._distrust = ""
         # The end of the day with a pending leap second, or None.
         self._leap: int | None = None
+        # Notified after each reading, and at the end.
+        self.changed = Condition()
         # Why the last reading failed, and why there will be no more.
         self.failure: ChronyError | None = None
         self.ended = ""
@@ -323,9 +326,7 @@ class Bounds:
                 f"the last good reading of chronyd is {elapsed / _SECOND:.1f} s old, "
                 f"and holdover is {self._holdover:g} s{cause}"
             )
-        raise ClockUnboundError(
-            f"{what}. wait_until_bounded() waits for a good reading"
-        ) from failure
+        raise ClockUnboundError(what + _ADVICE) from failure
 
     def read(self) -> None:
         """Read chronyd, and carry on from there.
@@ -530,7 +531,6 @@ class _Reader:
         self.bounds = bounds
         self.connection = connection
         self._interval = interval
-        self.changed = Condition()
         # Released to stop the thread. A finalizer may do that at any bytecode,
         # which an Event would not survive.
         self._running = Lock()
@@ -562,8 +562,8 @@ class _Reader:
             failure = ChronyError(f"chronyd could not be read: {error!r}")
             failure.__cause__ = error.with_traceback(None)
         self.bounds.failure = failure
-        with self.changed:
-            self.changed.notify_all()
+        with self.bounds.changed:
+            self.bounds.changed.notify_all()
 
     def _run(self) -> None:
         try:
@@ -572,8 +572,8 @@ class _Reader:
         finally:
             self.bounds.end("the thread that reads chronyd has ended: make a new clock")
             self.connection.close()
-            with self.changed:
-                self.changed.notify_all()
+            with self.bounds.changed:
+                self.bounds.changed.notify_all()
 
     def stop(self) -> None:
         """Let the thread end; it closes the connection."""
@@ -833,10 +833,9 @@ class BoundedClock:
 
     def _wait(self, seconds: float) -> None:
         """Wait for a time, or the next reading, or the end."""
-        reader = self._reader
-        if reader is not None:
-            with reader.changed:
-                reader.changed.wait(seconds)
+        changed = self._bounds.changed
+        with changed:
+            changed.wait(seconds)
 
 
 def _deadline(timeout: float | None) -> float:
@@ -862,6 +861,60 @@ def _until_read(
     left = deadline - monotonic()
     if left <= 0:
         raise ChronyTimeoutError(
-            f"the clock is not bounded within {timeout:g} s: {error.message}"
+            f"the clock is not bounded within {timeout:g} s: "
+            f"{error.message.removesuffix(_ADVICE)}"
         ) from error
     return min(left, _NOTICE)
+
+
+def main_now(argv: Sequence[str] | None = None) -> int:
+    """``python -m pychrony now``: print the interval; return the exit status."""
+    import argparse
+    import json
+    import sys
+
+    parser = argparse.ArgumentParser(
+        prog="python -m pychrony now",
+        description="Print an interval that holds true time.",
+        epilog="Exit status: 0; 1 if nothing bounds the clock; 2 for a usage error.",
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("-H", "--hostname", dest="address", help="chronyd of this machine")
+    option("-t", "--timeout", type=float, default=10.0, help="seconds to wait (10)")
+    option("--max-drift-ppm", type=float, default=50.0, help="of the oscillator (50)")
+    option("--reference-error", type=float, default=0.0, help="of servers, seconds (0)")
+    option("--json", action="store_true", help="print JSON, times in ns since 1970")
+    arguments = parser.parse_args(argv)
+    try:
+        clock = BoundedClock(
+            arguments.address,
+            max_drift_ppm=arguments.max_drift_ppm,
+            reference_error=arguments.reference_error,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        with clock:
+            now = clock.wait_until_bounded(timeout=arguments.timeout)
+    except ChronyError as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    if arguments.json:
+        document = {
+            "format": 1,
+            "earliest": now.earliest,
+            "latest": now.latest,
+            "error_bound": now.error_bound,
+            "status": now.status.name,
+        }
+        print(json.dumps(document, indent=2))
+        return 0
+    earliest, latest = (
+        one.isoformat(timespec="microseconds") for one in now.datetime()
+    )
+    print(f"Earliest time : {earliest}")
+    print(f"Latest time   : {latest}")
+    print(f"Error bound   : {now.error_bound:.9f} seconds")
+    print(f"Status        : {now.status.name}")
+    return 0

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from math import inf, nan
 from typing import Any
 
 import pytest
+from bounded_simulator import Machine
 from helpers import in_child
 
 from pychrony import (
@@ -214,7 +218,7 @@ def test_silence(daemon: ScriptedDaemon) -> None:
 
 def test_holdover(daemon: ScriptedDaemon) -> None:
     with BoundedClock(daemon.address, interval=0.01, holdover=0.2) as clock:
-        clock.now()
+        clock.wait_until_bounded(timeout=30)
         daemon.tracking = tracking(**UNSYNCHRONISED)
 
         def is_over() -> bool:
@@ -387,3 +391,43 @@ def test_import_is_late() -> None:
         "pychrony.BoundedClock; assert 'asyncio' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("skew", inf), ("offset", nan), ("root_delay", -1.0)]
+)
+def test_report_that_makes_no_sense(name: str, value: float) -> None:
+    machine = Machine()
+    bounds = bounded.Bounds(machine)
+    changes: Any = {name: value}
+    bounds._get_tracking = lambda: replace(machine.report(), **changes)
+    with pytest.raises(ChronyDataError, match=name):
+        bounds.read()
+
+
+def test_reading_after_the_end_is_not_used() -> None:
+    """The thread may be in the middle of one when the clock is closed."""
+    bounds = bounded.Bounds(Machine())
+    bounds.read()
+    bounds.now()
+    bounds.end("closed")
+    bounds.read()
+    with pytest.raises(ChronyUsageError, match=r"^closed$"):
+        bounds.now()
+
+
+def test_command(daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["-H", daemon.address]
+    assert bounded.main_now([*where, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["earliest"] < time.time_ns() and found["status"] == "SYNCHRONIZED"
+    assert found["latest"] - found["earliest"] <= found["error_bound"] * 2 * SECOND + 1
+    assert bounded.main_now(where) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("Earliest time : 20") and last.endswith(": SYNCHRONIZED")
+    daemon.tracking = tracking(**LOCAL)
+    assert bounded.main_now([*where, "-t", "0.05"]) == 1
+    assert "directive local" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        bounded.main_now(["-H", "192.0.2.7"])
+    assert "of this machine" in capsys.readouterr().err

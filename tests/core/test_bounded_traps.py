@@ -11,10 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from math import inf, nan
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from bounded_simulator import MAX_SLEW, SECOND, Machine
@@ -598,15 +596,3 @@ def test_trap_is_one(trap: Callable[[Kind], None], cure: str, instead: str) -> N
     kind = without(cure, instead)
     with pytest.raises((AssertionError, ChronyError, pytest.fail.Exception)):
         trap(kind)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("skew", inf), ("offset", nan), ("root_delay", -1.0)]
-)
-def test_report_that_makes_no_sense(name: str, value: float) -> None:
-    machine = Machine()
-    bounds = Bounds(machine)
-    changes: Any = {name: value}
-    bounds._get_tracking = lambda: replace(machine.report(), **changes)
-    with pytest.raises(ChronyDataError, match=name):
-        bounds.read()
