@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Generator
 from contextlib import contextmanager
 from math import isfinite
-from typing import Any, TextIO
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import Any, TextIO
 
 ADDRESS = (
     "path of the Unix socket of chronyd, or IP address or host name of its command "
@@ -17,7 +20,7 @@ ADDRESS = (
 
 
 def add_patience(parser: argparse.ArgumentParser, *names: str, retries: int) -> None:
-    """Add the options for how long to wait; ``names`` are others of the timeout."""
+    """Add the options of the timeout, which ``names`` name too, and the retries."""
     parser.add_argument(
         "-t",
         "--timeout",
@@ -25,16 +28,37 @@ def add_patience(parser: argparse.ArgumentParser, *names: str, retries: int) -> 
         type=positive,
         default=1.0,
         metavar="SECONDS",
-        help="wait so long for an answer, doubled at each resend (%(default)s)",
+        help="seconds to wait for a reply; doubles at each retry (%(default)s)",
     )
+    add_retries(parser, retries)
+
+
+def add_retries(parser: argparse.ArgumentParser, retries: int) -> None:
+    """Add the option of the number of retries."""
     parser.add_argument(
         "-r",
         "--retries",
         type=natural,
         default=retries,
         metavar="N",
-        help="send a request again so often (%(default)s)",
+        help="number of retries of a request (%(default)s)",
     )
+
+
+class Waits:
+    """Timeout and retries of requests, so that all of them end within a time.
+
+    Attributes:
+        timeout: seconds to wait for the first reply, 1 at most.
+        retries: number of retries.
+    """
+
+    def __init__(self, seconds: float, retries: int, places: int) -> None:
+        # The wait doubles at each retry, and each place has all waits. A tenth
+        # is for everything else.
+        waits = places * (2 ** (min(retries, 98) + 1) - 1)
+        self.timeout = min(1.0, 0.9 * seconds / waits)
+        self.retries = retries
 
 
 def positive(text: str) -> float:

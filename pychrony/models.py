@@ -110,6 +110,18 @@ class _Record:
     def __hash__(self) -> int:
         return hash(_items(self))
 
+    def to_dict(self) -> "dict[str, Any]":
+        """Return the record as an object of plain values, as for JSON.
+
+        The names of the values end with their units; enums and flags are words,
+        reference IDs hexadecimal as in chronyc; an age of what never happened is
+        ``None``. A record of a source has a ``name``, reference clocks included.
+        docs/reports.schema.json describes all of them.
+        """
+        from ._serialize import to_dict  # few programs need it
+
+        return to_dict(self, refid_name)
+
 
 def _items(record: "Any") -> "tuple[tuple[str, Any], ...]":
     return tuple((one.name, getattr(record, one.name)) for one in fields(record))

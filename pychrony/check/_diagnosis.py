@@ -14,14 +14,15 @@ import _cffi_backend
 import pychrony
 from pychrony import ChronyConnectionError, ChronyError, _address
 from pychrony._chronyc import printable
+from pychrony._cli import Waits
 from pychrony._library import VARIABLE, load
 
 
-def diagnose(addresses: Sequence[str], *, timeout: float, retries: int) -> str:
+def diagnose(addresses: Sequence[str], *, seconds: float, retries: int) -> str:
     """Return versions, the library, the rights, and what each daemon answers."""
     rows = list(_process())
     for address in addresses or _address.LOCAL:
-        rows += _daemon(address, timeout, retries)
+        rows += _daemon(address, seconds, retries)
     # A home directory tells who somebody is.
     home = os.path.expanduser("~").rstrip("/")
     mine = rf"(?<![\w./-]){re.escape(home)}(?=/)" if home.startswith("/") else "(?!)"
@@ -57,7 +58,7 @@ def _process() -> Iterator[tuple[str, str]]:
     yield "user", f"uid {os.geteuid()}, gid {os.getegid()}, groups {groups}"
 
 
-def _daemon(address: str, timeout: float, retries: int) -> Iterator[tuple[str, str]]:
+def _daemon(address: str, seconds: float, retries: int) -> Iterator[tuple[str, str]]:
     """Ask for every report, until it is clear that nobody answers."""
     yield "", ""
     yield "daemon", address
@@ -65,8 +66,9 @@ def _daemon(address: str, timeout: float, retries: int) -> Iterator[tuple[str, s
         for path in (os.path.dirname(address), address):
             yield "", f"{path}: {_access(path)}"
     try:
+        waits = Waits(seconds, retries, 1)
         with pychrony.ChronyConnection(
-            address, timeout=timeout, retries=retries
+            address, timeout=waits.timeout, retries=waits.retries
         ) as connection:
             for name in pychrony.reports():
                 try:

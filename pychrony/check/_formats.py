@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
-from typing import Any
 
 from pychrony import ChronyError, _chronyc
+from pychrony._cli import Waits
 
-from ._judge import NAMES, OK, UNKNOWN, WORST_FIRST, Finding, Verdict, worst
-from ._range import plain
+from ._judge import NAMES, OK, UNKNOWN, WORST_FIRST, worst
+from ._range import Range, exact
 
-# So many clocks are shown where -v does not show them all.
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from ._judge import Finding, Verdict
+
+# Number of clocks that are shown where -v does not show all.
 SHOWN = 20
+
+# NRPE version 2 has 1,024 bytes for the output, the end of the line included.
+_MOST_BYTES = 1022
 
 
 def text(verdicts: Sequence[Verdict], options: Namespace) -> str:
@@ -38,7 +46,7 @@ def nagios(verdicts: Sequence[Verdict], options: Namespace) -> str:
     if len(verdicts) > 1:
         summary = _counts(verdicts)
         if verdicts[0].state != OK:
-            summary += f"; first {verdicts[0].address}: {_reason(verdicts[0])}"
+            summary += f". First {verdicts[0].address}: {_reason(verdicts[0])}"
         counts = Counter(verdict.state for verdict in verdicts)
         data = [
             f"{NAMES[state].lower()}={counts[state]};;;0;{len(verdicts)}"
@@ -47,33 +55,46 @@ def nagios(verdicts: Sequence[Verdict], options: Namespace) -> str:
         more = _table(verdicts, verbose=options.verbose)
     else:
         summary = verdicts[0].summary
-        data = list(map(_performance, verdicts[0].findings))
+        data = [text for one in verdicts[0].findings for text in _performance(one)]
         more = _reports(verdicts[0])
-    lines = [_unbarred(_head(verdicts, summary))]
-    if data:
-        lines[0] += f" | {' '.join(data)}"
+    head = _plain_line(_head(verdicts, summary))
+    performance = f" | {' '.join(data)}" if data else ""
+    if not options.verbose:
+        head = _cut(head, _MOST_BYTES - len(performance))
+    lines = [head + performance]
     if options.verbose:
-        lines += map(_unbarred, more)
+        lines += map(_plain_line, more)
     return "\n".join(lines)
 
 
 def failed(reason: str) -> str:
     """Return the line for a check that could not be made."""
-    return _unbarred(f"CHRONY {NAMES[UNKNOWN]} - {reason}")
+    return _plain_line(f"CHRONY {NAMES[UNKNOWN]} - {reason}")
 
 
-def _unbarred(line: str) -> str:
-    # What follows a bar is performance data, to a monitoring system.
-    return _chronyc.printable(line).replace("|", "/")
+def _plain_line(line: str) -> str:
+    # To a monitoring system, what follows a bar is performance data, and Nagios
+    # makes a colon of a semicolon.
+    return _chronyc.printable(line).replace("|", "/").replace(";", ",")
+
+
+def _cut(line: str, most: int) -> str:
+    """Return the line, with its end left out where it has more bytes."""
+    raw = line.encode(errors="backslashreplace")
+    if len(raw) <= most:
+        return line
+    return raw[: most - 3].decode(errors="ignore") + "..."
 
 
 def as_json(verdicts: Sequence[Verdict], options: Namespace) -> str:
     """Return a JSON document; docs/check.schema.json describes it."""
+    import json  # takes milliseconds, and is needed for this format only
+
     document = {
         "format": 1,
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         **_state(worst(verdicts)),
-        "clocks": list(map(_clock, verdicts)),
+        "clocks": [_clock(one, verbose=options.verbose) for one in verdicts],
     }
     return json.dumps(document, indent=2 if options.verbose else None, allow_nan=False)
 
@@ -96,7 +117,7 @@ def prometheus(verdicts: Sequence[Verdict], options: Namespace) -> str:
             registry.register(
                 Collector(
                     verdicts[0].address or None,
-                    timeout=options.timeout,
+                    timeout=Waits(options.timeout, options.retries, 1).timeout,
                     retries=options.retries,
                 )
             )
@@ -169,7 +190,11 @@ def _line(finding: Finding) -> str:
 def _why(finding: Finding) -> str:
     """Return the limits of an item, and what to do if it is outside of them."""
     ranges = {"warning": finding.warning, "critical": finding.critical}
-    limits = ", ".join(f"{name} {limit}" for name, limit in ranges.items() if limit)
+    limits = ", ".join(
+        f"{name} {limit.shown(finding.item.show_limit)}"
+        for name, limit in ranges.items()
+        if limit
+    )
     return f"{limits} - {finding.advice}" if finding.advice else limits
 
 
@@ -182,26 +207,59 @@ def _reports(verdict: Verdict) -> list[str]:
     return f"{_chronyc.tracking(clock.tracking)}\n\n{sources}".split("\n")
 
 
-def _performance(finding: Finding) -> str:
-    item, limits = finding.item, (finding.warning, finding.critical)
-    if item.unit == "s":
-        value = f"{plain(finding.value)}s"
+def _performance(finding: Finding) -> Iterator[str]:
+    """Return a finding as performance data: plain numbers that every writer keeps.
+
+    Those of Icinga convert units of time to seconds and keep six decimals, so
+    that a value of nanoseconds becomes 0: short times are microseconds without
+    a unit. They know no ranges as thresholds either, so a value with a sign is
+    there without thresholds, and once more without a sign.
+    """
+    item, value = finding.item, finding.value
+    limits = (finding.warning, finding.critical)
+    if not item.performance:
+        return
+    if item.name == "age":
+        yield _datum("age", f"{value:.1f}s", limits, exact)
+    elif item.unit == "s" and item.signed:
+        name, text = f"{item.name}_us", f"{value * 1e6:.3f}"
+        if any(one and (one.inside or one.start != -one.end) for one in limits):
+            yield _datum(name, text, limits, _microseconds, low="")
+        else:
+            yield f"{name}={text}"
+            ends = [one and Range(0.0, one.end) for one in limits]
+            yield _datum(f"{item.name}_abs_us", text.lstrip("-"), ends, _microseconds)
+    elif item.unit == "s":
+        yield _datum(f"{item.name}_us", f"{value * 1e6:.3f}", limits, _microseconds)
     elif item.unit == "ppm":
-        value = f"{finding.value:.3f}"
+        low = "" if item.signed else "0"
+        yield _datum(item.name, f"{value:.3f}", limits, exact, low=low)
     else:
-        value = f"{finding.value:d}"
-    ranges = ";".join("" if limit is None else str(limit) for limit in limits)
-    low = "" if item.signed else "0"
-    return f"{item.name}={value};{ranges};{low}".rstrip(";")
+        yield _datum(item.name, f"{value:d}", limits, exact)
+
+
+def _datum(
+    name: str,
+    value: str,
+    limits: Sequence[Range | None],
+    show: Callable[[float], str],
+    low: str = "0",
+) -> str:
+    ranges = ";".join("" if limit is None else limit.shown(show) for limit in limits)
+    return f"{name}={value};{ranges};{low}".rstrip(";")
+
+
+def _microseconds(seconds: float) -> str:
+    return exact(round(seconds * 1e6, 3))
 
 
 def _state(state: int) -> dict[str, Any]:
     return {"state": NAMES[state], "status": state}
 
 
-def _clock(verdict: Verdict) -> dict[str, Any]:
+def _clock(verdict: Verdict, *, verbose: bool) -> dict[str, Any]:
     error = verdict.error
-    return {
+    found = {
         "address": verdict.address,
         **_state(verdict.state),
         "summary": verdict.summary,
@@ -209,6 +267,11 @@ def _clock(verdict: Verdict) -> dict[str, Any]:
         "error": error and {"type": type(error).__name__, "message": error.message},
         "items": list(map(_item, verdict.findings)),
     }
+    clock = verdict.clock
+    if verbose and clock:
+        found["tracking"] = clock.tracking.to_dict()
+        found["sources"] = [one.to_dict() for one in clock.sources or ()]
+    return found
 
 
 def _item(finding: Finding) -> dict[str, Any]:

@@ -1,87 +1,82 @@
-"""What is checked of a clock, and where the limits are unless somebody changes them."""
+"""What is checked of a clock: the one table of limits.
+
+docs/check.rst and docs/prometheus/rules.yml repeat limits of this table, and a
+test holds them together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from time import time
+from pychrony import _chronyc
 
-from pychrony import LeapStatus, Source, SourceState, TrackingStatus, _chronyc
-
+from . import _causes
 from ._range import plain
 
-# So many names are told where there are more.
-_TOLD = 5
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from ._clock import Clock
+
+    # The same of each clock, or made for it.
+    Words: TypeAlias = str | Callable[[Clock], str]
+    Limit: TypeAlias = str | Callable[[Clock], str | None] | None
+
+# The fastest slew of chronyd by default (maxslewrate) [s/s].
+_SLEW_RATE = 0.083333
+
+# An age is a matter of missed polls, and some are missed everywhere.
+MISSED_POLLS = 4
+# Reference clocks are polled several times a second; a pause is no failure.
+LEAST_AGE = 64.0
+# The longest interval by default (maxpoll 10) [s], where the poll is not known.
+_LONGEST_POLL = 1024.0
 
 
-@dataclass(frozen=True)
-class Clock:
-    """What was read of a clock; ``sources`` is ``None`` if only ``tracking`` was."""
-
-    tracking: TrackingStatus
-    sources: Sequence[Source] | None = None
-    read_at: float = field(default_factory=time)
-
-    @property
-    def follows(self) -> bool:
-        """Whether it is synchronised, so that its figures mean something."""
-        return (
-            self.tracking.is_synchronized()
-            and self.tracking.leap_status is not LeapStatus.UNSYNC
-        )
-
-    @property
-    def selected(self) -> Source | None:
-        """The source that it follows."""
-        return next(filter(Source.is_selected, self.sources or ()), None)
-
-    @property
-    def usable(self) -> int | None:
-        """How many sources it could follow; in local mode it needs none."""
-        if self.sources is None or self.tracking.is_local():
-            return None
-        return sum(source.is_usable() for source in self.sources)
-
-    @property
-    def falsetickers(self) -> list[str]:
-        """The sources that disagree with the majority."""
-        wrong = SourceState.FALSETICKER
-        return [one.address for one in self.sources or () if one.state is wrong]
-
-
-# The same of each clock, or made for it.
-Words = str | Callable[[Clock], str]
-
-
-@dataclass(frozen=True)
 class Item:
     """One thing that is checked.
 
     Attributes:
-        name: what it is called on the command line and in every output.
+        name: its name on the command line and in every output.
         meaning: what it is, in words.
-        value: reads it; ``None`` where a clock has none at the moment.
-        advice: why that may be where it is not fine, and what to do.
+        value: reads it; ``None`` where a clock has none at present.
+        advice: why it may be outside of its limits, and what to do.
         unit: ``s``, ``ppm``, ``flag`` (1 or 0), or nothing.
-        wrong: what to call it where it is not fine, if the value says nothing.
+        wrong: what to call it outside of its limits, if the value says nothing.
         signed: whether it can be negative.
         warning: outside of this range the state is WARNING; ``None``: never.
         critical: outside of this range the state is CRITICAL; ``None``: never.
+        reason: why the limits are where they are.
+        performance: whether it is in the performance data.
     """
 
-    name: str
-    meaning: str
-    value: Callable[[Clock], float | None]
-    advice: Words
-    unit: str = ""
-    wrong: str = ""
-    signed: bool = False
-    warning: Words | None = None
-    critical: Words | None = None
-
-    @property
-    def label(self) -> str:
-        return self.name.replace("_", " ")
+    def __init__(
+        self,
+        name: str,
+        meaning: str,
+        value: Callable[[Clock], float | None],
+        advice: Words,
+        *,
+        unit: str = "",
+        wrong: Words = "",
+        signed: bool = False,
+        warning: Limit = None,
+        critical: Limit = None,
+        reason: str = "",
+        performance: bool = True,
+    ) -> None:
+        self.name = name
+        self.label = name.replace("_", " ")
+        self.meaning = meaning
+        self.value = value
+        self.advice = advice
+        self.unit = unit
+        self.wrong = wrong
+        self.signed = signed
+        self.warning = warning
+        self.critical = critical
+        self.reason = reason
+        self.performance = performance
 
     def show(self, value: float) -> str:
         """Return the value for a person."""
@@ -93,6 +88,12 @@ class Item:
         if self.unit == "ppm":
             return f"{value:{sign}.3f}ppm"
         return plain(value)
+
+    def show_limit(self, value: float) -> str:
+        """Return a limit in the unit of the value."""
+        if self.unit == "flag":
+            return plain(value)
+        return "0" if value == 0 else self.show(value).removeprefix("+")
 
 
 def _following(
@@ -111,75 +112,144 @@ def _reach(clock: Clock) -> int | None:
     return None if source is None else source.reachability.bit_count()
 
 
+def _least_reach(clock: Clock) -> str | None:
+    """No limit while a new source has missed no poll since its first answer."""
+    source = clock.selected
+    answered = source.reachability if source else 0
+    return None if answered & (answered + 1) == 0 and answered < 255 else "4:"
+
+
 def _longest_age(clock: Clock) -> str:
-    # Sources are polled each 1024 s at most, by default.
-    return plain(max(8 * clock.tracking.update_interval, 1025))
+    interval = clock.poll_interval
+    if interval is None:
+        # Of many clocks, only tracking is read. After the burst of a start, the
+        # interval of its updates says nothing of the next one.
+        usual = 8 * clock.tracking.update_interval
+        return plain(max(usual, MISSED_POLLS * _LONGEST_POLL))
+    return plain(max(MISSED_POLLS * interval, LEAST_AGE))
 
 
-def _more_sources(clock: Clock) -> str:
-    advice = "Add sources"
-    if clock.usable != len(clock.sources or ()):
-        advice += ", or see with 'chronyc sources' what is wrong with the others"
-    return advice
+def _why_old(clock: Clock) -> str:
+    source = clock.selected
+    if source and source.last_sample_ago < clock.age - 2 * (clock.poll_interval or 0):
+        return (
+            f"the last sample is only {source.last_sample_ago}s old, so either the "
+            "clock was set by something other than chronyd, or chronyd rejects the "
+            "samples, or the clock of the machine that checks is ahead"
+        )
+    return (
+        "chronyd gets no measurements that it can use. Check the network and its "
+        "sources, and, if it runs elsewhere, the clock of this machine"
+    )
+
+
+def _how_to_correct(clock: Clock) -> str:
+    offset = abs(clock.tracking.offset)
+    if offset < 1:
+        return "Wait while chronyd slews it, or step it with 'chronyc makestep'"
+    slewing = _chronyc.seconds(offset / _SLEW_RATE)
+    return (
+        f"slewing this takes {slewing} or more. Step it with 'chronyc makestep', and "
+        "see the directive makestep for the next start"
+    )
+
+
+def _few_sources(clock: Clock) -> str | None:
+    # One source may be by design; one of several is not.
+    return "2:" if clock.configured > 1 else "1:"
 
 
 def _who(clock: Clock) -> str:
-    wrong = clock.falsetickers
-    more = f" and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
-    return f"Check or remove {', '.join(wrong[:_TOLD])}{more}"
+    if clock.no_majority:
+        return _causes.few_usable(clock)
+    return f"Check or remove {_causes.named(clock.falsetickers)}"
 
 
-def _why_not(clock: Clock) -> str:
-    """Return why chronyd follows no source, and what to do."""
-    if clock.sources is None:
-        return "'chronyc sources' there says more"
-    if clock.selected:
-        return "chronyd follows a source, but has not yet updated the clock"
-    if not clock.sources:
-        return "chronyd has no sources. Add a server or pool to its configuration"
-    if not any(map(Source.is_reachable, clock.sources)):
+def _dead(clock: Clock) -> str:
+    sources = clock.sources or ()
+    return (
+        f"Check or remove {_causes.named(sources[one].address for one in clock.dead)}"
+    )
+
+
+def _far_from_a_clock(clock: Clock) -> str:
+    if clock.tracking.stratum > 9:
         return (
-            "no source is reachable. Check the network, firewalls (UDP port 123) and "
-            "the sources' addresses"
+            "a server upstream is probably not synchronised itself (directive 'local', "
+            "by default stratum 10). Check it, or use other sources"
         )
-    return "no source is selected. 'chronyc selectdata' says why"
+    return "Use sources that are nearer to a reference clock"
+
+
+def _why_uncertain(clock: Clock) -> str:
+    tracking = clock.tracking
+    parts = {
+        "the offset": abs(tracking.offset),
+        "the root dispersion": tracking.root_dispersion,
+        "the root delay": tracking.root_delay / 2,
+    }
+    most = max(parts, key=lambda name: parts[name])
+    return (
+        f"{most} is most of it. Wait for more samples, or use nearer or better sources"
+    )
 
 
 ITEMS = (
     Item(
         "synchronised",
-        "the clock follows a source, or is meant not to (local mode)",
-        lambda clock: clock.follows or clock.tracking.is_local(),
-        _why_not,
+        "whether the clock follows a source, as chronyc waitsync sees it",
+        lambda clock: clock.follows,
+        _causes.none_followed,
         unit="flag",
-        wrong="not synchronised",
+        wrong=lambda clock: (
+            "not synchronised, local mode"
+            if clock.tracking.is_local()
+            else "not synchronised"
+        ),
         critical="1:",
+        reason="nothing bounds the error of a clock that follows no source",
     ),
     Item(
         "local",
-        "chronyd serves its own clock, which follows nothing",
+        "whether chronyd serves its own clock, which follows nothing",
         lambda clock: clock.tracking.is_local(),
-        "chronyd serves its own clock, as it has no source to follow",
+        "chronyd serves its own clock. If that is meant, use -w local=off",
         unit="flag",
         wrong="local mode",
         warning="0",
+        reason="its clients take its clock for a synchronised one",
     ),
     Item(
         "offset",
         "how far the clock is behind NTP time",
         _tracking("offset"),
-        "Wait while chronyd slews it, or step it with 'chronyc makestep'",
+        _how_to_correct,
         unit="s",
         signed=True,
         warning="0.05",
         critical="0.2",
+        reason="chronyd keeps it far below; more is a correction that takes its time",
     ),
     Item(
         "error_bound",
         "the most that the clock can be wrong",
         _tracking("error_bound"),
-        "Use sources that are nearer or better",
+        _why_uncertain,
         unit="s",
+        warning="0.1",
+        critical="0.5",
+        reason="servers on another continent give 0.07 s; more is no good measurement",
+    ),
+    Item(
+        "last_sample",
+        "offset of the last sample of the selected source beyond its own error bound",
+        lambda clock: clock.contradiction,
+        "the source says that the clock is wrong, chronyd does not yet. The clock was "
+        "set by something other than chronyd, or the source is wrong",
+        unit="s",
+        warning="0.2",
+        reason="the limit of the offset that is critical, not yet believed by chronyd",
+        performance=False,
     ),
     Item(
         "root_delay",
@@ -187,6 +257,7 @@ ITEMS = (
         _tracking("root_delay"),
         "Use sources that are nearer",
         unit="s",
+        reason="half of it is in the error bound",
     ),
     Item(
         "root_dispersion",
@@ -194,24 +265,61 @@ ITEMS = (
         _tracking("root_dispersion"),
         "Use better sources, or poll them more often",
         unit="s",
+        reason="it is in the error bound",
     ),
     Item(
         "stratum",
         "hops to a reference clock",
         _tracking("stratum"),
-        "Use sources that are nearer to a reference clock",
+        _far_from_a_clock,
         warning="9",
+        reason="servers in local mode have stratum 10 by default, their clients more",
+    ),
+    Item(
+        "upstream_local",
+        "whether the selected server serves its own clock (Unix socket only)",
+        lambda clock: clock.upstream_is_local,
+        lambda clock: (
+            f"{clock.selected and clock.selected.address} is in local mode. Check its "
+            "sources, or use another server, or accept it with -w upstream_local=off"
+        ),
+        unit="flag",
+        wrong="the server followed is not synchronised",
+        warning="0",
+        reason="the clock follows one that follows nothing",
+        performance=False,
+    ),
+    Item(
+        "leap",
+        "whether a leap second is pending at the end of the day",
+        _following(lambda clock: clock.tracking.is_leap_pending()),
+        "Check that all sources and programs here are ready for it",
+        unit="flag",
+        wrong=lambda clock: _leap(clock) or "no leap second is pending",
+        reason="it is no fault; -w leap=0 makes it a warning",
+        performance=False,
     ),
     Item(
         "age",
-        "time since the last update of the clock; its warning is over 8 update "
-        "intervals, but at least 1025 s",
-        # An update to come counts, too: this machine may have another time.
-        _following(lambda clock: abs(clock.read_at - clock.tracking.ref_time)),
-        "chronyd gets no measurements that it can use. Check the network and its "
-        "sources, and, if it runs elsewhere, the clock of this machine",
+        "time since the last update of the clock",
+        _following(lambda clock: max(0.0, clock.age)),
+        _why_old,
         unit="s",
         warning=_longest_age,
+        reason="4 polls of the selected source and at least 64 s; of many clocks, 8 "
+        "update intervals and at least 4096 s",
+    ),
+    Item(
+        "future",
+        "how far the last update is in the future, by the clock of this machine",
+        _following(lambda clock: max(0.0, -clock.age)),
+        "the clock of the machine that checks was set back, not by chronyd, or it is "
+        "behind that of chronyd",
+        unit="s",
+        wrong=lambda clock: f"last update {_chronyc.seconds(-clock.age)} in the future",
+        warning="2",
+        reason="chronyd itself moves it by 1 s at most",
+        performance=False,
     ),
     Item(
         "frequency",
@@ -220,21 +328,24 @@ ITEMS = (
         "Check the oscillator, or the clock of the virtual machine",
         unit="ppm",
         signed=True,
+        reason="it is corrected",
     ),
     Item(
         "skew",
-        "error bound of the frequency",
+        "error bound of the frequency; meaningless with few samples",
         _tracking("skew"),
         "Wait while chronyd measures, or use sources with less jitter",
         unit="ppm",
+        reason="with few samples it says nothing; the error bound includes the rest",
     ),
     Item(
         "usable_sources",
         "sources that chronyd follows or could follow",
         lambda clock: clock.usable,
-        _more_sources,
-        warning="2:",
+        _causes.few_usable,
+        warning=_few_sources,
         critical="1:",
+        reason="2 where 2 or more are configured, else 1, which may be by design",
     ),
     Item(
         "reach",
@@ -243,7 +354,8 @@ ITEMS = (
         lambda clock: (
             f"Check the network to {clock.selected and clock.selected.address}"
         ),
-        warning="4:",
+        warning=_least_reach,
+        reason="some packets are lost anywhere; not while a source is new",
     ),
     Item(
         "falsetickers",
@@ -251,5 +363,33 @@ ITEMS = (
         lambda clock: None if clock.sources is None else len(clock.falsetickers),
         _who,
         warning="0",
+        reason="one of them, or the majority, is wrong",
+    ),
+    Item(
+        "dead_sources",
+        "sources that answered none of the last 8 polls",
+        lambda clock: None if clock.sources is None else len(clock.dead),
+        _dead,
+        reason="they are named; -w dead_sources=0 makes them a warning",
     ),
 )
+
+
+def _leap(clock: Clock) -> str:
+    if not clock.tracking.is_leap_pending():
+        return ""
+    inserted = clock.tracking.leap_status.name == "INSERT"
+    what = "inserted" if inserted else "deleted"
+    return f"a leap second will be {what} at the end of the day (UTC)"
+
+
+def facts(clock: Clock) -> dict[str, str]:
+    """Return what to say of a clock in any case, by the item that it is of."""
+    found = _chronyc.clock(clock.tracking) if clock.follows else {}
+    if clock.tracking.is_local():
+        found["local"] = "local mode"
+    if clock.sources is not None:
+        found["usable_sources"] = _causes.usable(clock)
+    if leap := _leap(clock):
+        found["leap"] = leap
+    return found

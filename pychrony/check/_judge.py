@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-
 from pychrony import (
     ChronyAddressError,
     ChronyConnectionError,
-    ChronyError,
     ChronyLibraryError,
     ChronyPermissionError,
     ChronyTimeoutError,
-    LeapStatus,
-    _chronyc,
 )
 
-from ._items import ITEMS, Clock, Item
+from ._items import ITEMS, Item, facts
 from ._range import Range, parse
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from pychrony import ChronyError
+
+    from ._clock import Clock
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -26,20 +28,47 @@ NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 WORST_FIRST = (CRITICAL, UNKNOWN, WARNING, OK)
 
 _BY_NAME = {item.name: item for item in ITEMS}
+_BY_NAME["synchronized"] = _BY_NAME["synchronised"]
 
-# No time mends these.
+_FOLLOWS_OTHER = (
+    "chronyd follows another source than the one wanted. See 'chronyc sources'"
+)
+
+# What the clock should follow: its value is no number, so it has no range.
+SOURCE = Item(
+    "source",
+    "the source that is followed: addresses or reference IDs, with commas",
+    lambda clock: None,
+    _FOLLOWS_OTHER,
+    unit="flag",
+    performance=False,
+)
+
+# Errors that waiting cannot fix.
 _FINAL = (ChronyAddressError, ChronyPermissionError, ChronyLibraryError)
+
+# A limit in seconds from here on is probably meant in milliseconds.
+_STRANGE = 10.0
 
 
 class Limits:
-    """Where each item is WARNING and CRITICAL."""
+    """Where each item is WARNING and CRITICAL.
+
+    Attributes:
+        wanted: what ``source`` may be, by the state otherwise.
+        doubts: what is odd about limits that were given.
+    """
 
     def __init__(self) -> None:
-        self._limits: dict[tuple[str, int], Range | Callable[[Clock], str] | None] = {}
+        self._limits: dict[
+            tuple[str, int], Range | Callable[[Clock], str | None] | None
+        ] = {}
         for item in ITEMS:
             for state, limit in ((WARNING, item.warning), (CRITICAL, item.critical)):
                 known = _parsed(item, limit) if isinstance(limit, str) else limit
                 self._limits[item.name, state] = known
+        self.wanted: dict[int, list[str]] = {}
+        self.doubts: list[str] = []
 
     def change(self, state: int, text: str) -> None:
         """Change a limit: ``ITEM=RANGE``, ``ITEM=off``, ``RANGE`` or ``off``.
@@ -52,26 +81,57 @@ class Limits:
         if text == "off":
             for each in ITEMS:
                 self._limits[each.name, state] = None
+            self.wanted.pop(state, None)
             return
         name, _, limit = text.rpartition("=")
+        if name == SOURCE.name:
+            self.wanted.pop(state, None)
+            if limit != "off":
+                self.wanted[state] = _identities(limit)
+            return
         item = _BY_NAME.get(name or "offset")
         if item is None:
-            raise ValueError(f"{name!r} is none of {', '.join(_BY_NAME)}")
-        self._limits[item.name, state] = (
-            None if limit == "off" else _parsed(item, limit)
-        )
+            raise ValueError(f"{name!r} is none of {', '.join(_BY_NAME)}, source")
+        if limit == "off":
+            self._limits[item.name, state] = None
+            return
+        self._limits[item.name, state] = found = _parsed(item, limit)
+        bare = not limit.strip("@~:+-0123456789.")
+        short = item.unit == "s" and item.name not in ("age", "future")
+        if bare and short and _STRANGE <= found.end < float("inf"):
+            self.doubts.append(
+                f"-w or -c {item.name}={limit} is in seconds, {limit}ms would be "
+                "milliseconds"
+            )
+
+    def require_synchronised(self) -> None:
+        """Make a clock that follows no source CRITICAL, whatever was switched off."""
+        item = _BY_NAME["synchronised"]
+        self._limits[item.name, CRITICAL] = _parsed(item, "1:")
 
     def of(self, item: Item, state: int, clock: Clock) -> Range | None:
         """Return the range outside of which ``item`` is in ``state``."""
         limit = self._limits[item.name, state]
-        return _parsed(item, limit(clock)) if callable(limit) else limit
+        if callable(limit):
+            text = limit(clock)
+            return None if text is None else _parsed(item, text)
+        return limit
 
 
 def _parsed(item: Item, text: str) -> Range:
-    return parse(text, signed=item.signed)
+    return parse(text, signed=item.signed, unit=item.unit)
 
 
-@dataclass(frozen=True)
+def _identities(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError(
+            f"source={text!r} names no source. Give addresses or reference IDs, as "
+            "in -c source=192.0.2.1,PPS"
+        )
+    return names
+
+
 class Finding:
     """What the limits make of one item.
 
@@ -80,20 +140,32 @@ class Finding:
         advice: why that may be, and what to do.
     """
 
-    item: Item
-    value: float
-    warning: Range | None
-    critical: Range | None
-    state: int = OK
-    wrong: str = ""
-    advice: str = ""
+    __slots__ = ("advice", "critical", "item", "state", "value", "warning", "wrong")
+
+    def __init__(
+        self,
+        item: Item,
+        value: float,
+        *,
+        warning: Range | None = None,
+        critical: Range | None = None,
+        state: int = OK,
+        wrong: str = "",
+        advice: str = "",
+    ) -> None:
+        self.item = item
+        self.value = value
+        self.warning = warning
+        self.critical = critical
+        self.state = state
+        self.wrong = wrong
+        self.advice = advice
 
     @property
     def reason(self) -> str:
         return f"{self.wrong}: {self.advice}" if self.wrong else ""
 
 
-@dataclass(frozen=True)
 class Verdict:
     """What is to be said of one clock.
 
@@ -105,12 +177,22 @@ class Verdict:
         clock: what was read; ``None`` if ``error`` says why it was not.
     """
 
-    address: str
-    state: int
-    findings: Sequence[Finding] = ()
-    facts: Sequence[str] = ()
-    clock: Clock | None = None
-    error: ChronyError | None = None
+    def __init__(
+        self,
+        address: str,
+        state: int,
+        *,
+        findings: Sequence[Finding] = (),
+        facts: Sequence[str] = (),
+        clock: Clock | None = None,
+        error: ChronyError | None = None,
+    ) -> None:
+        self.address = address
+        self.state = state
+        self.findings = findings
+        self.facts = facts
+        self.clock = clock
+        self.error = error
 
     @property
     def source(self) -> str | None:
@@ -126,7 +208,13 @@ class Verdict:
     @property
     def summary(self) -> str:
         """What is wrong, why, and what to do; then the facts."""
-        return self._then_facts("; ".join(one.reason for one in self._wrong))
+        reasons: list[str] = []
+        said: set[str] = set()
+        for one in self._wrong:
+            # Several items may have one cause.
+            reasons.append(one.wrong if one.advice in said else one.reason)
+            said.add(one.advice)
+        return self._then_facts(". ".join(reasons))
 
     @property
     def headline(self) -> str:
@@ -135,12 +223,29 @@ class Verdict:
 
     @property
     def _wrong(self) -> list[Finding]:
-        return [one for one in self.worst_first if one.wrong]
+        found = [one for one in self.worst_first if one.wrong]
+        names = {one.item.name for one in found}
+        hidden = {
+            name
+            for name, other in (
+                ("local", "synchronised"),
+                ("last_sample", "offset"),
+                ("error_bound", "offset"),
+            )
+            if name in names and other in names
+        }
+        if "error_bound" in hidden:
+            states = {one.item.name: one.state for one in found}
+            # The offset is in the bound: it is another matter if that is worse.
+            worse = WORST_FIRST.index(states["error_bound"])
+            if worse < WORST_FIRST.index(states["offset"]):
+                hidden.discard("error_bound")
+        return [one for one in found if one.item.name not in hidden]
 
     def _then_facts(self, wrong: str) -> str:
         if self.error is not None:
-            return self.error.message.replace("\n", " ")
-        return "; ".join(filter(None, [wrong, ", ".join(self.facts)]))
+            return self.error.message
+        return ". ".join(filter(None, [wrong, ", ".join(self.facts)]))
 
     @property
     def may_settle(self) -> bool:
@@ -161,9 +266,21 @@ def judge(address: str, clock: Clock, limits: Limits) -> Verdict:
         for item in ITEMS
         if (value := item.value(clock)) is not None
     ]
+    if limits.wanted and clock.follows:
+        findings.append(_wanted(clock, limits.wanted))
     wrong = {one.item.name for one in findings if one.wrong}
-    facts = [text for name, text in _facts(clock).items() if name not in wrong]
-    return Verdict(address, worst(findings), findings, facts, clock)
+    if clock.tracking.is_local() and "synchronised" in wrong:
+        wrong.add("local")
+    if "offset" in wrong:
+        wrong.discard("error_bound")  # the offset is most of it
+    said = [text for name, text in facts(clock).items() if name not in wrong]
+    return Verdict(
+        address,
+        worst(findings),
+        findings=findings,
+        facts=[*said, *limits.doubts],
+        clock=clock,
+    )
 
 
 def failure(address: str, error: ChronyError, timeout_state: int) -> Verdict:
@@ -180,32 +297,51 @@ def _find(item: Item, value: float, clock: Clock, limits: Limits) -> Finding:
     warning, critical = (limits.of(item, state, clock) for state in (WARNING, CRITICAL))
     for state, limit in ((CRITICAL, critical), (WARNING, warning)):
         if limit is not None and limit.alerts(value):
-            wrong = item.wrong or (
+            wrong = item.wrong(clock) if callable(item.wrong) else item.wrong
+            wrong = wrong or (
                 f"{item.label} {item.show(value)} ({_where(item, value, limit)})"
             )
             advice = item.advice(clock) if callable(item.advice) else item.advice
-            return Finding(item, value, warning, critical, state, wrong, advice)
-    return Finding(item, value, warning, critical)
+            return Finding(
+                item,
+                value,
+                warning=warning,
+                critical=critical,
+                state=state,
+                wrong=wrong,
+                advice=advice,
+            )
+    return Finding(item, value, warning=warning, critical=critical)
 
 
 def _where(item: Item, value: float, limit: Range) -> str:
     """Return on which side of the limit the value is."""
     if limit.inside:
-        return f"in {limit}"
+        return f"in {limit.shown(item.show_limit)}"
     if value > limit.end:
         return f"more than {item.show(limit.end)}"
     return f"less than {item.show(limit.start)}"
 
 
-def _facts(clock: Clock) -> dict[str, str]:
-    """Return what to tell of a clock in any case, by the item that it is of."""
+def _wanted(clock: Clock, wanted: Mapping[int, list[str]]) -> Finding:
+    """Return whether the clock follows one of the sources that it should."""
     tracking = clock.tracking
-    facts = _chronyc.clock(tracking) if clock.follows else {}
-    if tracking.is_local():
-        facts["local"] = "local mode"
-    if clock.sources is not None:
-        facts["usable_sources"] = _chronyc.usable(clock.sources)
-    if tracking.is_leap_pending():
-        what = "inserted" if tracking.leap_status is LeapStatus.INSERT else "deleted"
-        facts["leap"] = f"a leap second will be {what} at the end of the day (UTC)"
-    return facts
+    follows = {tracking.reference_id_name.lower(), tracking.reference_ip.lower()}
+    for state in (CRITICAL, WARNING):
+        names = wanted.get(state)
+        if names and follows.isdisjoint(map(_same_address, names)):
+            wrong = f"source {tracking.reference_id_name} (not {', '.join(names)})"
+            return Finding(SOURCE, 0, state=state, wrong=wrong, advice=_FOLLOWS_OTHER)
+    return Finding(SOURCE, 1)
+
+
+def _same_address(name: str) -> str:
+    """Return an address as chronyd writes it: IPv6 has several spellings."""
+    if ":" in name:
+        from ipaddress import ip_address
+
+        try:
+            return str(ip_address(name))
+        except ValueError:
+            pass
+    return name.lower()

@@ -3,43 +3,61 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from decimal import Decimal
 from math import inf
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?(?:[a-z]+)?"
 _RANGE = re.compile(rf"(@?)(?:(~|{_NUMBER})?(:))?({_NUMBER})?", re.ASCII)
 
+# By what a number with this unit is divided, for each unit of a value.
+_DIVISORS = {
+    "s": {"": 1, "s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000},
+    "ppm": {"": 1, "ppm": 1},
+}
+_NO_UNIT = {"": 1}
 
-@dataclass(frozen=True)
+
 class Range:
     """What is fine lies within ``start`` and ``end``, or, if ``inside``, does not.
 
     The syntax is that of the Monitoring Plugins Development Guidelines.
     """
 
-    start: float
-    end: float
-    inside: bool = False
-    signed: bool = False
+    __slots__ = ("end", "inside", "signed", "start")
+
+    def __init__(
+        self, start: float, end: float, inside: bool = False, signed: bool = False
+    ) -> None:
+        self.start = start
+        self.end = end
+        self.inside = inside
+        self.signed = signed
 
     def alerts(self, value: float) -> bool:
         """Whether ``value`` is not fine."""
         return (self.start <= value <= self.end) is self.inside
 
     def __str__(self) -> str:
-        start = "~" if self.start == -inf else _exact(self.start)
-        end = "" if self.end == inf else _exact(self.end)
-        # Alone, the end of what has a sign would mean another range.
-        alone = start == "0" and end and not self.signed
+        return self.shown(exact)
+
+    def shown(self, show: Callable[[float], str]) -> str:
+        """Return the range with its numbers as ``show`` writes them."""
+        start = "~" if self.start == -inf else show(self.start)
+        end = "" if self.end == inf else show(self.end)
+        # Alone, the end of a value with a sign would mean another range.
+        alone = self.start == 0 and end and not self.signed
         return "@" * self.inside + (end if alone else f"{start}:{end}")
 
 
-def parse(text: str, *, signed: bool) -> Range:
+def parse(text: str, *, signed: bool, unit: str = "") -> Range:
     """Return the range that ``text`` means.
 
     A lone number is the end of a range that starts at 0, or, if the value is
-    ``signed``, at the same distance below 0.
+    ``signed``, at the same distance below 0. Numbers of a value in seconds
+    (``unit`` is ``s``) may have one of the units s, ms, us and ns.
 
     Raises:
         ValueError: it means none.
@@ -51,18 +69,34 @@ def parse(text: str, *, signed: bool) -> Range:
             "(below 10), ~:10 (above 10), 10:20 (outside of it) and @10:20 (inside)"
         )
     inside, low, colon, high = match.groups()
-    end = inf if high is None else float(high)
+    end = inf if high is None else _number(text, high, unit)
     if low is None:
         start = -end if signed and not colon else 0.0
     else:
-        start = -inf if low == "~" else float(low)
+        start = -inf if low == "~" else _number(text, low, unit)
     if start > end:
         raise ValueError(f"{text!r} is not a range: its start is above its end")
     return Range(start, end, bool(inside), signed)
 
 
-def _exact(value: float) -> str:
-    return f"{Decimal(repr(value)).normalize():f}"
+def _number(text: str, number: str, unit: str) -> float:
+    digits = number.rstrip("abcdfghijklmnopqrstuvwxyz")  # not e, as in 1e3
+    suffix = number[len(digits) :]
+    divisors = _DIVISORS.get(unit, _NO_UNIT)
+    if suffix not in divisors:
+        known = ", ".join(filter(None, divisors)) or "none"
+        raise ValueError(f"{text!r} is not a range: the units here are {known}")
+    return float(digits) / divisors[suffix]
+
+
+def exact(value: float) -> str:
+    """Return a number in plain decimals, all of them."""
+    text = repr(value)
+    if "e" in text:
+        from decimal import Decimal  # takes milliseconds, and is needed rarely
+
+        return f"{Decimal(text):f}"
+    return text.removesuffix(".0")
 
 
 def plain(value: float) -> str:

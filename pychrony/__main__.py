@@ -1,0 +1,214 @@
+"""``python -m pychrony [REPORT ...]``: any report as text, JSON or CSV."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import pychrony
+from pychrony._chronyc import printable
+from pychrony._cli import Waits, add_retries, printing
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+# What reads each report.
+_METHODS = {
+    "tracking": "get_tracking",
+    "sources": "get_sources",
+    "sourcestats": "get_source_stats",
+    "selectdata": "get_select_data",
+    "activity": "get_activity",
+    "authdata": "get_auth_data",
+    "ntpdata": "get_ntp_data",
+    "serverstats": "get_server_stats",
+    "rtcdata": "get_rtc_data",
+    "smoothing": "get_smoothing",
+}
+_BY_DEFAULT = ("tracking", "sources")
+
+_EPILOG = """\
+Reports: tracking, sources, sourcestats, selectdata, activity, authdata,
+ntpdata, serverstats, rtcdata, smoothing, or all. selectdata, authdata, ntpdata
+and serverstats need the Unix socket, as root or as the user of chronyd. Exit
+status: 0; 1 if a report cannot be read, the others are printed; 2 for a usage
+error.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print reports and return the exit status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    names = list(dict.fromkeys(arguments.reports or _BY_DEFAULT))
+    unknown = [name for name in names if name not in (*_METHODS, "all")]
+    if unknown:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(_METHODS)}, all")
+    if "all" in names:
+        names = list(_METHODS)
+    address, errors = None, {}
+    reports: dict[str, Any] = {}
+    try:
+        address = _address(arguments)
+        waits = Waits(arguments.timeout, arguments.retries, 1 if address else 3)
+        connection = pychrony.ChronyConnection(
+            address,
+            timeout=waits.timeout,
+            retries=waits.retries,
+            limit=arguments.timeout,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    with connection:
+        end = time.monotonic() + arguments.timeout
+        for name in names:
+            try:
+                reports[name] = getattr(connection, _METHODS[name])()
+            except pychrony.ChronyError as error:
+                errors[name] = error.message
+                silent = isinstance(error, pychrony.ChronyConnectionError)
+                if silent or time.monotonic() > end:
+                    break  # the next one would fail as well
+        where = connection.address or address
+    output = _FORMATS[arguments.format](where, reports, errors)
+    try:
+        with printing():
+            if output:
+                print(output, flush=True)
+    except OSError as error:
+        errors["output"] = str(error)
+    for name, message in errors.items():
+        print(printable(f"{name}: {message}"), file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _address(arguments: argparse.Namespace) -> str | None:
+    from pychrony.check._addresses import complete
+
+    given = [arguments.address] if arguments.address else []
+    found = complete(given, arguments.port, arguments.ip_version, arguments.timeout)
+    return found[0] if found else None
+
+
+def _as_text(_: str | None, reports: dict[str, Any], errors: dict[str, str]) -> str:
+    from pychrony._chronyc_reports import TEXTS
+
+    texts = (TEXTS[name](value) for name, value in reports.items())
+    return "\n".join(
+        printable(line) for text in texts for line in [*text.split("\n"), ""]
+    ).removesuffix("\n")
+
+
+def _as_json(
+    address: str | None, reports: dict[str, Any], errors: dict[str, str]
+) -> str:
+    import json
+
+    document = {
+        "format": 1,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        "address": address,
+        "reports": {name: _objects(value) for name, value in reports.items()},
+        "errors": errors,
+    }
+    return json.dumps(document, indent=2, allow_nan=False)
+
+
+def _objects(value: Any) -> Any:
+    if isinstance(value, list):
+        records: list[Any] = value
+        return [one.to_dict() for one in records]
+    return value and value.to_dict()
+
+
+def _as_csv(_: str | None, reports: dict[str, Any], errors: dict[str, str]) -> str:
+    import csv
+    import io
+
+    tables: list[str] = []
+    for value in reports.values():
+        found = _objects(value)
+        rows: list[dict[str, Any]] = found if isinstance(found, list) else [found or {}]
+        text = io.StringIO()
+        if rows and rows[0]:
+            writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            for row in rows:
+                writer.writerow({name: _cell(one) for name, one in row.items()})
+        tables.append(text.getvalue())
+    return "\n".join(tables).removesuffix("\n")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    return " ".join(value) if isinstance(value, list) else value
+
+
+_FORMATS = {"text": _as_text, "json": _as_json, "csv": _as_csv}
+
+
+def _parser() -> argparse.ArgumentParser:
+    from pychrony._cli import ADDRESS, positive
+    from pychrony.check._cli import port_number  # as the check has them
+
+    parser = argparse.ArgumentParser(
+        prog="python -m pychrony",
+        description="Print reports of a chronyd.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "reports",
+        metavar="REPORT",
+        nargs="*",
+        help="report to print, see below (tracking sources)",
+    )
+    parser.add_argument(
+        "-H", "--hostname", dest="address", metavar="ADDRESS", help=ADDRESS
+    )
+    parser.add_argument(
+        "-p",
+        "--port",
+        type=port_number,
+        metavar="PORT",
+        help="command port of an ADDRESS without a port (323)",
+    )
+    only = parser.add_mutually_exclusive_group()
+    for version in (4, 6):
+        only.add_argument(
+            f"-{version}",
+            f"--use-ipv{version}",
+            action="store_const",
+            const=version,
+            dest="ip_version",
+            help=f"use IPv{version} only",
+        )
+    parser.add_argument(
+        "-t",
+        "--timeout",
+        type=positive,
+        default=10.0,
+        metavar="SECONDS",
+        help="time for each report (%(default)g)",
+    )
+    add_retries(parser, 2)
+    parser.set_defaults(format="text")
+    formats = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("text", "print as chronyc does (the default)"),
+        ("json", "print one JSON document; docs/reports.schema.json describes it"),
+        ("csv", "print a table with a header for each report, an empty line between"),
+    ):
+        formats.add_argument(
+            f"--{name}", action="store_const", const=name, dest="format", help=text
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

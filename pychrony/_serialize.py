@@ -1,0 +1,81 @@
+"""The records as plain objects: for JSON, CSV, and whatever stores them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from enum import Enum, Flag
+from math import isfinite
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# The unit of each attribute that has one; no two records differ in it.
+_UNITS = {
+    "seconds": (
+        *("ref_time", "offset", "last_offset", "rms_offset", "root_delay"),
+        *("root_dispersion", "update_interval", "last_sample_ago", "latest_meas"),
+        *("orig_latest_meas", "latest_meas_err", "span", "std_dev", "offset_err"),
+        *("low_limit", "high_limit", "last_ke_ago", "peer_delay", "peer_dispersion"),
+        *("response_time", "timestamp_span", "last_update_ago", "remaining_time"),
+        "error_bound",
+    ),
+    "ppm": ("frequency", "residual_freq", "skew", "resid_freq", "freq_offset"),
+    "ppm_per_second": ("wander",),
+    "log2_seconds": ("poll", "precision"),
+    "bits": ("key_length",),
+    "bytes": ("cookie_length",),
+}
+UNITS = {name: unit for unit, names in _UNITS.items() for name in names}
+
+# An age that chronyd gives for what has not happened.
+_NEVER = 0xFFFFFFFF
+_AGES = ("last_sample_ago", "last_ke_ago")
+
+# The word of chronyc where libchrony's says something else.
+_WORDS = {"unselected": "combined"}
+
+
+def to_dict(record: Any, name_of: Callable[[int], str]) -> dict[str, Any]:
+    """Return a record as an object of plain values.
+
+    ``name_of`` makes a name of a reference ID, for reference clocks.
+    """
+    found: dict[str, Any] = {}
+    values = {one.name: getattr(record, one.name) for one in fields(record)}
+    if "address" in values:
+        # A reference clock has no address in some reports.
+        found["name"] = values.pop("name", "") or (
+            values["address"] or name_of(values.get("reference_id", 0))
+        )
+    for name, value in values.items():
+        unit = UNITS.get(name)
+        found[f"{name}_{unit}" if unit else name] = _plain(name, value)
+    for name in ("error_bound",):
+        if hasattr(record, name):
+            found[f"{name}_{UNITS[name]}"] = getattr(record, name)
+    if hasattr(record, "is_synchronized"):
+        found["synchronized"] = record.is_synchronized()
+        found["local"] = record.is_local()
+    return found
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Flag):
+        return [word(one) for one in type(value) if one in value]
+    if isinstance(value, Enum):
+        return word(value)
+    if name == "reference_id":
+        return f"{value:08X}"
+    if isinstance(value, tuple):
+        return list(value)
+    never = name in _AGES and value == _NEVER
+    # JSON has no number that is none.
+    return None if never or (type(value) is float and not isfinite(value)) else value
+
+
+def word(member: Any) -> str:
+    """Return an enum as a word, as chronyc calls it where that differs."""
+    name = str(member.name).lower()
+    return _WORDS.get(name, name)

@@ -1,0 +1,372 @@
+"""The command line of the check."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from time import monotonic, sleep
+
+import pychrony
+from pychrony._cli import (
+    ADDRESS,
+    add_retries,
+    counting,
+    is_terminal,
+    positive,
+    printing,
+    silence,
+)
+
+from . import _read
+from ._addresses import complete
+from ._formats import FORMATS, SHOWN, failed
+from ._items import ITEMS
+from ._judge import CRITICAL, NAMES, OK, SOURCE, UNKNOWN, WARNING, Limits, worst
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+    from ._judge import Verdict
+
+_DESCRIPTION = """\
+Check the clock that a chronyd keeps.
+Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."""
+
+# Seconds that the whole check may take.
+_SECONDS = 10.0
+
+_EPILOG = """\
+Items, their units, and the default ranges of -w and -c:
+
+  item            unit   -w     -c   what it is
+{items}
+
+Where the table has 'varies', the range depends on the clock. That of age is 4
+polls of the selected source, at least 64 s; of usable_sources 2: if two or more
+sources are configured, else 1:; of reach 4:, and none for a new source.
+
+A RANGE is 10 (fine: 0 to 10; with a sign: -10 to 10), 10: (10 or more), ~:10
+(10 or less), 10:20, or @10:20 (fine: all but 10 to 20). Seconds may have a
+unit, as in 50ms or 100us. 'off' switches a limit off, as in -w stratum=off;
+without an item, as in -w off, all limits. For source, give addresses or
+reference IDs: -c source=192.0.2.1,PPS. Of several clocks, only their tracking
+is checked.
+"""
+
+_NEGATIVE = re.compile(r"-[\d.]")
+
+
+class _AnswerError(Exception):
+    """The command line asks for nothing but a text."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse would exit with 2, which says CRITICAL to a monitoring system.
+        raise ValueError(f"{message}. See --help")
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        raise _AnswerError(parser.format_help().rstrip("\n"))
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        try:
+            library = f"libchrony {pychrony.library_path()}"
+        except pychrony.ChronyLibraryError as error:
+            library = error.message
+        raise _AnswerError(f"pychrony {pychrony.__version__}, {library}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the check and return its exit status; never raises an error."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = parser().parse_args(_joined(argv))
+        state, text = _run(arguments)
+        if arguments.output is not None:
+            _save(arguments.output, text)
+            return state
+    except _AnswerError as answer:
+        state, text = OK, str(answer)
+    except ValueError as error:
+        state, text = UNKNOWN, failed(str(error))
+    except KeyboardInterrupt:
+        state, text = UNKNOWN, failed("interrupted")
+    except BaseException as error:
+        state, text = UNKNOWN, failed(f"unexpected {type(error).__name__}: {error}")
+    try:
+        with printing():
+            print(text, flush=True)
+    except (OSError, KeyboardInterrupt) as error:
+        try:
+            print(failed(f"cannot write: {error}"), file=sys.stderr)
+        except OSError:
+            silence(sys.stderr)
+        return UNKNOWN
+    return state
+
+
+def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Do what the command line says; return the exit status and the output."""
+    # Icinga passes the address of a host that has none as an empty word.
+    named = [address for address in arguments.named if address]
+    given = [*arguments.addresses, *named, *(arguments.hosts or ())]
+    seconds = arguments.timeout
+    if arguments.hosts is not None and not given:
+        raise ValueError("there is no address to check")
+    addresses = complete(given, arguments.port, arguments.ip_version, seconds)
+    if arguments.diagnose:
+        from ._diagnosis import diagnose
+
+        return OK, diagnose(addresses, seconds=seconds, retries=arguments.retries)
+    limits = Limits()
+    for state, changes in (
+        (WARNING, arguments.warning),
+        (CRITICAL, arguments.critical),
+    ):
+        for change in filter(None, changes):
+            limits.change(state, change)
+    if arguments.wait:
+        limits.require_synchronised()
+    how: dict[str, Any] = {
+        "limits": limits,
+        "timeout_state": NAMES.index(arguments.timeout_state.upper()),
+        "seconds": seconds,
+        "retries": arguments.retries,
+    }
+
+    def read() -> list[Verdict]:
+        if arguments.hosts is None and len(addresses) < 2:
+            return [_read.one(addresses[0] if addresses else None, **how)]
+        return _read.many(addresses, concurrency=arguments.concurrency, **how)
+
+    end = monotonic() + arguments.wait
+    verdicts = read()
+    while any(one.may_settle for one in verdicts) and (left := end - monotonic()) > 0:
+        sleep(min(1.0, left))
+        verdicts = read()
+    by_default = "text" if is_terminal(sys.stdout) else "nagios"
+    return worst(verdicts), FORMATS[arguments.format or by_default](verdicts, arguments)
+
+
+def _save(name: str, text: str) -> None:
+    """Replace the file atomically, so that nobody ever sees half of it.
+
+    Raises:
+        ValueError: it cannot be written; what was there before is still there.
+    """
+    content = f"{text}\n".encode(errors="backslashreplace")
+    path = os.path.realpath(name)
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            # A pipe or a device: without a reader this fails and does not wait.
+            with open(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb") as device:
+                device.write(content)
+        else:
+            _replace(path, content)
+    except OSError as error:
+        raise ValueError(f"cannot write {name!r}: {error.strerror}") from error
+
+
+def _replace(path: str, content: bytes) -> None:
+    from tempfile import mkstemp  # takes milliseconds, and is needed rarely
+
+    folder, name = os.path.split(path)
+    descriptor, temporary = mkstemp(prefix=f".{name}.", dir=folder)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            # Who collects it, node_exporter for one, may be another user.
+            os.fchmod(descriptor, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _item_lines() -> str:
+    lines: list[str] = []
+    for item in (*ITEMS, SOURCE):
+        unit = {"flag": "0 or 1"}.get(item.unit, item.unit)
+        warning, critical = (
+            "varies" if callable(limit) else limit or ""
+            for limit in (item.warning, item.critical)
+        )
+        if item is SOURCE:
+            unit = ""
+        line = f"  {item.name:15} {unit:6} {warning:6} {critical:4} "
+        words, column = item.meaning.split(), len(line)
+        for word in words:
+            if len(line) + len(word) > 78:
+                lines.append(line.rstrip())
+                line = " " * column
+            line += f"{word} "
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what parses the arguments of the check."""
+    parser = _Parser(
+        prog="check_chrony",
+        description=_DESCRIPTION,
+        epilog=_EPILOG.replace("{items}", _item_lines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument(
+        "addresses",
+        metavar="ADDRESS",
+        nargs="*",
+        help=ADDRESS,
+    )
+    parser.add_argument(
+        "-H",
+        "--hostname",
+        action="append",
+        default=[],
+        dest="named",
+        metavar="ADDRESS",
+        help="same as ADDRESS, for compatibility with other plugins; an empty one is "
+        "ignored",
+    )
+    parser.add_argument(
+        "-p",
+        "--port",
+        type=port_number,
+        metavar="PORT",
+        help="command port of addresses without a port (323)",
+    )
+    only = parser.add_mutually_exclusive_group()
+    for version in (4, 6):
+        only.add_argument(
+            f"-{version}",
+            f"--use-ipv{version}",
+            action="store_const",
+            const=version,
+            dest="ip_version",
+            help=f"use IPv{version} only",
+        )
+    parser.add_argument(
+        "--hosts",
+        action="extend",
+        type=_lines,
+        metavar="FILE",
+        help="check the addresses in this file as well, one in each line, # for "
+        "comments; - is the standard input; may be repeated",
+    )
+    for letter, name in (("w", "warning"), ("c", "critical")):
+        parser.add_argument(
+            f"-{letter}",
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="[ITEM=]RANGE",
+            help=f"{name.upper()} if ITEM, or else the offset, is outside of RANGE, "
+            "see below; may be repeated; 'off': never",
+        )
+    parser.add_argument(
+        "-t",
+        "--timeout",
+        type=positive,
+        default=_SECONDS,
+        metavar="SECONDS",
+        help="time for the whole check (%(default)g)",
+    )
+    add_retries(parser, 2)
+    parser.add_argument(
+        "-f",
+        "--format",
+        choices=FORMATS,
+        help="format of the output: text on a terminal, else nagios",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=lambda name: None if name in ("-", "/dev/stdout") else name,
+        metavar="FILE",
+        help="write to this file, which is replaced atomically, and print nothing",
+    )
+    parser.add_argument(
+        "--wait",
+        type=positive,
+        default=0.0,
+        metavar="SECONDS",
+        help="repeat the check each second until the clock is synchronised, as chronyc "
+        "waitsync sees it, and nothing is CRITICAL; give up after SECONDS and one more "
+        "check. Then a clock that is not synchronised is always CRITICAL",
+    )
+    parser.add_argument(
+        "--timeout-state",
+        choices=("critical", "unknown"),
+        default="critical",
+        help="state of a clock that does not answer (%(default)s)",
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=counting,
+        default=256,
+        metavar="N",
+        help="maximum number of clocks that are asked at the same time (%(default)s)",
+    )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print the reports of chronyd as well; of many clocks, show more than "
+        f"{SHOWN}; in JSON, indent, and include tracking and sources",
+    )
+    parser.add_argument(
+        "--self",
+        action="store_true",
+        dest="diagnose",
+        help="print what a bug report needs: versions, the library, permissions, and "
+        "what each chronyd replies to each request",
+    )
+    parser.add_argument(
+        "-V",
+        "--version",
+        action=_Version,
+        nargs=0,
+        help="print the version of pychrony and which libchrony it uses",
+    )
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="print this text")
+    return parser
+
+
+def port_number(text: str) -> int:
+    number = counting(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65535")
+    return number
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return the arguments; argparse would take a range like -1:1 for an option."""
+    words: list[str] = []
+    for word in argv:
+        option = words[-1] if words else ""
+        if option in ("-w", "-c", "--warning", "--critical") and _NEGATIVE.match(word):
+            words[-1] = f"{option}{'=' * option.startswith('--')}{word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _lines(name: str) -> list[str]:
+    try:
+        ours = name != "-"
+        with open(name if ours else 0, encoding="utf-8-sig", closefd=ours) as file:
+            lines = [line.partition("#")[0].strip() for line in file]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(f"cannot read {name!r}: {reason}") from error
+    return [line for line in lines if line]

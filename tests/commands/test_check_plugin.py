@@ -1,0 +1,145 @@
+"""``python -m pychrony.check`` as other plugins are: time, host, port, length."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import ExitStack
+
+import pytest
+from checking import OTHER, SELECTED, check, check_here, clock, fine_daemon
+
+from pychrony import SourceMode, SourceState
+from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING
+from pychrony.testing import ScriptedDaemon, faults, make_source
+
+
+@pytest.mark.parametrize("retries", ["0", "2", "9"])
+def test_the_timeout_is_that_of_the_whole_check(retries: str) -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as silent:
+        for addresses in ([silent.address], [silent.address] * 600):
+            start = time.monotonic()
+            status, _ = check_here("-t", "2", "-r", retries, *addresses)
+            # The machine may be busy, but not for the 14 s of three waits of 2 s.
+            assert time.monotonic() - start < 12
+            assert status == CRITICAL
+
+
+def test_the_timeout_holds_for_several_reports() -> None:
+    """Each is slow, but none so slow that it would not arrive."""
+    with fine_daemon() as daemon:
+        daemon.misbehave = faults.only("SOURCE_DATA", faults.silent)
+        start = time.monotonic()
+        status, output = check_here("-t", "2", daemon.address)
+        assert time.monotonic() - start < 12
+    assert status == CRITICAL
+    assert "sources: no answer" in output or "not done within" in output
+
+
+def test_host_and_port() -> None:
+    with fine_daemon() as daemon:
+        host, _, port = daemon.address.partition(":")
+        assert check_here("-H", host, "-p", port)[0] == OK
+        assert check_here("--hostname", host, "--port", port, "-4")[0] == OK
+        assert check_here("-p", port)[0] == OK
+        assert check_here("-4", "-p", port)[0] == OK
+        # A port of its own comes first.
+        assert check_here("-H", daemon.address, "-p", "1")[0] == OK
+        assert check_here("-4", "-p", port, "localhost")[0] == OK
+        # As Icinga gives a macro that a host does not have.
+        assert check_here("-H", "", daemon.address)[0] == OK
+        assert check_here("-w", "", "-c", "", daemon.address)[0] == OK
+    status, output = check_here("-6", "-H", host)
+    assert status == UNKNOWN
+    assert output == f"CHRONY UNKNOWN - {host} is no IPv6 address, and -6 given\n"
+
+
+def test_ipv6_host_and_port() -> None:
+    with ExitStack() as stack:
+        daemon = ScriptedDaemon(
+            tracking=clock(), sources=[SELECTED, OTHER], address="[::1]:0"
+        )
+        try:
+            stack.enter_context(daemon)
+        except OSError:
+            pytest.skip("this machine has no ::1")
+        port = daemon.address.rpartition(":")[2]
+        assert check_here("-H", "::1", "-p", port)[0] == OK
+        assert check_here("-6", "-p", port)[0] == OK
+        assert check_here("-6", "-p", port, "::1")[0] == OK
+
+
+def test_names_with_no_address_of_the_version() -> None:
+    status, output = check_here("-4", "::1")
+    assert (status, output) == (
+        UNKNOWN,
+        "CHRONY UNKNOWN - ::1 is no IPv4 address, and -4 given\n",
+    )
+
+
+def test_length_of_the_line() -> None:
+    """Many bad sources with long names, and all that can be wrong of a clock."""
+    sources = [
+        make_source(
+            address=f"2001:db8:1111:2222:3333:4444:5555:{number:04x}",
+            state=state,
+            reachability=255 if number % 2 else 0,
+        )
+        for number, state in enumerate([*SourceState] * 12, 16)
+    ]
+    tracking = clock(
+        offset=-12345.678901, root_delay=1.0, root_dispersion=1e5, stratum=15, skew=1e9
+    )
+    everything = [f"-w{name}=@0:99999999999" for name in ("skew", "frequency", "age")]
+    with ScriptedDaemon(tracking=tracking, sources=sources) as daemon:
+        status, output = check(daemon.address, *everything)
+        _, verbose = check("-v", daemon.address)
+    assert status == CRITICAL
+    assert len(output.encode()) < 1024
+    text, performance = output.split(" | ")
+    assert text.endswith("...")
+    assert ";" not in text
+    assert "dead_sources=" in performance
+    assert len(verbose.encode()) > 1024
+
+
+def test_small_values_are_kept() -> None:
+    """Monitoring systems keep six decimals."""
+    tracking = clock(offset=-123e-9, root_delay=1e-9, root_dispersion=2e-9)
+    with ScriptedDaemon(tracking=tracking, sources=[SELECTED, OTHER]) as daemon:
+        _, output = check_here(daemon.address)
+    performance = output.split(" | ")[1].split()
+    values = {
+        name: f"{float(value):.6f}"
+        for name, value in (
+            re.fullmatch(r"(\w+)=(-?[\d.]+)s?(?:;.*)?", one).groups()  # type: ignore[union-attr]
+            for one in performance
+        )
+    }
+    assert values["offset_us"] == "-0.123000"
+    assert values["offset_abs_us"] == "0.123000"
+    assert values["error_bound_us"] == "0.126000"
+    assert values["root_delay_us"] == "0.001000"
+    by_name = dict(one.split("=", 1) for one in performance)
+    assert by_name["offset_abs_us"] == "0.123;50000;200000;0"
+    assert by_name["error_bound_us"].endswith(";100000;500000;0")
+
+
+def test_ranges_that_are_no_single_number() -> None:
+    with fine_daemon() as daemon:
+        _, output = check_here(daemon.address, "-w", "-1ms:2ms", "-c", "~:1")
+    assert " offset_us=122.070;-1000:2000;~:1000000 " in output
+
+
+def test_hostile_reference_id() -> None:
+    """It comes from the network, and goes into a line that a shell may see."""
+    tracking = clock(reference_id=0x613B7C27, reference_ip="")  # a;|'
+    source = make_source(address="a;|'", mode=SourceMode.REFCLOCK)
+    with ScriptedDaemon(tracking=tracking, sources=[source]) as daemon:
+        _, output = check_here(daemon.address)
+    assert ", source a,/', " in output
+
+
+def test_old_alarms_have_not_become_silent() -> None:
+    with ScriptedDaemon(tracking=clock(), sources=[SELECTED]) as daemon:
+        assert check_here("-w", "usable_sources=2:", daemon.address)[0] == WARNING

@@ -1,0 +1,143 @@
+"""``python -m pychrony.check`` of real daemons, beside chronyc."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from contextlib import ExitStack
+
+import pytest
+from checking import (
+    check,
+)
+from chronyd import Chronyd, chronyc_command
+from provision import Parts
+
+import pychrony
+from pychrony import LeapStatus, SourceMode, SourceState, _chronyc
+from pychrony.check import CRITICAL, OK, WARNING
+from pychrony.testing import ScriptedDaemon, make_source, make_tracking
+
+FOLLOW = "server {host} port {port} iburst minpoll -6 maxpoll -2{option}\n"
+
+
+def test_real_clocks(parts: Parts) -> None:
+    """Of a real network: fine, with a source that is wrong, and with none."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                Chronyd(parts, "local stratum 1", bind=f"127.0.0.{host}", serve=True)
+            )
+            for host in (2, 3, 4)
+        ]
+        follow = [
+            FOLLOW.format(host=f"127.0.0.{host}", port=server.ntp_port, option="{}")
+            for host, server in zip((2, 3, 4), servers)
+        ]
+        fine, late, alone = (
+            stack.enter_context(Chronyd(parts, config))
+            for config in (
+                "".join(follow).replace("{}", ""),
+                "".join([follow[0].replace("{}", " offset 0.5"), *follow[1:]]).replace(
+                    "{}", ""
+                ),
+                "",
+            )
+        )
+        settled = ("--wait", "60", "-c", "reach=4:", "-c", "usable_sources=3:")
+        assert check(*settled, fine.address)[0] == OK
+        assert check("-c", "offset=@1", fine.address)[0] == CRITICAL
+        assert check("-w", "error_bound=1e-9", fine.socket)[0] == WARNING
+        options = ("--wait", "60", "-c", "falsetickers=1:", "-c", "reach=4:")
+        status, output = check(*options, late.address)
+        assert status == WARNING
+        assert "falsetickers 1 (more than 0): Check or remove 127.0.0.2. " in output
+        status, output = check(alone.address)
+        assert status == CRITICAL
+        assert "not synchronised: chronyd has no sources" in output
+        _, diagnosis = check("--self", fine.socket)
+        assert re.search(r"^serverstats +1 record$", diagnosis, flags=re.M)
+        assert re.search(r"^selectdata +3 records$", diagnosis, flags=re.M)
+        hosts = (fine.address, late.address, alone.address)
+        assert check(*hosts)[1].startswith("CHRONY CRITICAL - 2 of 3 clocks OK, 1 crit")
+
+
+def without_trailing_blanks(text: str) -> str:
+    return re.sub(" +\n", "\n", text).rstrip()
+
+
+AGES = [
+    *(0, 1199, 1200, 35_999, 36_000, 345_599, 345_600, 86_400_000, 0xFFFFFFFF),
+    *(86_399_999, 4_294_967_294, 1, 2, 3, 4, 5, 6, 7),
+]
+
+
+# Figures on both sides of every change of unit.
+FIGURES = [
+    *(0.0, 1e-9, -9.99e-6, 9.9996e-6, 1e-5, -0.0099996, 0.01, 9.9996, 10.0, -999.6),
+    *(1000.0, 99_999.6, 1e6, 5_999_999.0, 6e6, 4e8, 8.7e9, -1e12),
+]
+
+
+def test_report_is_that_of_chronyc(parts: Parts) -> None:
+    """chronyc and the check ask the same scripted daemon."""
+    sources = [
+        make_source(
+            address=f"192.0.2.{number}",
+            latest_meas=figure,
+            orig_latest_meas=-figure,
+            latest_meas_err=abs(figure),
+            last_sample_ago=age,
+            poll=number - 3,
+            reachability=number,
+            state=SourceState(number % 6),
+            mode=SourceMode(number % 2),
+        )
+        for number, (figure, age) in enumerate(
+            zip(
+                FIGURES,
+                AGES,
+                strict=True,
+            )
+        )
+    ]
+    gps = make_source(address="GPS", mode=SourceMode.REFCLOCK, state=SourceState(9))
+    tracking = make_tracking(
+        offset=-0.125,
+        frequency=-3.5,
+        leap_status=LeapStatus.INSERT,
+        reference_id=0xC0000201,
+        reference_ip="192.0.2.1",
+    )
+    with ScriptedDaemon(tracking=tracking, sources=[*sources, gps]) as daemon:
+        host, _, port = daemon.address.partition(":")
+
+        def chronyc(*report: str) -> str:
+            command = [*chronyc_command(parts), "-h", host, "-p", port, *report]
+            paths = {"LD_LIBRARY_PATH": parts.library_path}
+            output = subprocess.check_output(command, env=paths, text=True)
+            return without_trailing_blanks(output)
+
+        status, output = check("-v", daemon.address)
+        line, report = output.split("\n", 1)
+        assert line.startswith("CHRONY WARNING - offset -125ms (less than -50ms): Wait")
+        assert status == WARNING
+        reports = [chronyc("tracking"), chronyc("sources") + "\n"]
+        assert report.split("\n\n") == reports
+        _, text = check("-v", "-f", "text", daemon.address)
+        assert text.split("\n\n")[2:] == reports
+        for leap in [*LeapStatus, LeapStatus(9)]:
+            daemon.tracking = make_tracking(leap_status=leap, frequency=2.5, offset=1.5)
+            assert _chronyc.tracking(pychrony.get_tracking(daemon.address)) == (
+                chronyc("tracking")
+            )
+
+
+@pytest.mark.parametrize("socket", [False, True])
+def test_real_daemon(parts: Parts, socket: bool) -> None:
+    with Chronyd(parts, "local stratum 7") as daemon:
+        address = daemon.socket if socket else daemon.address
+        status, output = check("-v", address)
+        assert status == CRITICAL
+        assert "not synchronised, local mode: chronyd serves its own clock" in output
+        assert "Stratum         : 7\n" in output

@@ -1,0 +1,187 @@
+"""``python -m pychrony``: reports as text, JSON and CSV, and ``to_dict()``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jsonschema
+import pytest
+import reports_schema
+from chronyd import Chronyd, chronyc_command
+from helpers import short_directory
+from provision import Parts
+
+import pychrony
+from pychrony import SourceMode, SourceState
+from pychrony.__main__ import main
+from pychrony.models import REPORTS
+from pychrony.testing import (
+    ScriptedDaemon,
+    faults,
+    make_rtc_data,
+    make_smoothing,
+    make_source,
+    make_tracking,
+)
+
+NAMES = [*REPORTS.values()]
+CLOCK = make_source(address="PPS0", mode=SourceMode.REFCLOCK, stratum=0)
+NEVER = make_source(
+    address="2001:db8::1",
+    state=SourceState.NONSELECTABLE,
+    reachability=0,
+    last_sample_ago=0xFFFFFFFF,
+)
+COMBINED = make_source(address="192.0.2.1", state=SourceState.UNSELECTED)
+
+
+def printed(
+    capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    status = main(list(arguments))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_schema_is_current() -> None:
+    """After a change: python tests/tools/reports_schema.py."""
+    schema = json.loads(reports_schema.FILE.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert reports_schema.FILE.read_text() == reports_schema.schema()
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_json_of_every_report(filled: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    more: dict[str, Any] = {}
+    if filled:
+        more = {"rtc_data": make_rtc_data(), "smoothing": make_smoothing()}
+    with (
+        short_directory() as directory,
+        ScriptedDaemon(
+            address=f"{directory}/s", sources=[CLOCK, NEVER, COMBINED], **more
+        ) as daemon,
+    ):
+        status, output, complaint = printed(
+            capsys, "-H", daemon.address, "--json", "all"
+        )
+    assert (status, complaint) == (0, "")
+    document = json.loads(output)
+    jsonschema.validate(document, json.loads(reports_schema.FILE.read_text()))
+    reports = document["reports"]
+    assert list(reports) == NAMES
+    assert document["address"] == daemon.address
+    assert document["errors"] == {}
+    assert (reports["rtcdata"] is not None) == filled
+    for report in ("sources", "sourcestats", "selectdata"):
+        names = [record["name"] for record in reports[report]]
+        assert names == ["PPS0", "2001:db8::1", "192.0.2.1"]
+    clock, never, combined = reports["sources"]
+    assert clock["mode"] == "refclock"
+    assert never["last_sample_ago_seconds"] is None
+    assert combined["state"] == "combined"
+    assert reports["tracking"]["reference_id"] == "7F000001"
+    assert reports["tracking"]["synchronized"] is True
+
+
+def test_no_value_that_json_does_not_have() -> None:
+    record = make_tracking(offset=float("nan"), frequency=float("inf")).to_dict()
+    assert record["offset_seconds"] is record["frequency_ppm"] is None
+    unknown = make_source(state=SourceState(9)).to_dict()
+    assert unknown["state"] == "unknown_9"
+
+
+def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedDaemon(sources=[CLOCK, NEVER]) as daemon:
+        host, _, port = daemon.address.partition(":")
+        arguments = ("-H", host, "-p", port, "--csv", "tracking", "sources")
+        status, output, _ = printed(capsys, *arguments)
+        tracking = pychrony.get_tracking(daemon.address)
+    assert status == 0
+    first, second = output.split("\n\n")
+    (row,) = csv.DictReader(io.StringIO(first))
+    assert float(row["offset_seconds"]) == tracking.offset
+    assert row["leap_status"] == "normal"
+    rows = list(csv.DictReader(io.StringIO(second)))
+    assert [one["name"] for one in rows] == ["PPS0", "2001:db8::1"]
+    assert rows[1]["last_sample_ago_seconds"] == ""
+
+
+def test_what_is_not_permitted_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedDaemon() as daemon:
+        arguments = ("-H", daemon.address, "--json", "serverstats", "activity")
+        status, output, complaint = printed(capsys, *arguments)
+    assert status == 1
+    assert list(json.loads(output)["reports"]) == ["activity"]
+    assert "Not authorized" in json.loads(output)["errors"]["serverstats"]
+    assert complaint.startswith("serverstats: ")
+
+
+def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
+        arguments = ("-H", daemon.address, "-t", "0.2", "tracking", "sources")
+        status, output, complaint = printed(capsys, *arguments)
+    assert (status, output) == (1, "")
+    assert complaint.startswith("tracking: ")
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["-H", "127.0.0.1:x"], ["-6", "-H", "127.0.0.1"]]
+)
+def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "python -m pychrony: error: " in capsys.readouterr().err
+
+
+def test_help_fits_a_terminal() -> None:
+    for module in ("pychrony", "pychrony.check"):
+        output = subprocess.check_output(
+            [sys.executable, "-m", module, "--help"],
+            env={**os.environ, "COLUMNS": "80"},
+            text=True,
+        )
+        assert max(map(len, output.splitlines())) <= 80
+
+
+CONFIG = """\
+local stratum 5
+server 127.0.0.5 port 9 offline
+server 127.0.0.6 port 9 offline noselect
+smoothtime 400 0.01
+refclock SHM 0 refid GPS
+"""
+
+
+def test_text_is_that_of_chronyc(
+    parts: Parts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Chronyd(parts, CONFIG) as daemon:
+        for report in NAMES:
+            if report == "serverstats":  # it counts our requests
+                continue
+            shown_all = report in ("sources", "sourcestats", "selectdata", "authdata")
+            words = [report, *(["-a"] if shown_all else [])]
+            result = subprocess.run(
+                [*chronyc_command(parts), "-h", daemon.socket, *words],
+                env={"LD_LIBRARY_PATH": parts.library_path},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert main(["-H", daemon.socket, report]) == 0
+            output = capsys.readouterr().out
+            theirs, ours = (
+                [line.rstrip() for line in text.rstrip("\n").split("\n")]
+                for text in (result.stdout, output)
+            )
+            assert ours == theirs
+        assert main(["-H", daemon.socket, "serverstats"]) == 0
+        assert "NTP packets received       : 0\n" in capsys.readouterr().out

@@ -1,0 +1,50 @@
+"""The limits of the check: in its documentation, the rules, and their page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import check_tables
+import pytest
+
+from pychrony.check._items import ITEMS, LEAST_AGE, MISSED_POLLS
+
+RULES = check_tables.DOCS.joinpath("prometheus", "rules.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "make"),
+    [
+        (check_tables.ITEMS_FILE, check_tables.items),
+        (check_tables.STATES_FILE, check_tables.states),
+    ],
+    ids=["items", "states"],
+)
+def test_tables_are_current(file: Path, make: Callable[[], str]) -> None:
+    """After a change: python tests/tools/check_tables.py."""
+    assert file.read_text() == make()
+
+
+def test_likely_states_are_a_hundred() -> None:
+    names = [name for name, *_ in check_tables.rows()]
+    assert len(names) >= 100
+
+
+def expression(alert: str) -> str:
+    """The expression of an alert on one line."""
+    (found,) = re.findall(rf"alert: {alert}\n(.*?)\n        for:", RULES, re.S)
+    return " ".join(found.partition("expr:")[2].split())
+
+
+def test_rules_have_the_limits_of_the_check() -> None:
+    limits = {item.name: (item.warning, item.critical) for item in ITEMS}
+    warning, critical = limits["error_bound"]
+    assert expression("ChronyClockErrorHigh").endswith(f" > {warning}")
+    assert expression("ChronyClockErrorCritical").endswith(f" > {critical}")
+    age = expression("ChronyNoMeasurement")
+    assert f"clamp_min({MISSED_POLLS} * max" in age
+    assert f", {LEAST_AGE:g}) and" in age
+    few = expression("ChronyTooFewSources")
+    assert "count < 1 or " in few and "count < 2 and count" in few
