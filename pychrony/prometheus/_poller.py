@@ -121,9 +121,9 @@ class Connection(AsyncChronyConnection):
         super().__init__(address, **options)
         self._poller = poller
 
-    async def _turn(self, question: Callable[[Any], Any]) -> Any:
+    async def _read(self, query: Callable[[Any], Any]) -> Any:
         try:
-            return await self._poller.run(self._ask(question))
+            return await self._poller.run(self._requests(query))
         except BaseException:
             self._drop()
             raise

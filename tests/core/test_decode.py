@@ -23,7 +23,7 @@ from pychrony import (
     models,
 )
 from pychrony._libchrony import ffi
-from pychrony._queries import one
+from pychrony._queries import read_single
 from pychrony.testing import (
     ScriptedDaemon,
     faults,
@@ -247,7 +247,7 @@ def test_field_of_another_type_or_none(
     monkeypatch.setitem(models.REPORTS, record, "tracking")
     with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
         with pytest.raises(ChronyDataError) as caught:
-            connection._turn(lambda session: one(session, record))
+            connection._read(partial(read_single, record=record))
         assert message in str(caught.value)
 
 

@@ -112,7 +112,12 @@ def test_exception_under_the_lock_releases_it(call: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         call(int, "x")
     got: list[bool] = []
-    thread = threading.Thread(target=lambda: got.append(_library.lock.acquire(False)))
+
+    def take() -> None:
+        got.append(_library.lock.acquire(timeout=5))
+        _library.lock.release()
+
+    thread = threading.Thread(target=take)
     thread.start()
     thread.join()
     assert got == [True]
