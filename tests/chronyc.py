@@ -143,7 +143,9 @@ def _select(record: SelectData) -> dict[str, str]:
 
 
 def _auth(record: AuthData) -> dict[str, str]:
+    never = {"last_ke_ago": str(_chronyc.NEVER)} if record.last_ke_ago is None else {}
     return {
+        **never,
         "address": record.address,
         "mode": AUTH_MODES[record.mode],
         "key_type": str(record.key_type.value),

@@ -281,7 +281,7 @@ class Bench:
         self, table: Table, names: tuple[str, ...], what: str, scale: float, *conf: str
     ) -> Table:
         every = os.sched_getaffinity(0)
-        with Chronyd(self._parts, *conf) as daemon:
+        with Chronyd(self._parts, "\n".join(conf)) as daemon:
             host, _, port = daemon.address.partition(":")
             jobs = {name: self._report(name, what, host, port, scale) for name in names}
             plan = {

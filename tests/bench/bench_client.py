@@ -44,6 +44,8 @@ def laps(times: Times, seconds: float, reports: int = 1) -> Iterator[None]:
 
 
 def check_sources(host: str, addresses: list[str]) -> None:
+    if not host.startswith("127.1."):  # none of bench_daemons.py
+        return
     high, low = map(int, host.split(".")[2:])
     if addresses != [f"10.0.{i >> 8}.{i & 255}" for i in range(high << 8 | low)]:
         raise SystemExit(f"{host}: wrong list of {len(addresses)} sources")
