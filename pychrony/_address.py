@@ -28,7 +28,7 @@ TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
 
-    from ._waiting import Conversation
+    from ._waiting import RequestGenerator
 
 PORT = 323
 
@@ -36,6 +36,8 @@ PORT = 323
 LOCAL = ("/run/chrony/chronyd.sock", f"127.0.0.1:{PORT}", f"[::1]:{PORT}")
 
 _SCOPE = re.compile(r"[^%\s/]{1,15}")  # an interface, or its number
+_BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_PLAIN_IPV4 = re.compile(rf"({_BYTE}(?:\.{_BYTE}){{3}})(?::([1-9][0-9]{{0,3}}))?")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
@@ -94,6 +96,14 @@ def parse(address: str | os.PathLike[str]) -> Target:
     text = os.fspath(address)
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"an address is a str, not {type(text).__name__}: {text!r}")
+    # What query_many reads most often, in a third of the time of the rest.
+    plain = _PLAIN_IPV4.fullmatch(text)
+    if plain:
+        return Target(text, socket.AF_INET, plain[1], int(plain[2] or PORT))
+    return _parse_any(text)
+
+
+def _parse_any(text: str) -> Target:
     if not text or "\0" in text:
         raise _nonsense(text, "it has a NUL" if text else "it is empty")
     place, is_path = _without_scheme(text)
@@ -191,7 +201,7 @@ def _nonsense(text: str, reason: str) -> ChronyAddressError:
     )
 
 
-def resolve(target: Target, timeout: float) -> Conversation[list[Target]]:
+def resolve(target: Target, timeout: float) -> RequestGenerator[list[Target]]:
     """Return the IP addresses that a host name has, in the resolver's order.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every connection is, whoever drives it: an address, patience, a session."""
+"""The base of both connections: target, timeouts, current session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ._address import Target
-    from ._waiting import Conversation
+    from ._waiting import RequestGenerator
     from .enums import Transport
 
     T = TypeVar("T")
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 _A_DAY = 86_400
 
 
-def waits(timeout: float, retries: int) -> list[float]:
-    """Return how long to wait for the answer to a request and its resends [s].
+def timeouts_of(timeout: float, retries: int) -> list[float]:
+    """Return how long to wait for the reply to a request and to its retries [s].
 
     Raises:
-        ValueError: that is nonsense.
+        ValueError: a value is out of range, or they come to more than a day.
     """
     if 0 <= retries < 99 and 0 < timeout <= _A_DAY:
         seconds = [timeout * 2.0**number for number in range(retries + 1)]
@@ -47,26 +47,26 @@ def waits(timeout: float, retries: int) -> list[float]:
 
 
 def open_session(
-    targets: list[Target], waits: Sequence[float], *, alone: bool
-) -> Conversation[Session]:
+    targets: list[Target], timeouts: Sequence[float], *, blocking: bool
+) -> RequestGenerator[Session]:
     """Open a session to the first target where a chronyd answers.
 
-    UDP "connects" to nobody, so with several targets only an answer counts.
-    They are asked in turn, each once with the first wait, then the silent ones
-    again with the doubled wait, and so on.
+    To connect a UDP socket sends nothing, so with several targets only an answer
+    counts. All are asked one after the other with the first timeout, then those
+    that did not answer with the doubled timeout, and so on.
     """
     if targets[0].is_name:
-        targets = yield from _address.resolve(targets[0], sum(waits))
+        targets = yield from _address.resolve(targets[0], sum(timeouts))
     if len(targets) == 1:
-        return Session(targets[0], waits, alone=alone)
+        return Session(targets[0], timeouts, blocking=blocking)
     failures: dict[Target, ChronyError] = {}
-    for wait in waits:
+    for timeout in timeouts:
         for target in targets:
             failed = failures.get(target)
             if failed and not isinstance(failed, ChronyTimeoutError):
                 continue
             try:
-                session = Session(target, [wait], alone=alone)
+                session = Session(target, [timeout], blocking=blocking)
             except (ChronyConnectionError, ChronyPermissionError) as error:
                 failures[target] = error
                 continue
@@ -79,7 +79,7 @@ def open_session(
             except BaseException:
                 session.close()
                 raise
-            session.be_patient(waits, alone=alone)
+            session.set_timeouts(timeouts, blocking=blocking)
             return session
     silent = any(isinstance(error, TimeoutError) for error in failures.values())
     kind = ChronyTimeoutError if silent else ChronyConnectionError
@@ -89,15 +89,15 @@ def open_session(
     )
 
 
-def nothing(_: Session) -> Conversation[None]:
-    """Ask nothing: to open a session is enough."""
+def just_open(_: Session) -> RequestGenerator[None]:
+    """Send no request: used to open a session."""
     yield from ()
 
 
 class BaseConnection:
-    """Where a chronyd is, and the session with it while there is one."""
+    """The target of a connection, and its session while there is one."""
 
-    _alone = False  # whether whoever drives it has nothing else to do
+    _blocking = False  # whether its sessions may block, see Session.blocking
 
     def __init__(
         self,
@@ -107,14 +107,14 @@ class BaseConnection:
         retries: int = 2,
         limit: float | None = None,
     ) -> None:
-        self._waits = waits(timeout, retries)
+        self._timeouts = timeouts_of(timeout, retries)
         self._limit = limit
         if limit is not None:
             if not 0 < limit <= _A_DAY:
                 raise ValueError(
                     f"limit {limit!r} s: it must be positive, and a day at most"
                 )
-            self._alone = False  # it has to look at the clock
+            self._blocking = False  # the limit may come before the timeout
         wanted = _address.LOCAL if address is None else (address,)
         self._targets = [_address.parse(one) for one in wanted]
         self._session: Session | None = None
@@ -143,24 +143,26 @@ class BaseConnection:
         """Whether ``close`` was called; a ``with`` block opens it again."""
         return self._closed
 
-    def _ask(self, question: Callable[[Session], Conversation[T]]) -> Conversation[T]:
-        """Ask over the session, after opening it where there is none."""
+    def _requests(
+        self, query: Callable[[Session], RequestGenerator[T]]
+    ) -> RequestGenerator[T]:
+        """Return the requests of a query; they open a session if there is none."""
         session = self._session
-        conversation = question(session) if session else self._open_and_ask(question)
+        requests = query(session) if session else self._open_and_read(query)
         if self._limit is None:
-            return conversation
-        return within(self._limit, self._place(), conversation)
+            return requests
+        return within(self._limit, self._place(), requests)
 
-    def _open_and_ask(
-        self, question: Callable[[Session], Conversation[T]]
-    ) -> Conversation[T]:
+    def _open_and_read(
+        self, query: Callable[[Session], RequestGenerator[T]]
+    ) -> RequestGenerator[T]:
         if self._closed:
             raise ChronyUsageError(f"{self!r}: use it in a 'with' block or a new one")
         self._session = yield from open_session(
-            self._targets, self._waits, alone=self._alone
+            self._targets, self._timeouts, blocking=self._blocking
         )
         self._connected = self._session.target
-        return (yield from question(self._session))
+        return (yield from query(self._session))
 
     def _drop(self) -> None:
         session, self._session = self._session, None

@@ -7,11 +7,8 @@ read a clock can import pychrony anywhere.
 from __future__ import annotations
 
 import _thread
-import gc
 import os
-import sys
 from importlib import import_module
-from operator import methodcaller
 from threading import RLock
 
 from ._libchrony import ffi
@@ -19,7 +16,7 @@ from .exceptions import ChronyLibraryError
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -29,8 +26,9 @@ VARIABLE = "PYCHRONY_LIBCHRONY"
 
 # libchrony formats every address into one static buffer of the process
 # (get_field_string in message.c), and cffi lets other threads run during a
-# call. So one lock is held around every call that may touch it, never around a
-# wait.
+# call. So this lock is held around every call that may write to the buffer and
+# around the copy of its text, never around a wait. It is reentrant: a signal
+# handler or a finalizer of the thread that holds it may read another clock.
 lock = RLock()
 
 # A thread that does not exist in a forked child must not hold the lock there.
@@ -40,33 +38,30 @@ os.register_at_fork(
     after_in_child=lock.release,
 )
 
-_acquire = iter(lock.acquire, False)
-_release = iter(lock.release, False)
-
-# Before Python 3.12 any allocation may collect garbage, and so run a finalizer:
-# that of the arguments of a call, too. Until it is paused, nothing here allocates.
-_noted: list[Callable[[], None]] = []
-_note = map(
-    _noted.append,
-    map({True: gc.enable, False: gc.disable}.__getitem__, iter(gc.isenabled, None)),
-)
-_pause = iter(gc.disable, False)
-_restore = map(methodcaller("__call__"), iter(_noted.pop, None))
-
-_COLLECTS_AT_ONCE = sys.version_info < (3, 12)
-_BEFORE = (_acquire, _note, _pause) if _COLLECTS_AT_ONCE else (_acquire,)
-_AFTER = (_restore, _release) if _COLLECTS_AT_ONCE else (_release,)
+# How many calls may have written to the buffer. Only a thread that has the lock
+# changes it, so that it tells read_text() whether such a handler came between.
+_writes = 0
 
 
-def in_lock(values: Iterator[T]) -> T:
-    """Return the next value, made under the lock; there must be one.
+def call_locked(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function of libchrony that may write to its buffer."""
+    global _writes  # noqa: PLW0603
+    with lock:
+        _writes += 1
+        return function(*arguments)
 
-    With iterators of C this is one step for the interpreter. A bytecode under
-    the lock could run a signal handler, or a finalizer, that waits for a thread
-    that waits for the lock, or that reads a clock and changes the buffer.
-    """
-    value: T = next(zip(*_BEFORE, values, *_AFTER))[len(_BEFORE)]
-    return value
+
+def read_text(function: Callable[..., Any], *arguments: Any) -> bytes:
+    """Copy the text that a function of libchrony returns; NULL is an empty one."""
+    global _writes  # noqa: PLW0603
+    with lock:
+        while True:
+            _writes += 1
+            before = _writes
+            pointer = function(*arguments)
+            text: bytes = ffi.string(pointer) if pointer else b""
+            if _writes == before:
+                return text
 
 
 # ABI mode has no compiler to hold the declared chrony_err against the real

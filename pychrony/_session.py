@@ -1,7 +1,7 @@
 """One libchrony session on one socket, and the requests over it.
 
-The only room that calls libchrony to open, send, receive and close. Resends,
-deadlines and what an error means are decided here, once for all drivers.
+The only module that calls libchrony to send and to receive. Resends, deadlines
+and the meaning of errors are decided here, once for all drivers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from select import POLLIN, POLLOUT
 from time import monotonic
 
 from ._libchrony import ffi
-from ._library import in_lock, load
+from ._library import call_locked, load
 from ._socket import DatagramSocket, unreachable, why_silent
 from .enums import Transport
 from .exceptions import (
@@ -27,11 +27,11 @@ from .models import BY_ADDRESS
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeVar
 
     from ._address import Target
-    from ._waiting import Conversation
+    from ._waiting import RequestGenerator
 
     T = TypeVar("T")
 
@@ -46,8 +46,8 @@ _NOT_AUTHORIZED = (
     "ntpdata need sourcestats in it, too"
 )
 
-# libchrony may keep the pointer to a name (follow_report in client.c), so they
-# live for ever.
+# The names of reports for libchrony, which may keep the pointer to one
+# (follow_report in client.c): they must never be freed.
 _NAMES: dict[str, bytes] = {}
 
 _AGAIN = (errno.EAGAIN, errno.EINTR)
@@ -57,23 +57,25 @@ _NOWHERE = bytes(16)
 
 
 class Session:
-    """A libchrony session, its socket, and its patience.
+    """A libchrony session and its socket.
 
     Attributes:
-        target: where it is connected to.
-        waits: how long to wait for the answer to a request and its resends [s].
-        alone: whether nothing else has to go on meanwhile; set by
-            :meth:`be_patient`. Then the first wait is that of libchrony's own
-            ``recv``, with a timeout: ``poll`` would be another system call.
-        in_flight: how many records of a list may be asked for at once.
-        counts: how many records far lists had the last time.
+        target: what it is connected to.
+        timeouts: how long to wait for the reply to a request, and to each of its
+            retries [s].
+        blocking: whether the caller waits for nothing else; set by
+            :meth:`set_timeouts`. Then the first wait is that of libchrony's own
+            ``recv``, with a timeout, which saves the system call of ``poll``.
+        in_flight: the most records of a list to ask for at the same time.
+        counts: the lengths that lists had in the last call, where latency is high.
     """
 
     in_flight = 128
 
     def __init__(
-        self, target: Target, waits: Sequence[float], *, alone: bool = False
+        self, target: Target, timeouts: Sequence[float], *, blocking: bool = False
     ) -> None:
+        self._ignored = 0
         self.target = target
         self.counts: dict[str, int] = {}
         self.lib = load()
@@ -84,7 +86,7 @@ class Session:
         self.pid = self._socket.pid
         self._fd = self._socket.raw.fileno()
         try:
-            self.be_patient(waits, alone=alone)
+            self.set_timeouts(timeouts, blocking=blocking)
             self._init()
         except BaseException:
             self.close()
@@ -96,28 +98,29 @@ class Session:
         if hasattr(self, "_socket") and not self._socket.closed:
             _deinit(self.lib, self._holder)
 
-    def be_patient(self, waits: Sequence[float], *, alone: bool) -> None:
-        """Wait so long for the answer to a request and its resends [s]."""
-        self.waits = waits
+    def set_timeouts(self, timeouts: Sequence[float], *, blocking: bool) -> None:
+        """Set how long to wait for the reply to a request and to its retries [s]."""
+        self.timeouts = timeouts
         # Not for the Unix socket, whose send() would wait, too; nor where the
         # size of time_t is not that of long, or the clock tick is too coarse.
         udp = self.target.transport is Transport.COMMAND_PORT
-        self.alone = alone and udp and waits[0] >= 0.01 and ffi.sizeof("long") == 8
-        if self.alone:
-            self._socket.set_timeout(waits[0])
+        precise = timeouts[0] >= 0.01 and ffi.sizeof("long") == 8
+        self.blocking = blocking and udp and precise
+        if self.blocking:
+            self._socket.set_timeout(timeouts[0])
 
-    def turn_to(self, target: Target) -> None:
-        """Turn from one UDP address to another of the same family, when idle."""
+    def reconnect(self, target: Target) -> None:
+        """Connect to another UDP address of the same family, between two reports."""
         self.target = target
         self.counts.clear()
-        # Else it would keep the local address that was right for the first.
+        # Otherwise the local address that suited the first target would stay.
         self.lib.connect(self._fd, _NOWHERE, len(_NOWHERE))
         try:
             self._socket.raw.connect(target.socket_address())
         except OSError as reason:
             raise unreachable(target, reason) from reason
-        # From here on only the new one can send something. What others left,
-        # an error or a datagram, must not count as its answer.
+        # The kernel now takes datagrams of the new target only. What arrived
+        # before, a reply or an error, must not count as the new one's.
         while self.lib.recv(self._fd, ffi.NULL, 0, 0) == 0 or ffi.errno not in _AGAIN:
             pass
 
@@ -141,10 +144,10 @@ class Session:
         _deinit(self.lib, self._holder)
         self._socket.close()
 
-    def count(self, report: str) -> Conversation[int]:
+    def count(self, report: str) -> RequestGenerator[int]:
         """Ask how many records a report has."""
         request = self.lib.chrony_request_report_number_records
-        return self._exchange(report, request, (), self._number, self.waits)
+        return self._exchange(report, request, (), self._number, self.timeouts)
 
     def _number(self, handle: Any) -> int:
         # A uint32 of the network in an int: the largest are negative.
@@ -161,13 +164,50 @@ class Session:
         report: str,
         index: int,
         decoder: Callable[[Any], T],
-        waits: Sequence[float] = (),
-    ) -> Conversation[T]:
+        timeouts: Sequence[float] = (),
+    ) -> RequestGenerator[T]:
         """Ask for a record and return what ``decoder`` makes of it."""
         request = self.lib.chrony_request_record
         if report in BY_ADDRESS:
-            request = partial(_in_lock, request)
-        return self._exchange(report, request, (index,), decoder, waits or self.waits)
+            request = partial(call_locked, request)  # it formats that address
+        timeouts = timeouts or self.timeouts
+        return self._exchange(report, request, (index,), decoder, timeouts)
+
+    def try_record(self, report: str) -> bool:
+        """Ask for a report of one record; return whether the reply has come.
+
+        This is the first try of :meth:`record` for a blocking session. Nearly
+        every call ends with it, and generators would cost a fifth of the call.
+        If it returns False, :meth:`continue_record` goes on.
+        """
+        self._ignored = 0
+        code = self.lib.chrony_request_record(self._handle, _name(report), 0)
+        if not code:
+            return self._received(report)
+        # A blocking UDP socket does not refuse to send; if a signal interrupts
+        # it, the request counts as lost.
+        if not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
+            raise self._error(code, report)
+        return False
+
+    def continue_record(
+        self, report: str, decoder: Callable[[Any], T], deadline: float
+    ) -> RequestGenerator[T]:
+        """Wait for the reply that :meth:`try_record` has not got; then retry."""
+        if (yield from self._receive(report, deadline)):
+            return self.decoded(report, decoder)
+        request, timeouts = self.lib.chrony_request_record, self.timeouts
+        again = self._exchange(report, request, (0,), decoder, timeouts, done=1)
+        return (yield from again)
+
+    def decoded(self, report: str, decoder: Callable[[Any], T]) -> T:
+        """Decode the record that was received last."""
+        try:
+            return decoder(self._handle)
+        except ValueError as reason:
+            raise ChronyDataError(
+                f"{self.target}: {report}: the reply makes no sense: {reason}"
+            ) from None
 
     def _exchange(
         self,
@@ -175,80 +215,91 @@ class Session:
         request: Callable[..., int],
         arguments: tuple[int, ...],
         decoder: Callable[[Any], T],
-        waits: Sequence[float],
-    ) -> Conversation[T]:
-        """Send a request until libchrony has taken the response, and decode it."""
-        lib, handle = self.lib, self._handle
-        name = _NAMES.get(report) or _NAMES.setdefault(report, report.encode())
-        self._ignored = 0
-        for wait in waits:
-            deadline = monotonic() + wait
-            code = request(handle, name, *arguments)
+        timeouts: Sequence[float],
+        *,
+        done: int = 0,
+    ) -> RequestGenerator[T]:
+        """Send a request until its reply is there, and decode that.
+
+        ``done`` is the number of tries that were made before.
+        """
+        if not done:
+            self._ignored = 0
+        for timeout in timeouts[done:]:
+            deadline = monotonic() + timeout
+            code = request(self._handle, _name(report), *arguments)
             if code and not (
-                yield from self._queue(code, report, request, arguments, deadline)
+                yield from self._send_later(code, report, request, arguments, deadline)
             ):
                 continue
-            # A count that libchrony knows by itself is not asked for.
-            pending = arguments or lib.chrony_needs_response(handle)
-            here, late = self.alone, False
-            while pending:
-                # The first wait is granted even if this process was held up
-                # past the deadline: the response may be there. A flood of
-                # datagrams that libchrony ignores ends at the deadline all the
-                # same.
-                if here:
-                    here = False
-                elif late or not (yield self._fd, POLLIN, deadline):
-                    break
-                # Without the lock: only where libchrony asks for an address by
-                # itself does this write into its buffer.
-                code = lib.chrony_process_response(handle)
-                if not code:
-                    pending = lib.chrony_needs_response(handle)
-                    self._ignored += 1
-                elif code != lib.CHRONY_RECV_FAILED or ffi.errno not in _AGAIN:
-                    raise self._error(code, report)
-                late = pending and monotonic() >= deadline
-            else:
-                try:
-                    return decoder(handle)
-                except ValueError as reason:
-                    raise ChronyDataError(
-                        f"{self.target}: {report}: the reply makes no sense: {reason}"
-                    ) from None
-        raise self.no_answer(report, waits)
+            if (
+                # libchrony knows some counts by itself, and sends nothing.
+                not (arguments or self.lib.chrony_needs_response(self._handle))
+                or (self.blocking and self._received(report))
+                or (yield from self._receive(report, deadline))
+            ):
+                return self.decoded(report, decoder)
+        raise self.no_answer(report, timeouts)
 
-    def _queue(
+    def _send_later(
         self,
         code: int,
         report: str,
         request: Callable[..., int],
-        arguments: Iterable[int],
+        arguments: tuple[int, ...],
         deadline: float,
-    ) -> Conversation[bool]:
-        """Wait until a request that failed with ``code`` can be sent."""
-        lib = self.lib
+    ) -> RequestGenerator[bool]:
+        """Send a request that failed with ``code``; return False if that is too late.
+
+        The queue of chronyd's Unix socket may be full.
+        """
         while code:
-            if code != lib.CHRONY_SEND_FAILED or ffi.errno not in _AGAIN:
+            if not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
                 raise self._error(code, report)
-            # chronyd does not keep up with the queue of its Unix socket.
             if not (yield self._fd, POLLOUT, deadline) or monotonic() >= deadline:
                 return False
-            # A send that failed made libchrony forget the address: it would ask
+            # After a failed send libchrony has lost the address, and would ask
             # for that of the index by itself (follow_report in client.c), which
             # may be another source by now.
             if report in BY_ADDRESS:
                 return False
-            code = request(self._handle, _NAMES[report], *arguments)
+            code = request(self._handle, _name(report), *arguments)
         return True
+
+    def _receive(self, report: str, deadline: float) -> RequestGenerator[bool]:
+        """Wait for the reply; return False if it has not come by the deadline.
+
+        It is looked for once even if this process was held up past the deadline,
+        as it may be there. Datagrams that libchrony ignores do not extend that.
+        """
+        while (yield self._fd, POLLIN, deadline):
+            if self._received(report):
+                return True
+            if monotonic() >= deadline:
+                break
+        return False
+
+    def _received(self, report: str) -> bool:
+        """Let libchrony receive a datagram; return whether it is the reply."""
+        # Without the lock: it writes to the buffer of addresses only where
+        # libchrony asks for an address by itself.
+        code = self.lib.chrony_process_response(self._handle)
+        if not code:
+            if not self.lib.chrony_needs_response(self._handle):
+                return True
+            self._ignored += 1
+        elif not self._may_retry(code, self.lib.CHRONY_RECV_FAILED):
+            raise self._error(code, report)
+        return False
+
+    def _may_retry(self, code: int, failed: int) -> bool:
+        """Whether the call failed only because the socket was not ready."""
+        return code == failed and ffi.errno in _AGAIN
 
     def _error(self, code: int, report: str) -> ChronyError:
         """Return the error for a ``chrony_err`` other than CHRONY_OK."""
         lib = self.lib
-        if code in (
-            lib.CHRONY_SEND_FAILED,
-            lib.CHRONY_RECV_FAILED,
-        ):
+        if code in (lib.CHRONY_SEND_FAILED, lib.CHRONY_RECV_FAILED):
             return unreachable(self.target, _os_error(), code)
         if code == lib.CHRONY_NO_RANDOM:
             reason = _os_error()
@@ -275,11 +326,11 @@ class Session:
         )
         return kind(f"{self.target}: {report}: {text}", code)
 
-    def no_answer(self, report: str, waits: Sequence[float]) -> ChronyTimeoutError:
-        """Return the error for no answer within these waits."""
+    def no_answer(self, report: str, timeouts: Sequence[float]) -> ChronyTimeoutError:
+        """Return the error for no reply within these timeouts."""
         text = (
-            f"{self.target}: {report}: no answer to {len(waits)} "
-            f"request{'s'[: len(waits) > 1]} in {sum(waits):g} s. "
+            f"{self.target}: {report}: no answer to {len(timeouts)} "
+            f"request{'s'[: len(timeouts) > 1]} in {sum(timeouts):g} s. "
         )
         if self._ignored:
             text += (
@@ -297,9 +348,8 @@ class Session:
         return ChronyTimeoutError(text)
 
 
-def _in_lock(request: Callable[..., int], *arguments: Any) -> int:
-    """Make a request for a report by address, which formats that address."""
-    return in_lock(map(request, *zip(arguments)))
+def _name(report: str) -> bytes:
+    return _NAMES.get(report) or _NAMES.setdefault(report, report.encode())
 
 
 def _os_error() -> OSError:

@@ -1,9 +1,9 @@
-"""What a conversation is, and how many of them run side by side.
+"""How requests wait: request generators, alone or many side by side.
 
-Whatever has to wait is a generator. It yields ``(fd, events, deadline)`` where
-it has to wait until the descriptor is ready for those ``poll`` events, and is
-sent whether that came before the deadline (on the ``time.monotonic`` clock).
-How to wait is the business of the drivers.
+All code that has to wait is a generator. It yields ``(fd, events, deadline)`` to
+wait until the descriptor is ready for those ``poll`` events; the driver sends
+back whether that was before the deadline (on the ``time.monotonic`` clock). So
+each driver waits in its own way: blocking, or in the loop of asyncio.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     Wait: TypeAlias = tuple[int, int, float]
-    Conversation: TypeAlias = Generator[Wait, bool, T]
-    # One that yields None lets the others, and the driver, go first.
-    Polite: TypeAlias = Generator[Wait | None, Any, None]
+    RequestGenerator: TypeAlias = Generator[Wait, bool, T]
+    # A generator for side_by_side(). If it yields None, the others and the driver
+    # go on first.
+    Task: TypeAlias = Generator[Wait | None, Any, None]
 
-# How many are served before the driver has its turn.
+# How many tasks go on before the driver does.
 _AT_ONCE = 64
 
 
-def side_by_side(conversations: Iterable[Polite]) -> Conversation[None]:
-    """Run conversations until all have returned, or one raises an error.
+def side_by_side(tasks: Iterable[Task]) -> RequestGenerator[None]:
+    """Run tasks until all have returned, or one raises an error.
 
-    It waits for one ``epoll`` descriptor, so that every driver can drive it.
+    It waits for one ``epoll`` descriptor, so that every driver can run it.
 
     Raises:
         ChronyConnectionError: there is no descriptor for that.
     """
-    conversations = list(conversations)
-    ready: deque[tuple[Polite, Any]] = deque((each, None) for each in conversations)
-    waiting: dict[int, tuple[Polite, float]] = {}
+    tasks = list(tasks)
+    ready: deque[tuple[Task, Any]] = deque((each, None) for each in tasks)
+    waiting: dict[int, tuple[Task, float]] = {}
     # No deadline is earlier. It is exact only after it has passed: nearly all
     # answers come long before their deadlines.
     earliest = inf
@@ -48,17 +49,17 @@ def side_by_side(conversations: Iterable[Polite]) -> Conversation[None]:
     try:
         while True:
             for _ in range(len(ready)):
-                conversation, answer = ready.popleft()
+                task, answer = ready.popleft()
                 try:
-                    wait = conversation.send(answer)
+                    wait = task.send(answer)
                 except StopIteration:
                     continue
                 if wait is None:
-                    ready.append((conversation, None))
+                    ready.append((task, None))
                     continue
                 fd, events, deadline = wait
                 _arm(polling, fd, events | EPOLLONESHOT)
-                waiting[fd] = conversation, deadline
+                waiting[fd] = task, deadline
                 earliest = min(earliest, deadline)
             if not (ready or waiting):
                 return
@@ -75,12 +76,14 @@ def side_by_side(conversations: Iterable[Polite]) -> Conversation[None]:
                 earliest = min((when for _, when in waiting.values()), default=inf)
     finally:
         polling.close()
-        for conversation in conversations:
-            conversation.close()
+        for task in tasks:
+            task.close()
 
 
-def within(limit: float, place: str, conversation: Conversation[T]) -> Conversation[T]:
-    """Let a conversation take so many seconds in all.
+def within(
+    limit: float, place: str, requests: RequestGenerator[T]
+) -> RequestGenerator[T]:
+    """Limit the time that a request generator takes in all [s].
 
     Raises:
         ChronyTimeoutError: it has not ended by then.
@@ -89,7 +92,7 @@ def within(limit: float, place: str, conversation: Conversation[T]) -> Conversat
     ready: Any = None
     try:
         while True:
-            fd, events, deadline = conversation.send(ready)
+            fd, events, deadline = requests.send(ready)
             ready = yield fd, events, min(deadline, end)
             if monotonic() >= end:
                 raise ChronyTimeoutError(
@@ -101,7 +104,7 @@ def within(limit: float, place: str, conversation: Conversation[T]) -> Conversat
         result: T = stop.value
         return result
     finally:
-        conversation.close()
+        requests.close()
 
 
 def _epoll() -> Any:
@@ -121,7 +124,11 @@ def _arm(polling: Any, fd: int, events: int) -> None:
 
 
 class Waiter:
-    """Keeps its ``poll`` object for equal waits: to make one costs as much as one."""
+    """Waits with ``poll``.
+
+    It keeps its ``poll`` object as long as the descriptor and the events are the
+    same: making one costs as much as a wait.
+    """
 
     def __init__(self) -> None:
         self._wanted = -1, 0
@@ -129,22 +136,22 @@ class Waiter:
     def wait(self, fd: int, events: int, deadline: float) -> bool:
         """Return whether ``fd`` was ready before the deadline."""
         if self._wanted != (fd, events):
-            # A new one: a signal handler may raise an exception at any bytecode,
-            # and leave what is changed half changed.
+            # A new object, as a signal handler may raise an exception between any
+            # two bytecodes, and leave the old one half changed.
             self._wanted = -1, 0
             self._poll = poll()
             self._poll.register(fd, events)
             self._wanted = fd, events
         return bool(self._poll.poll(max(0.0, deadline - monotonic()) * 1000))
 
-    def drive(self, conversation: Conversation[T]) -> T:
-        """Wait for what the conversation waits for until it returns."""
+    def drive(self, requests: RequestGenerator[T]) -> T:
+        """Run a request generator to its end, and return its result."""
         ready: Any = None
         try:
             while True:
-                ready = self.wait(*conversation.send(ready))
+                ready = self.wait(*requests.send(ready))
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
-            conversation.close()
+            requests.close()

@@ -1,14 +1,16 @@
-"""The asyncio drivers: the same connection and the same sweep, awaited."""
+"""The asyncio drivers: the connection and query_many, awaited."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from select import POLLIN
 from time import monotonic
 
-from ._base import BaseConnection, nothing, waits
-from ._queries import every, generic, one, one_or_none
+from . import _queries
+from ._base import BaseConnection, just_open, timeouts_of
+from ._queries import read_generic
 from .exceptions import ChronyUsageError
 from .fleet import Sweep
 from .models import (
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from ._session import Session
-    from ._waiting import Conversation
+    from ._waiting import RequestGenerator
     from .fleet import Address
     from .models import Value
 
@@ -44,7 +46,7 @@ class AsyncChronyConnection(BaseConnection):
     """:class:`ChronyConnection` for asyncio: the same, awaited.
 
     Use it with ``async with``, or await :meth:`close`. Tasks may share a
-    connection, their calls take turns. A call that is cancelled leaves nothing
+    connection: one call runs at a time. A call that is cancelled leaves nothing
     behind, and the connection usable: the next call opens it again.
 
     Arguments and errors are those of :class:`ChronyConnection`.
@@ -59,14 +61,14 @@ class AsyncChronyConnection(BaseConnection):
         limit: float | None = None,
     ) -> None:
         super().__init__(address, timeout=timeout, retries=retries, limit=limit)
-        self._here: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._lock_owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> AsyncChronyConnection:
         """Open the connection, see :meth:`ChronyConnection.__enter__`."""
         self._check_process()
         self._closed = False
-        await self._turn(nothing)
+        await self._read(just_open)
         return self
 
     async def __aexit__(
@@ -85,76 +87,82 @@ class AsyncChronyConnection(BaseConnection):
         """
         self._drop_if_inherited()
         self._closed = True
-        async with self._whose():
+        async with self._call_lock():
             self._connected = None
             self._drop()
 
     async def get_tracking(self) -> TrackingStatus:
         """Read the state of the clock, see :meth:`ChronyConnection.get_tracking`."""
-        return await self._turn(lambda session: one(session, TrackingStatus))
+        return await self._read(_queries.TRACKING)
 
     async def get_sources(self) -> list[Source]:
         """Read the sources, see :meth:`ChronyConnection.get_sources`."""
-        return await self._turn(lambda session: every(session, Source))
+        return await self._read(_queries.SOURCES)
 
     async def get_source_stats(self) -> list[SourceStats]:
         """Read their statistics, see :meth:`ChronyConnection.get_source_stats`."""
-        return await self._turn(lambda session: every(session, SourceStats))
+        return await self._read(_queries.SOURCE_STATS)
 
     async def get_select_data(self) -> list[SelectData]:
         """Read the selection, see :meth:`ChronyConnection.get_select_data`."""
-        return await self._turn(lambda session: every(session, SelectData))
+        return await self._read(_queries.SELECT_DATA)
 
     async def get_activity(self) -> Activity:
         """Read the states of the sources, see :meth:`ChronyConnection.get_activity`."""
-        return await self._turn(lambda session: one(session, Activity))
+        return await self._read(_queries.ACTIVITY)
 
     async def get_auth_data(self) -> list[AuthData]:
         """Read the authentication, see :meth:`ChronyConnection.get_auth_data`."""
-        return await self._turn(lambda session: every(session, AuthData))
+        return await self._read(_queries.AUTH_DATA)
 
     async def get_ntp_data(self) -> list[NTPData]:
         """Read the last packets, see :meth:`ChronyConnection.get_ntp_data`."""
-        return await self._turn(lambda session: every(session, NTPData))
+        return await self._read(_queries.NTP_DATA)
 
     async def get_server_stats(self) -> ServerStats:
         """Read what chronyd served, see :meth:`ChronyConnection.get_server_stats`."""
-        return await self._turn(lambda session: one(session, ServerStats))
+        return await self._read(_queries.SERVER_STATS)
 
     async def get_smoothing(self) -> Smoothing | None:
         """Read the time smoothing, see :meth:`ChronyConnection.get_smoothing`."""
-        return await self._turn(lambda session: one_or_none(session, Smoothing))
+        return await self._read(_queries.SMOOTHING)
 
     async def get_rtc_data(self) -> RTCData | None:
         """Read the real-time clock, see :meth:`ChronyConnection.get_rtc_data`."""
-        return await self._turn(lambda session: one_or_none(session, RTCData))
+        return await self._read(_queries.RTC_DATA)
 
     async def get_report(self, name: str) -> list[dict[str, Value]]:
         """Read any report, see :meth:`ChronyConnection.get_report`."""
-        return await self._turn(lambda session: generic(session, name))
+        return await self._read(partial(read_generic, report=name))
 
-    async def _turn(self, question: Callable[[Session], Conversation[T]]) -> T:
-        async with self._whose():
+    async def _read(self, query: Callable[[Session], RequestGenerator[T]]) -> T:
+        async with self._call_lock():
             try:
-                return await _drive(self._ask(question))
+                return await _drive(self._requests(query))
             except BaseException:
                 self._drop()
                 raise
             finally:
-                if self._closed:  # by a close() that may not have waited for us
+                if (
+                    self._closed
+                ):  # by a close() in another event loop, or a cancelled one
                     self._connected = None
                     self._drop()
 
-    def _whose(self) -> asyncio.Lock:
-        """Return the lock for this loop: asyncio's never change loops."""
-        here = self._check_process(), _running_loop()
-        if self._here != here:
-            if self._here and self._here[0] == here[0] and self._lock.locked():
+    def _call_lock(self) -> asyncio.Lock:
+        """Return the lock of this process and event loop (an asyncio lock has one)."""
+        owner = self._check_process(), _running_loop()
+        if self._lock_owner != owner:
+            if (
+                self._lock_owner
+                and self._lock_owner[0] == owner[0]
+                and self._lock.locked()
+            ):
                 raise ChronyUsageError(
                     f"{self!r} is in the middle of a call in another event loop. Use "
                     "another connection in this one"
                 )
-            self._here, self._lock = here, asyncio.Lock()
+            self._lock_owner, self._lock = owner, asyncio.Lock()
         return self._lock
 
 
@@ -172,24 +180,26 @@ def async_query_many(
     Where the results are not taken to the end, ``contextlib.aclosing`` closes
     it at once, else asyncio does so later.
     """
-    sweep = Sweep(addresses, report, concurrency, waits(timeout, retries), progress)
+    sweep = Sweep(
+        addresses, report, concurrency, timeouts_of(timeout, retries), progress
+    )
     return _results(sweep)
 
 
 async def _results(sweep: Sweep) -> AsyncGenerator[tuple[Address, Any], None]:
     _running_loop()
-    conversation = sweep.conversation()
+    requests = sweep.requests()
     ready: Any = None
     try:
         while True:
-            wait = conversation.send(ready)
+            wait = requests.send(ready)
             for result in sweep.arrived():
                 yield result
             ready = await _wait(*wait)
-    except StopIteration:  # all have arrived: each gave us a turn
+    except StopIteration:  # all results were yielded: each task yields after its own
         pass
     finally:
-        conversation.close()
+        requests.close()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -203,17 +213,17 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         ) from reason
 
 
-async def _drive(conversation: Conversation[T]) -> T:
-    """Wait for what the conversation waits for until it returns."""
+async def _drive(requests: RequestGenerator[T]) -> T:
+    """Run a request generator to its end, and return its result."""
     ready: Any = None
     try:
         while True:
-            ready = await _wait(*conversation.send(ready))
+            ready = await _wait(*requests.send(ready))
     except StopIteration as end:
         result: T = end.value
         return result
     finally:
-        conversation.close()
+        requests.close()
 
 
 async def _wait(fd: int, events: int, deadline: float) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from threading import RLock
 
-from ._base import BaseConnection, nothing
-from ._queries import every, generic, one, one_or_none
+from . import _queries
+from ._base import BaseConnection, just_open
+from ._queries import read_generic, read_single, read_single_now
 from ._waiting import Waiter
 from .exceptions import ChronyUsageError
 from .models import (
@@ -26,13 +28,24 @@ TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import TypeVar
+    from typing import Protocol, TypeVar
 
-    from ._session import Session
-    from ._waiting import Conversation
+    from ._waiting import RequestGenerator
     from .models import Value
 
     T = TypeVar("T")
+    T_co = TypeVar("T_co", covariant=True)
+
+    class _Function(Protocol[T_co]):
+        def __call__(
+            self,
+            address: str | os.PathLike[str] | None = None,
+            *,
+            timeout: float = 1.0,
+            retries: int = 2,
+            limit: float | None = None,
+        ) -> T_co: ...
+
 
 __all__ = [
     "ChronyConnection",
@@ -58,8 +71,8 @@ class ChronyConnection(BaseConnection):
     :meth:`close`; a connection that is dropped open warns with
     ``ResourceWarning``.
 
-    Threads may share a connection, their calls take turns; one connection for
-    each thread is faster. A forked child must open its own.
+    Threads may share a connection: its lock lets one call run at a time; one
+    connection for each thread is faster. A forked child must open its own.
 
     Args:
         address: path of chronyd's Unix socket (``/run/chrony/chronyd.sock``),
@@ -68,14 +81,13 @@ class ChronyConnection(BaseConnection):
             ``ntp1.example``; ``unix://`` or ``unixgram://`` may stand before the
             path, ``udp://`` before the host. ``None`` looks for the chronyd of this
             machine: its Unix socket, then 127.0.0.1, then ::1, until one answers.
-        timeout: seconds to wait for an answer before sending the request
-            again, more than 0.
-        retries: how often to send it again; the wait doubles each time, as in
-            chronyc. The defaults give up after 1 + 2 + 4 seconds. That is for
-            one request: a list makes one for each source, and where several
-            addresses are tried, each silent one is waited for.
-        limit: seconds that a call may take in all, once it is its turn; ``None``
-            for no more limit.
+        timeout: seconds to wait for the reply to a request, more than 0.
+        retries: number of times to send a request again; the timeout doubles
+            each time, as in chronyc. The defaults give up after 1 + 2 + 4
+            seconds. That is for one request: a list makes one for each source,
+            and where several addresses are tried, each silent one is waited for.
+        limit: maximum of seconds that a call may take in all, from when it has
+            the lock of the connection; ``None`` for none.
 
     Raises:
         ChronyAddressError: ``address`` is nonsense.
@@ -83,7 +95,7 @@ class ChronyConnection(BaseConnection):
             or they come to more than a day.
     """
 
-    _alone = True
+    _blocking = True
 
     def __init__(
         self,
@@ -94,7 +106,7 @@ class ChronyConnection(BaseConnection):
         limit: float | None = None,
     ) -> None:
         super().__init__(address, timeout=timeout, retries=retries, limit=limit)
-        self._turns: dict[int, _Turn] = {}
+        self._call_states: dict[int, _CallState] = {}
 
     def __enter__(self) -> ChronyConnection:
         """Open the connection.
@@ -110,7 +122,7 @@ class ChronyConnection(BaseConnection):
         """
         self._check_process()
         self._closed = False
-        self._turn(nothing)
+        self._read(partial(just_open))
         return self
 
     def __exit__(
@@ -128,11 +140,11 @@ class ChronyConnection(BaseConnection):
         connection goes on.
         """
         self._drop_if_inherited()
-        turn = self._whose()
-        with turn.lock:
+        state = self._call_state()
+        with state.lock:
             self._closed = True
             self._connected = None
-            if not turn.busy:  # else called by a signal handler: _turn does it
+            if not state.busy:  # else a signal handler closes it: _read drops it
                 self._drop()
 
     def get_tracking(self) -> TrackingStatus:
@@ -143,43 +155,43 @@ class ChronyConnection(BaseConnection):
             ChronyTimeoutError: it did not answer in time.
             ChronyDataError: the answer makes no sense.
             ChronyPermissionError: the Unix socket may not be opened, or
-                chronyd does not serve this report to us.
+                chronyd does not serve this report to this client.
             ChronyLibraryError: no usable libchrony.
             ChronyUsageError: the connection is closed, the parent's, or busy.
         """
-        return self._turn(lambda session: one(session, TrackingStatus))
+        return self._read(_queries.TRACKING)
 
     def get_sources(self) -> list[Source]:
         """Read the sources and their latest samples (report ``sources``).
 
-        The list is that of one moment, in chronyd's order, also when sources
+        The list is a consistent snapshot in chronyd's order, also when sources
         are added and deleted meanwhile. Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: every(session, Source))
+        return self._read(_queries.SOURCES)
 
     def get_source_stats(self) -> list[SourceStats]:
         """Read what the past samples of each source say (report ``sourcestats``).
 
-        The list is that of one moment, in chronyd's order, also when sources
+        The list is a consistent snapshot in chronyd's order, also when sources
         are added and deleted meanwhile. Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: every(session, SourceStats))
+        return self._read(_queries.SOURCE_STATS)
 
     def get_select_data(self) -> list[SelectData]:
         """Read what became of the sources in the selection (report ``selectdata``).
 
         chronyd gives it over its Unix socket only, unless its directive
-        ``opencommands`` (from 4.7 on) opens it. The list is that of one moment.
+        ``opencommands`` (from 4.7 on) opens it. The list is a consistent snapshot.
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: every(session, SelectData))
+        return self._read(_queries.SELECT_DATA)
 
     def get_activity(self) -> Activity:
         """Read how many sources are in which state (report ``activity``).
 
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: one(session, Activity))
+        return self._read(_queries.ACTIVITY)
 
     def get_auth_data(self) -> list[AuthData]:
         """Read the authentication of each NTP source (report ``authdata``).
@@ -188,7 +200,7 @@ class ChronyConnection(BaseConnection):
         ``opencommands`` (from 4.7 on) opens it. Reference clocks have none.
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: every(session, AuthData))
+        return self._read(_queries.AUTH_DATA)
 
     def get_ntp_data(self) -> list[NTPData]:
         """Read the last valid packet of each NTP source (report ``ntpdata``).
@@ -197,7 +209,7 @@ class ChronyConnection(BaseConnection):
         ``opencommands`` (from 4.7 on) opens it. Reference clocks have none.
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: every(session, NTPData))
+        return self._read(_queries.NTP_DATA)
 
     def get_server_stats(self) -> ServerStats:
         """Read what chronyd did as a server (report ``serverstats``).
@@ -206,7 +218,7 @@ class ChronyConnection(BaseConnection):
         ``opencommands`` (from 4.7 on) opens it. Raises what
         :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: one(session, ServerStats))
+        return self._read(_queries.SERVER_STATS)
 
     def get_smoothing(self) -> Smoothing | None:
         """Read the smoothing of the served time (report ``smoothing``).
@@ -214,7 +226,7 @@ class ChronyConnection(BaseConnection):
         ``None`` where it is not enabled (directive ``smoothtime``). Raises what
         :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: one_or_none(session, Smoothing))
+        return self._read(_queries.SMOOTHING)
 
     def get_report(self, name: str) -> list[dict[str, Value]]:
         """Read any report that libchrony knows, as libchrony describes it.
@@ -228,7 +240,7 @@ class ChronyConnection(BaseConnection):
         Raises what :meth:`get_tracking` does, and ChronyDataError where
         libchrony has no such report.
         """
-        return self._turn(lambda session: generic(session, name))
+        return self._read(partial(read_generic, report=name))
 
     def get_rtc_data(self) -> RTCData | None:
         """Read the state of the real-time clock (report ``rtcdata``).
@@ -236,39 +248,46 @@ class ChronyConnection(BaseConnection):
         ``None`` where chronyd does not track it (directive ``rtcfile``).
         Raises what :meth:`get_tracking` does.
         """
-        return self._turn(lambda session: one_or_none(session, RTCData))
+        return self._read(_queries.RTC_DATA)
 
-    def _turn(self, question: Callable[[Session], Conversation[T]]) -> T:
-        """Ask over an open session, alone."""
-        turn = self._whose()
-        with turn.lock:
-            if turn.busy:
+    def _read(self, query: partial[RequestGenerator[T]]) -> T:
+        """Run a query over the session, while other threads wait."""
+        state = self._call_state()
+        with state.lock:
+            if state.busy:
                 raise ChronyUsageError(
                     f"{self!r} is in the middle of a call that a signal handler "
                     "interrupted. Use another connection in the handler"
                 )
-            turn.busy = True
+            state.busy = True
             try:
-                return turn.waiter.drive(self._ask(question))
+                session = self._session
+                if query.func is read_single and session and session.blocking:
+                    record: type[T] = query.keywords["record"]
+                    return read_single_now(session, state.waiter, record)
+                return state.waiter.drive(self._requests(query))
             except BaseException:
                 # libchrony may hold a pending request: no session survives an
                 # error. The next call opens a new one.
                 self._drop()
                 raise
             finally:
-                turn.busy = False
+                state.busy = False
                 if self._closed:
                     self._drop()
 
-    def _whose(self) -> _Turn:
+    def _call_state(self) -> _CallState:
         pid = self._check_process()
-        # In a child, a thread of the parent that is not there any more may hold
-        # the parent's lock. setdefault gives all threads of a child the same.
-        return self._turns.get(pid) or self._turns.setdefault(pid, _Turn())
+        # A forked child gets its own: the lock of its parent may be held by a
+        # thread that does not exist in the child. setdefault() gives all threads
+        # of a process the same one.
+        return self._call_states.get(pid) or self._call_states.setdefault(
+            pid, _CallState()
+        )
 
 
-class _Turn:
-    """Whose turn it is among the threads of one process."""
+class _CallState:
+    """The lock of a connection in one process, and what its calls share."""
 
     def __init__(self) -> None:
         self.lock = RLock()
@@ -276,144 +295,53 @@ class _Turn:
         self.waiter = Waiter()
 
 
-def get_tracking(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> TrackingStatus:
-    """Read the state of the clock, see :meth:`ChronyConnection.get_tracking`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_tracking()
+_ARGUMENTS = """
+
+    Opens a connection for this one call. Errors are those of
+    :meth:`ChronyConnection.get_tracking`.
+
+    Args:
+        {name}address: path of chronyd's Unix socket, or IP address or host name of its
+            command port, with or without ``:port`` (323); ``None`` looks for the
+            chronyd of this machine.
+        timeout: seconds to wait for a reply; doubles at each retry.
+        retries: number of retries of each request.
+        limit: maximum of seconds that the call may take in all; ``None`` for none.
+    """
 
 
-def get_sources(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> list[Source]:
-    """Read the sources, see :meth:`ChronyConnection.get_sources`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_sources()
+def _as_function(method: Callable[[ChronyConnection], T]) -> _Function[T]:
+    """Return a function that opens a connection, calls the method, and closes it."""
+
+    def function(
+        address: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = 1.0,
+        retries: int = 2,
+        limit: float | None = None,
+    ) -> T:
+        with ChronyConnection(
+            address, timeout=timeout, retries=retries, limit=limit
+        ) as connection:
+            return method(connection)
+
+    summary, _, _ = (method.__doc__ or "").partition("\n")
+    function.__doc__ = summary + _ARGUMENTS.format(name="")
+    function.__name__ = function.__qualname__ = method.__name__
+    function.__annotations__["return"] = method.__annotations__["return"]
+    return function
 
 
-def get_source_stats(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> list[SourceStats]:
-    """Read their statistics, see :meth:`ChronyConnection.get_source_stats`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_source_stats()
-
-
-def get_rtc_data(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> RTCData | None:
-    """Read the real-time clock, see :meth:`ChronyConnection.get_rtc_data`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_rtc_data()
-
-
-def get_select_data(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> list[SelectData]:
-    """Read the selection, see :meth:`ChronyConnection.get_select_data`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_select_data()
-
-
-def get_activity(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> Activity:
-    """Read the states of the sources, see :meth:`ChronyConnection.get_activity`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_activity()
-
-
-def get_auth_data(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> list[AuthData]:
-    """Read the authentication, see :meth:`ChronyConnection.get_auth_data`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_auth_data()
-
-
-def get_ntp_data(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> list[NTPData]:
-    """Read the last packets, see :meth:`ChronyConnection.get_ntp_data`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_ntp_data()
-
-
-def get_server_stats(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> ServerStats:
-    """Read what chronyd served, see :meth:`ChronyConnection.get_server_stats`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_server_stats()
-
-
-def get_smoothing(
-    address: str | os.PathLike[str] | None = None,
-    *,
-    timeout: float = 1.0,
-    retries: int = 2,
-    limit: float | None = None,
-) -> Smoothing | None:
-    """Read the time smoothing, see :meth:`ChronyConnection.get_smoothing`."""
-    with ChronyConnection(
-        address, timeout=timeout, retries=retries, limit=limit
-    ) as connection:
-        return connection.get_smoothing()
+get_tracking = _as_function(ChronyConnection.get_tracking)
+get_sources = _as_function(ChronyConnection.get_sources)
+get_source_stats = _as_function(ChronyConnection.get_source_stats)
+get_select_data = _as_function(ChronyConnection.get_select_data)
+get_activity = _as_function(ChronyConnection.get_activity)
+get_auth_data = _as_function(ChronyConnection.get_auth_data)
+get_ntp_data = _as_function(ChronyConnection.get_ntp_data)
+get_server_stats = _as_function(ChronyConnection.get_server_stats)
+get_smoothing = _as_function(ChronyConnection.get_smoothing)
+get_rtc_data = _as_function(ChronyConnection.get_rtc_data)
 
 
 def get_report(
@@ -424,8 +352,13 @@ def get_report(
     retries: int = 2,
     limit: float | None = None,
 ) -> list[dict[str, Value]]:
-    """Read any report, see :meth:`ChronyConnection.get_report`."""
     with ChronyConnection(
         address, timeout=timeout, retries=retries, limit=limit
     ) as connection:
         return connection.get_report(name)
+
+
+get_report.__doc__ = (
+    "Read any report that libchrony knows, see :meth:`ChronyConnection.get_report`."
+    + _ARGUMENTS.format(name="name: libchrony's name of the report.\n        ")
+)

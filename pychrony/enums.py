@@ -89,8 +89,8 @@ class SourceState(_OpenEnum):
         NONSELECTABLE: ``?``, unreachable, unsynchronised or not yet measured.
         FALSETICKER: ``x``, disagrees with the majority of the others.
         JITTERY: ``~``, too variable.
-        UNSELECTED: ``+``, good, and combined with the selected source. (The
-            name is libchrony's; chronyc calls the state "combined".)
+        UNSELECTED: the same as COMBINED, by its name in libchrony and pychrony 2.
+        COMBINED: ``+``, good, and combined with the selected source.
         SELECTABLE: ``-``, good, but not combined with the selected source.
     """
 
@@ -99,6 +99,7 @@ class SourceState(_OpenEnum):
     FALSETICKER = 2
     JITTERY = 3
     UNSELECTED = 4
+    COMBINED = 4
     SELECTABLE = 5
 
 

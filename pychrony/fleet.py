@@ -1,4 +1,4 @@
-"""Many chronyds at once."""
+"""One report of many chronyds, with many requests in flight."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import socket
 from collections import deque
 from errno import EMFILE, ENFILE
+from operator import index
 
 from ._address import parse
-from ._base import open_session, waits
-from ._queries import question
+from ._base import open_session, timeouts_of
+from ._queries import query_for
 from ._waiting import Waiter, side_by_side
 from .exceptions import ChronyError, ChronyUsageError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._session import Session
-    from ._waiting import Conversation, Polite
+    from ._waiting import RequestGenerator, Task
 
     Address = str | os.PathLike[str]
 
@@ -39,16 +40,15 @@ def query_many(
 
     Args:
         addresses: as for :class:`ChronyConnection`, never ``None``. They are
-            taken one by one as there is room, so they may be made lazily and be
+            taken one by one as earlier ones end, so they may be a generator of
             a million.
         report: libchrony's name of the report, one of :func:`reports`.
-        concurrency: how many chronyds are asked at once. Each takes two
-            descriptors, and two more while its name is resolved; where
-            they run out, fewer are asked at once.
-        timeout: seconds to wait for an answer before sending again.
-        retries: how often to send again, the wait doubled each time. A silent
-            host takes its place among those asked at once until the end of
-            its waits; the others go on.
+        concurrency: maximum number of chronyds asked at the same time. Each takes
+            two descriptors, and two more while its name is resolved; where
+            they run out, fewer are asked at the same time.
+        timeout: seconds to wait for a reply; doubles at each retry.
+        retries: number of retries. A silent host counts as one of those asked
+            at the same time until its last timeout; the others go on.
         progress: called with the number of results so far, after each.
 
     Yields:
@@ -63,116 +63,142 @@ def query_many(
         ValueError: ``concurrency``, ``timeout`` or ``retries`` is nonsense.
         TypeError: ``addresses`` is one address.
     """
-    sweep = Sweep(addresses, report, concurrency, waits(timeout, retries), progress)
+    sweep = Sweep(
+        addresses, report, concurrency, timeouts_of(timeout, retries), progress
+    )
     return _results(sweep)
 
 
 def _results(sweep: Sweep) -> Iterator[tuple[Address, Any]]:
     waiter = Waiter()
-    conversation = sweep.conversation()
+    requests = sweep.requests()
     ready: Any = None
     try:
         while True:
-            wait = conversation.send(ready)
+            wait = requests.send(ready)
             yield from sweep.arrived()
             ready = waiter.wait(*wait)
-    except StopIteration:  # all have arrived: each gave us a turn
+    except StopIteration:  # all results were yielded: each task yields after its own
         pass
     finally:
-        conversation.close()
+        requests.close()
 
 
 class Sweep:
-    """Many chronyds, asked side by side; whoever drives it takes the results."""
+    """A query of many chronyds; the driver takes the results as they arrive.
+
+    ``concurrency`` tasks run side by side. Each takes the next address when it
+    has the result of the one before, so that addresses are taken in their order
+    and results arrive in the order of the replies.
+    """
 
     def __init__(
         self,
         addresses: Iterable[Address],
         report: str,
         concurrency: int,
-        waits: Sequence[float],
+        timeouts: Sequence[float],
         progress: Callable[[int], object] | None,
     ) -> None:
         if isinstance(addresses, str):  # its letters are addresses, too
             raise TypeError(f"for one address give [{addresses!r}]")
+        concurrency = index(concurrency)
         if concurrency < 1:
             raise ValueError(f"concurrency {concurrency!r} is less than 1")
         self._addresses = iter(addresses)
-        self._again: list[Address] = []
-        self._question = question(report)
-        self._slots = range(concurrency)
-        self._waits = waits
+        # Those that a task could not ask for want of descriptors.
+        self._deferred: list[Address] = []
+        self._query = query_for(report)
+        self._concurrency = concurrency
+        self._timeouts = timeouts
         self._progress = progress
-        self._found: deque[tuple[Address, Any]] = deque()
+        self._results: deque[tuple[Address, Any]] = deque()
         self._done = 0
-        self._asking = 0
+        self._running = 0
         self._pid = os.getpid()
 
-    def conversation(self) -> Conversation[None]:
-        return side_by_side(self._slot() for _ in self._slots)
+    def requests(self) -> RequestGenerator[None]:
+        return side_by_side(self._read_hosts() for _ in range(self._concurrency))
 
     def arrived(self) -> Iterator[tuple[Address, Any]]:
         """Yield the results that have arrived and were not yielded before."""
-        while self._found:
-            yield self._found.popleft()
+        while self._results:
+            yield self._results.popleft()
+        # Checked after each wait: parent and child share the descriptors, and
+        # would take each other's replies.
         if os.getpid() != self._pid:
             raise ChronyUsageError(
                 f"these queries were begun by process {self._pid}, this is its child "
-                f"{os.getpid()}. Begin others here"
+                f"{os.getpid()}. Start a new query in this process"
             )
 
-    def _slot(self) -> Polite:
-        """Ask one chronyd after the other."""
+    def _read_hosts(self) -> Task:
+        """Read one chronyd after the other, over the same session where possible."""
         session: Session | None = None
         result: Any
-        self._asking += 1
+        self._running += 1
         try:
-            for address in self._take():
+            for address in self._next_addresses():
                 try:
-                    session = yield from self._turn(session, address)
-                    result = yield from self._question(session)
+                    session = yield from self._session_for(address, session)
+                    result = yield from self._query(session)
                 except ChronyError as error:
+                    # No session survives an error.
                     if session is not None:
                         session.close()
                         session = None
-                    if self._asking > 1 and _lacks_descriptors(error):
-                        self._again.append(address)
+                    # The limit of descriptors is reached: this task ends, and
+                    # with it its need for them; the others ask its host, too.
+                    # The last one that is left has to report the error.
+                    if self._running > 1 and _lacks_descriptors(error):
+                        self._deferred.append(address)
                         return
-                    result = _as_value(error)
-                self._found.append((address, result))
+                    result = _without_frames(error)
+                self._results.append((address, result))
                 self._done += 1
                 if self._progress is not None:
                     self._progress(self._done)
+                # The driver yields the result before this task goes on.
                 yield None
         finally:
-            self._asking -= 1
+            self._running -= 1
             if session is not None:
                 session.close()
 
-    def _take(self) -> Iterator[Address]:
-        """Yield addresses, also those that others have to leave."""
+    def _next_addresses(self) -> Iterator[Address]:
+        """Yield addresses, and those that other tasks have deferred.
+
+        A task that defers one leaves others running, and each of them looks here
+        after its own address, so that none is forgotten.
+        """
         for address in self._addresses:
             yield address
-            while self._again:
-                yield self._again.pop()
+            while self._deferred:
+                yield self._deferred.pop()
 
-    def _turn(self, session: Session | None, address: Address) -> Conversation[Session]:
-        """Return a session with ``address``: the same one where that can be."""
+    def _session_for(
+        self, address: Address, session: Session | None
+    ) -> RequestGenerator[Session]:
+        """Return a session with ``address``: ``session`` if that can be reconnected.
+
+        To open one takes longer than all the rest.
+        """
         target = parse(address)
         if session is not None:
             udp = target.family in (socket.AF_INET, socket.AF_INET6)
             if udp and target.family == session.target.family:
-                session.turn_to(target)
+                session.reconnect(target)
                 return session
             session.close()
-        session = yield from open_session([target], self._waits, alone=False)
-        # The others need descriptors, too.
-        session.in_flight //= len(self._slots)
+        session = yield from open_session([target], self._timeouts, blocking=False)
+        # For a list it opens more sessions; all tasks together must not take
+        # more descriptors than one connection does.
+        session.in_flight //= self._concurrency
         return session
 
 
-def _as_value(error: ChronyError) -> ChronyError:
-    """Return it without the frames that it has seen: they keep all they used."""
+def _without_frames(error: ChronyError) -> ChronyError:
+    """Return an error without tracebacks: they keep the objects of their frames."""
     seen: list[BaseException | None] = [error]
     for one in seen:
         if one is not None:

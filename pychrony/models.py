@@ -50,12 +50,15 @@ __all__ = [
 ]
 
 
-def _from(*names: str, most: "int | None" = None) -> "Mapping[str, Any]":
+def _from(
+    *names: str, most: "int | None" = None, age: bool = False
+) -> "Mapping[str, Any]":
     """Read the field from the first of libchrony's fields ``names`` that is there.
 
-    A value above ``most`` is an error.
+    A value above ``most`` is an error. An ``age`` of 0xFFFFFFFF means never, and
+    becomes ``None``.
     """
-    return {"names": names, "most": most}
+    return {"names": names, "most": most, "age": age}
 
 
 def _derived(function: "Callable[[dict[str, Any]], Any]") -> "Mapping[str, Any]":
@@ -63,8 +66,8 @@ def _derived(function: "Callable[[dict[str, Any]], Any]") -> "Mapping[str, Any]"
     return {"derived": function}
 
 
-# The caller of decode() knows the value; the record does not have it.
-_GIVEN: "Mapping[str, Any]" = {"given": True}
+# The record of libchrony lacks the value; the caller of decode() passes it.
+_EXTRA: "Mapping[str, Any]" = {"extra": True}
 
 
 @lru_cache(4096)  # few are in use, and it takes as long as to read three fields
@@ -286,6 +289,11 @@ class SourceStats(_Record):
     offset: float = field(metadata=_from("offset"))
     offset_err: float = field(metadata=_from("offset error"))
 
+    @property
+    def name(self) -> str:
+        """The address; for a reference clock, its reference ID as text (``GPS``)."""
+        return self.address or refid_name(self.reference_id)
+
     def has_sufficient_samples(self, minimum: int = 4) -> bool:
         """Whether there are at least ``minimum`` samples."""
         return self.samples >= minimum
@@ -354,6 +362,11 @@ class SelectData(_Record):
     low_limit: float = field(metadata=_from("low limit"))
     high_limit: float = field(metadata=_from("high limit"))
 
+    @property
+    def name(self) -> str:
+        """The address; for a reference clock, its reference ID as text (``GPS``)."""
+        return self.address or refid_name(self.reference_id)
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Activity(_Record):
@@ -388,21 +401,23 @@ class AuthData(_Record):
         key_length: length of the key [bit].
         ke_attempts: key establishments tried since the last that worked; more
             than 1 means trouble.
-        last_ke_ago: age of the last key establishment that worked [s];
-            4294967295 when there was none, as with symmetric keys.
+        last_ke_ago: age of the last key establishment that worked [s]; ``None``
+            when there was none, as with symmetric keys.
         cookies: NTS cookies at hand, 8 when all is well.
         cookie_length: length of the cookie for the next request [byte], 0
             without one.
         nak: whether an NTS NAK came since the last request.
     """
 
-    address: str = field(metadata=_GIVEN)
+    address: str = field(metadata=_EXTRA)
     mode: AuthMode = field(metadata=_from("mode"))
     key_type: KeyType = field(metadata=_from("key type"))
     key_id: int = field(metadata=_from("key ID"))
     key_length: int = field(metadata=_from("key length"))
     ke_attempts: int = field(metadata=_from("key establishment attempts"))
-    last_ke_ago: int = field(metadata=_from("last key establishment ago"))
+    last_ke_ago: int | None = field(
+        metadata=_from("last key establishment ago", age=True)
+    )
     cookies: int = field(metadata=_from("cookies"))
     cookie_length: int = field(metadata=_from("cookie length"))
     nak: bool = field(metadata=_from("NAK"))
@@ -453,7 +468,7 @@ class NTPData(_Record):
         ref_time_ns: the same as ``ref_time``, exactly [ns].
     """
 
-    address: str = field(metadata=_GIVEN)
+    address: str = field(metadata=_EXTRA)
     remote_address: str = field(metadata=_from("remote address"))
     local_address: str = field(metadata=_from("local address"))
     remote_port: int = field(metadata=_from("remote port"))
@@ -584,10 +599,6 @@ class Value(_Record):
 
 # Reports with a record for each NTP source, which chronyd gives by address.
 BY_ADDRESS = frozenset({"authdata", "ntpdata"})
-
-# The reports with a record for each source, and those that may be disabled.
-LISTS = BY_ADDRESS | {"sources", "sourcestats", "selectdata"}
-OPTIONAL = frozenset({"rtcdata", "smoothing"})
 
 # libchrony's name of each report.
 REPORTS: "dict[type[Any], str]" = {

@@ -41,6 +41,8 @@ OLD = "pychrony 2.0.3"
 CHRONYC = "chronyc"
 NEW = "pychrony"
 ASYNC = "pychrony asyncio"
+FLOOR = "floor"
+"""The calls of libchrony for a tracking from Python, and a record filled with them."""
 CONTENDERS = (C, RAW, OLD, CHRONYC, NEW, ASYNC)
 NO_DEADLINE = (C, OLD)
 """These wait for ever for an answer that does not come."""
@@ -48,7 +50,13 @@ ONE_BY_ONE = (C, OLD, CHRONYC)
 """These ask for a source when they have the one before."""
 PARALLEL = (OLD, CHRONYC)
 """These sweep with threads or processes, which get all the cores."""
-WAYS = {RAW: "raw", OLD: "blocking", NEW: "blocking", ASYNC: "asyncio"}
+WAYS = {
+    RAW: "raw",
+    OLD: "blocking",
+    NEW: "blocking",
+    ASYNC: "asyncio",
+    FLOOR: "floor",
+}
 
 SECONDS = 0.2
 """How long a contender repeats what takes less."""
@@ -59,6 +67,7 @@ SOURCES = (1, 10, 100, 500)
 LONG = 100
 """From so many sources on, reading them one by one takes seconds if they are far."""
 LIST_TIMEOUT = 1.0
+LOCAL_SOURCES = 100
 HOSTS = (1_000, 10_000)
 DEAD, LOSS = "1 % dead", "1 % loss"
 SWEEP_WORST_WAIT = 1.5
@@ -257,14 +266,24 @@ class Bench:
 
     def tracking(self) -> Table:
         """Read a real chronyd on this machine."""
-        table = Table("tracking, local chronyd", "us", CONTENDERS, C, RAW)
+        names = (*CONTENDERS, FLOOR)
+        table = Table("tracking, local chronyd", "us", names, C, RAW)
+        return self._local(table, names, "tracking", 1e6, "local stratum 1")
+
+    def local(self) -> Table:
+        """Read a list of a real chronyd on this machine."""
+        names = tuple(name for name in CONTENDERS if name != RAW)
+        table = Table(f"{LOCAL_SOURCES} sources, local chronyd", "ms", names, C)
+        servers = (f"server 10.0.0.{index} offline" for index in range(LOCAL_SOURCES))
+        return self._local(table, names, "sources", 1e3, *servers)
+
+    def _local(
+        self, table: Table, names: tuple[str, ...], what: str, scale: float, *conf: str
+    ) -> Table:
         every = os.sched_getaffinity(0)
-        with Chronyd(self._parts, "local stratum 1") as daemon:
+        with Chronyd(self._parts, *conf) as daemon:
             host, _, port = daemon.address.partition(":")
-            jobs = {
-                name: self._report(name, "tracking", host, port, 1e6)
-                for name in CONTENDERS
-            }
+            jobs = {name: self._report(name, what, host, port, scale) for name in names}
             plan = {
                 row: {
                     name: _pinned(job, cores, 0, daemon.pid)
@@ -565,7 +584,19 @@ def targets(tables: Mapping[str, Table]) -> list[Target]:
     found = [
         Target(f"tracking, {ONE_CORE}, times C", ours / c, 1.5),
         Target(f"tracking, times faster than {OLD}", old / ours, 1.25, at_least=True),
+        Target(
+            "tracking, times the floor", ours / cost("tracking", ONE_CORE, FLOOR), 1.2
+        ),
+        Target(
+            "the same, asyncio / blocking",
+            cost("tracking", ONE_CORE, ASYNC) / ours,
+            1.5,
+        ),
     ]
+    near = {name: cost("local", ALL_CORES, name) for name in (NEW, C)}
+    found.append(
+        Target(f"{LOCAL_SOURCES} local sources, times C", near[NEW] / near[C], 0.5)
+    )
     for count, limit in ((100, 4), (500, 10)):
         clean = cost("lists", list_row(count, 50), NEW)
         lossy = cost("lists", list_row(count, 50, loss=True), NEW)
@@ -624,6 +655,7 @@ def _write(tables: Mapping[str, Table], found: list[Target], rounds: int) -> Non
 
 PARTS = {
     "tracking": Bench.tracking,
+    "local": Bench.local,
     "lists": Bench.lists,
     "sweeps": Bench.sweeps,
     "memory": Bench.memory,

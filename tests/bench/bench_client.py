@@ -191,6 +191,43 @@ def raw_sweep(sweep: Sweep) -> None:
         sweep.answer(sweep.addresses[number], reference_id, address)
 
 
+def floor_tracking(host: str, port: int, seconds: float) -> Times:
+    """Make the calls that no user of libchrony in ABI mode can spare."""
+    from pychrony import ChronyConnection, TrackingStatus
+    from pychrony._libchrony import ffi
+
+    times: Times = []
+    with ChronyConnection(f"{host}:{port}") as connection:
+        connection.get_tracking()
+        session: Any = connection._session
+        lib, handle, name = session.lib, session._handle, b"tracking"
+        functions = {
+            lib.CHRONY_TYPE_UINTEGER: lib.chrony_get_field_uinteger,
+            lib.CHRONY_TYPE_INTEGER: lib.chrony_get_field_integer,
+            lib.CHRONY_TYPE_FLOAT: lib.chrony_get_field_float,
+            lib.CHRONY_TYPE_TIMESPEC: lib.chrony_get_field_timespec,
+            lib.CHRONY_TYPE_STRING: lib.chrony_get_field_string,
+        }
+        getters = [
+            (
+                ffi.string(lib.chrony_get_field_name(handle, index)).decode(),
+                functions[lib.chrony_get_field_type(handle, index)],
+                index,
+            )
+            for index in range(lib.chrony_get_record_number_fields(handle))
+        ]
+        for _ in laps(times, seconds, BATCH):
+            for _ in range(BATCH):
+                lib.chrony_request_record(handle, name, 0)
+                lib.chrony_process_response(handle)
+                lib.chrony_needs_response(handle)
+                lib.chrony_get_record_number_fields(handle)
+                record = object.__new__(TrackingStatus)
+                values = {field: get(handle, index) for field, get, index in getters}
+                object.__setattr__(record, "__dict__", values)
+    return times
+
+
 # pychrony
 
 
@@ -288,6 +325,7 @@ def threads_sweep(sweep: Sweep) -> None:
 
 
 REPORTS: dict[str, Callable[[str, int, float], Times]] = {
+    "floor-tracking": floor_tracking,
     "raw-tracking": raw_tracking,
     "raw-sources": raw_sources,
     "blocking-tracking": blocking_tracking,
@@ -338,7 +376,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("way", choices=SWEEPS)
+    parser.add_argument("way", choices=(*SWEEPS, "floor"))
     parser.add_argument("what", choices=("tracking", "sources", "sweep", "memory"))
     parser.add_argument("target", help="a host, or for sweeps their number")
     parser.add_argument("port", type=int)

@@ -586,7 +586,7 @@ def test_wait_until_synchronised() -> None:
 )
 def test_wait_ends(changes: Any, state: int) -> None:
     with ScriptedDaemon(tracking=clock(**changes), sources=[]) as daemon:
-        status, _ = check("--wait", "0.1", daemon.address)
+        status, _ = check("--wait", "3", daemon.address)
         asked = len(daemon.requests)
     assert status == state
     assert asked > 2

@@ -29,7 +29,7 @@ from pychrony import (
     Transport,
     get_tracking,
 )
-from pychrony._address import Target, parse, resolve
+from pychrony._address import Target, _parse_any, parse, resolve
 from pychrony._waiting import Waiter
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
@@ -366,3 +366,26 @@ def test_resolved_address_keeps_its_scope(monkeypatch: pytest.MonkeyPatch) -> No
     first, second = Waiter().drive(resolve(parse("clock.invalid:99"), 20))
     assert first.socket_address() == ("fe80::1", 99, 0, 7)
     assert second.socket_address() == ("2001:db8::1", 99, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("192.0.2.1", "0.0.0.0", "255.255.255.255", "192.0.2.1:9", "192.0.2.1:9999"),
+        *("192.0.2.1:65535", "1.2.3.4:323"),
+    ],
+)
+def test_plain_ipv4_is_parsed_as_any_other(text: str) -> None:
+    assert parse(text) == _parse_any(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("256.0.2.1", "01.2.3.4", "1.2.3", "1.2.3.4.5", "1.2.3.4:", "1.2.3.4:0"),
+        *("1.2.3.4:65536", "1.2.3.4:99999", "1.2.3.\u0664", "1.2.3.4\n"),
+    ],
+)
+def test_almost_an_ipv4_address(text: str) -> None:
+    with pytest.raises(ChronyAddressError):
+        parse(text)

@@ -117,7 +117,7 @@ async def until(condition: Callable[[], object]) -> None:
 def test_every_method_is_that_of_the_blocking_connection(
     far: bool, address: str, run: Runner[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_FAR", -1.0 if far else 9e9)
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if far else 9e9)
     calls: list[tuple[str, ...]] = [(name,) for name in METHODS if name[4:] != "report"]
     calls += [("get_report", report) for report in pychrony.reports()]
     with ScriptedDaemon(
@@ -432,7 +432,7 @@ def test_cancelling_at_any_await(
     run: Runner[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_queries, "_FAR", -1.0 if far else 9e9)
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if far else 9e9)
     with ScriptedDaemon(address=address, sources=many_sources(12)) as daemon:
         expected = getattr(pychrony, name)(daemon.address)
         before = descriptors()

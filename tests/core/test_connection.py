@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from select import POLLIN, POLLOUT
 from typing import Any
@@ -48,8 +50,8 @@ from pychrony import (
     get_sources,
     get_tracking,
 )
-from pychrony._base import open_session, waits
-from pychrony._queries import one
+from pychrony._base import open_session, timeouts_of
+from pychrony._queries import read_single
 from pychrony._session import Session
 from pychrony._waiting import Waiter
 from pychrony.testing import (
@@ -138,8 +140,8 @@ def test_within_a_call_only_closing_is_possible() -> None:
     with ScriptedDaemon() as daemon:
         connection = ChronyConnection(daemon.address)
         with pytest.raises(ChronyUsageError, match="in the middle of a call"):
-            connection._turn(reading)
-        connection._turn(closing)
+            connection._read(partial(reading))
+        connection._read(partial(closing))
         assert connection.closed
         assert connection._session is None
 
@@ -212,11 +214,11 @@ def noise(request: Request, reply: bytes) -> Iterable[tuple[float, bytes]]:
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [
-        (faults.silent, ChronyTimeoutError, "no answer to 2 requests in 0.3 s"),
-        (faults.garbage, ChronyTimeoutError, "libchrony ignored 2 datagrams"),
-        (faults.wrong_sequence, ChronyTimeoutError, "libchrony ignored 2 datagrams"),
-        (faults.truncated(0), ChronyTimeoutError, "libchrony ignored 2 datagrams"),
-        (faults.truncated(27), ChronyTimeoutError, "libchrony ignored 2 datagrams"),
+        (faults.silent, ChronyTimeoutError, "no answer to 2 requests in 0.75 s"),
+        (faults.garbage, ChronyTimeoutError, "libchrony ignored "),
+        (faults.wrong_sequence, ChronyTimeoutError, "libchrony ignored "),
+        (faults.truncated(0), ChronyTimeoutError, "libchrony ignored "),
+        (faults.truncated(27), ChronyTimeoutError, "libchrony ignored "),
         (faults.version(7), ChronyTimeoutError, "another version of the protocol"),
         (noise, ChronyTimeoutError, "datagrams"),
         (faults.truncated(28), ChronyDataError, "truncated"),
@@ -231,20 +233,22 @@ def noise(request: Request, reply: bytes) -> Iterable[tuple[float, bytes]]:
 def test_bad_answers(
     fault: faults.Fault, kind: type[ChronyError], message: str, address: str
 ) -> None:
+    timeout = 0.25 if kind is ChronyTimeoutError else 20
     with (
         ScriptedDaemon(address=address, misbehave=fault) as daemon,
-        ChronyConnection(daemon.address, **QUICK) as connection,
+        ChronyConnection(daemon.address, timeout=timeout, retries=1) as connection,
     ):
         with pytest.raises(kind) as caught:
             connection.get_tracking()
         assert type(caught.value) in (kind, *kind.__subclasses__())
         assert message in str(caught.value)
         assert daemon.address in str(caught.value)
-        if kind is ChronyTimeoutError:
-            assert daemon.requests == [("TRACKING", None)] * 2
-        else:
-            assert daemon.requests == [("TRACKING", None)]
-        # No trace of it in the next answer.
+        number = 2 if kind is ChronyTimeoutError else 1
+        while len(daemon.requests) < number:  # it may be busy with its answer
+            time.sleep(0.001)
+        assert daemon.requests == [("TRACKING", None)] * number
+        # No trace of it in the next answer, however busy the machine is.
+        connection._timeouts = timeouts_of(20, 0)
         daemon.misbehave = None
         daemon.tracking = make_tracking(stratum=9)
         assert connection.get_tracking().stratum == 9
@@ -263,9 +267,19 @@ def test_resends(retries: int) -> None:
 
 
 def test_every_request_of_a_list_has_its_own_resends() -> None:
-    fault = faults.dropping(3)
-    with ScriptedDaemon(sources=sources_of(MANY), misbehave=fault) as daemon:
-        assert letters_of(get_sources(daemon.address, timeout=0.1)) == MANY
+    tries: Counter[tuple[str, int | None]] = Counter()
+
+    def losing(request: Request, reply: bytes) -> Iterable[bytes]:
+        """Lose the first try for each third source, and for the count."""
+        which = request.name, request.index
+        tries[which] += 1
+        return () if tries[which] == 1 and (which[1] or 0) % 3 == 0 else (reply,)
+
+    with ScriptedDaemon(sources=sources_of(MANY), misbehave=losing) as daemon:
+        # As many retries as a busy machine may need.
+        found = get_sources(daemon.address, timeout=0.1, retries=8)
+        assert letters_of(found) == MANY
+    assert all(tries["SOURCE_DATA", index] > 1 for index in range(0, len(MANY), 3))
 
 
 def test_late_and_double_replies_disturb_nothing() -> None:
@@ -347,7 +361,7 @@ def test_count_that_can_be() -> None:
 
 @contextmanager
 def by_hand(address: str, timeout: float, retries: int) -> Iterator[Session]:
-    session = Session(_address.parse(address), waits(timeout, retries))
+    session = Session(_address.parse(address), timeouts_of(timeout, retries))
     try:
         yield session
     finally:
@@ -360,7 +374,7 @@ def test_each_wait_is_twice_the_one_before() -> None:
         by_hand(daemon.address, 1000, 2) as session,
     ):
         begin = time.monotonic()
-        conversation = one(session, TrackingStatus)
+        conversation = read_single(session, TrackingStatus)
         waits = [next(conversation), conversation.send(False), conversation.send(False)]
         end = time.monotonic()
         with pytest.raises(ChronyTimeoutError, match="3 requests in 7000 s"):
@@ -374,7 +388,7 @@ def test_so_it_is_while_looking_for_the_daemon() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         target = _address.parse(daemon.address)
         begin = time.monotonic()
-        looking = open_session([target, target], waits(1000, 1), alone=False)
+        looking = open_session([target, target], timeouts_of(1000, 1), blocking=False)
         seen = [next(looking), *(looking.send(False) for _ in range(3))]
         end = time.monotonic()
         with pytest.raises(ChronyTimeoutError):
@@ -387,7 +401,7 @@ def test_so_it_is_while_looking_for_the_daemon() -> None:
 def test_waits_begin_anew_with_the_daemon_that_was_found() -> None:
     with ScriptedDaemon(misbehave=faults.first(2, faults.silent)) as daemon:
         target = _address.parse(daemon.address)
-        looking = open_session([target, target], waits(1000, 1), alone=False)
+        looking = open_session([target, target], timeouts_of(1000, 1), blocking=False)
         next(looking)
         looking.send(False)
         fd, events, _ = looking.send(False)
@@ -395,7 +409,7 @@ def test_waits_begin_anew_with_the_daemon_that_was_found() -> None:
         with pytest.raises(StopIteration) as end:
             looking.send(True)
         session = end.value.value
-        conversation = one(session, TrackingStatus)
+        conversation = read_single(session, TrackingStatus)
         _, _, deadline = next(conversation)
         assert deadline <= time.monotonic() + 1000
         conversation.close()
@@ -406,7 +420,7 @@ def test_only_the_silent_are_asked_again() -> None:
     with ScriptedDaemon() as refused, ScriptedDaemon(misbehave=faults.silent) as silent:
         refused.stop()
         targets = [_address.parse(one.address) for one in (refused, silent)]
-        looking = open_session(targets, waits(1000, 1), alone=False)
+        looking = open_session(targets, timeouts_of(1000, 1), blocking=False)
         fd, events, _ = next(looking)
         assert Waiter().wait(fd, events, time.monotonic() + 20)
         looking.send(True)
@@ -417,7 +431,7 @@ def test_only_the_silent_are_asked_again() -> None:
 
 def test_late_process_still_takes_the_answer_that_is_there() -> None:
     with ScriptedDaemon() as daemon, by_hand(daemon.address, 1e-9, 0) as session:
-        conversation = one(session, TrackingStatus)
+        conversation = read_single(session, TrackingStatus)
         fd, events, deadline = next(conversation)
         assert deadline <= time.monotonic()
         assert Waiter().wait(fd, events, time.monotonic() + 20)
@@ -431,7 +445,7 @@ def test_woken_for_nothing_it_waits_again(address: str) -> None:
         ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
         by_hand(daemon.address, 1000, 0) as session,
     ):
-        conversation = one(session, TrackingStatus)
+        conversation = read_single(session, TrackingStatus)
         wait = next(conversation)
         for _ in range(3):
             assert conversation.send(True) == wait
@@ -445,7 +459,7 @@ def test_flood_ends_at_the_deadline(address: str) -> None:
         ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
         by_hand(daemon.address, 0.05, 0) as session,
     ):
-        conversation = one(session, TrackingStatus)
+        conversation = read_single(session, TrackingStatus)
         next(conversation)
         with pytest.raises(ChronyTimeoutError):
             while True:
@@ -465,7 +479,7 @@ def test_error_that_nobody_expected() -> None:
 @pytest.mark.timeout(30)
 def test_queue_that_fills_again_ends_at_the_deadline() -> None:
     with hung_daemon() as path, by_hand(path, 0.05, 0) as session:
-        conversation = one(session, TrackingStatus)
+        conversation = read_single(session, TrackingStatus)
         _, events, _ = next(conversation)
         assert events == POLLOUT
         with pytest.raises(ChronyTimeoutError):
@@ -475,7 +489,7 @@ def test_queue_that_fills_again_ends_at_the_deadline() -> None:
 
 def test_driver_has_the_last_word_on_a_full_queue() -> None:
     with hung_daemon() as path, by_hand(path, 1000, 0) as session:
-        conversation = one(session, TrackingStatus)
+        conversation = read_single(session, TrackingStatus)
         next(conversation)
         with pytest.raises(ChronyTimeoutError):
             conversation.send(False)
@@ -1243,78 +1257,6 @@ def test_interrupts_while_opening_and_closing_leave_nothing(address: str) -> Non
         del connection
         gc.collect()
     assert hits > 100
-
-
-@pytest.mark.interrupts
-def test_no_finalizer_runs_under_the_lock() -> None:
-    """Else it could wait for a thread that waits for the lock, or read a clock."""
-    lock: Any = _library.lock
-    owned: list[bool] = []
-
-    class Cycle:
-        def __init__(self) -> None:
-            self.cycle = self
-
-        def __del__(self) -> None:
-            owned.append(lock._is_owned())
-
-    def read(index: int) -> None:
-        with ChronyConnection(daemon.address, timeout=20) as connection:
-            while len(owned) < 2000:
-                Cycle()
-                if index:
-                    connection.get_tracking()
-                else:
-                    connection.get_sources()
-
-    sources = [make_source(address=f"10.0.0.{number}") for number in range(1, 21)]
-    before = gc.get_threshold()
-    with ScriptedDaemon(sources=sources) as daemon:
-        gc.set_threshold(50)
-        try:
-            in_threads(2, read)
-        finally:
-            gc.set_threshold(*before)
-    assert not any(owned)
-    assert gc.isenabled()
-
-
-def test_collection_that_is_off_stays_off() -> None:
-    with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
-        gc.disable()
-        try:
-            connection.get_tracking()
-            assert not gc.isenabled()
-        finally:
-            gc.enable()
-
-
-@pytest.mark.interrupts
-@pytest.mark.timeout(60, method="thread")  # the other method needs SIGALRM, too
-def test_signal_handlers_and_readers_may_share_a_lock() -> None:
-    """Nor does a signal handler run under the lock of the library."""
-    shared = threading.RLock()
-    hits: list[int] = []
-    with ScriptedDaemon() as daemon:
-
-        def read() -> None:
-            with ChronyConnection(daemon.address, timeout=20) as connection:
-                while len(hits) < 300:
-                    with shared:
-                        connection.get_tracking()
-
-        def handler(*_: Any) -> None:
-            with shared:
-                hits.append(1)
-            signal.setitimer(signal.ITIMER_REAL, 0.001)
-
-        thread = threading.Thread(target=read)
-        with ChronyConnection(daemon.address, timeout=20) as connection:
-            thread.start()
-            with on_alarm(handler, 0.001):
-                while len(hits) < 300:
-                    assert connection.get_tracking().stratum == 2
-            thread.join()
 
 
 def in_threads(number: int, work: Callable[[int], None]) -> None:

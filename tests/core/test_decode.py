@@ -1,10 +1,8 @@
 """Records from the wire, through the real libchrony, to the attributes."""
 
 # The annotations of the dataclasses below must not become strings.
-import sys
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -25,7 +23,7 @@ from pychrony import (
     models,
 )
 from pychrony._libchrony import ffi
-from pychrony._queries import one
+from pychrony._queries import read_single
 from pychrony.testing import (
     ScriptedDaemon,
     faults,
@@ -69,40 +67,6 @@ def test_number_never_seen_before() -> None:
     ):
         leap_status = connection.get_tracking().leap_status
         assert (leap_status.name, leap_status.value) == ("UNKNOWN_4711", 4711)
-
-
-@pytest.mark.interrupts
-def test_nothing_can_run_between_an_address_and_its_copy() -> None:
-    """As a signal handler could, at every instruction another session reads."""
-    lib = _library.load()
-    read = _decode._string_reader(lib)
-    with (
-        ScriptedDaemon(tracking=make_tracking(reference_ip="192.0.2.1")) as daemon,
-        ScriptedDaemon(tracking=make_tracking(reference_ip="192.0.2.2")) as other,
-        ChronyConnection(daemon.address) as connection,
-        ChronyConnection(other.address) as spare,
-    ):
-        connection.get_tracking()
-        spare.get_tracking()
-        assert connection._session is not None
-        assert spare._session is not None
-        handle, other_handle = connection._session._handle, spare._session._handle
-        seen: list[str] = []
-
-        def trace(frame: FrameType, event: str, _: Any) -> Any:
-            frame.f_trace_opcodes = True
-            seen.append(event)
-            lib.chrony_get_field_string(other_handle, 1)
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            address = read(handle, 1)
-        finally:
-            sys.settrace(before)
-        assert address == "192.0.2.1"
-        assert seen  # at every opcode, or every line where Python has no better
 
 
 @pytest.mark.parametrize(
@@ -283,7 +247,7 @@ def test_field_of_another_type_or_none(
     monkeypatch.setitem(models.REPORTS, record, "tracking")
     with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
         with pytest.raises(ChronyDataError) as caught:
-            connection._turn(lambda session: one(session, record))
+            connection._read(partial(read_single, record=record))
         assert message in str(caught.value)
 
 

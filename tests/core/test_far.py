@@ -1,4 +1,4 @@
-"""Lists of a chronyd at a distance, with many requests in flight."""
+"""Lists that are read with many requests in flight, and when they are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from helpers import descriptors, many_sources, on_alarm, short_directory
 
+import pychrony
 from pychrony import (
     AuthData,
     ChronyConnection,
@@ -28,8 +29,8 @@ from pychrony import (
     _session,
     _waiting,
 )
-from pychrony._base import waits
-from pychrony._queries import every
+from pychrony._base import timeouts_of
+from pychrony._queries import read_list
 from pychrony._session import Session
 from pychrony._waiting import Waiter
 from pychrony.testing import (
@@ -55,8 +56,8 @@ LISTS: dict[str, tuple[str, ...]] = {
 
 @pytest.fixture(autouse=True)
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every UDP address is far away."""
-    monkeypatch.setattr(_queries, "_FAR", -1.0)
+    """Every UDP address has a high latency."""
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
 
 
 class Watched:
@@ -82,7 +83,7 @@ def test_list_is_that_of_a_near_one(
         with ChronyConnection(daemon.address) as connection:
             found = getattr(connection, name)(*arguments)
             far = len(daemon.requests)
-        monkeypatch.setattr(_queries, "_FAR", 9e9)
+        monkeypatch.setattr(_queries, "_requests_in_flight", lambda *_: 1)
         with ChronyConnection(daemon.address) as connection:
             assert getattr(connection, name)(*arguments) == found
             near = len(daemon.requests) - far
@@ -138,9 +139,9 @@ def test_all_are_asked_for_before_an_answer_is_waited_for() -> None:
         daemon.bind(("127.0.0.1", 0))
         daemon.setblocking(False)
         place = f"127.0.0.1:{daemon.getsockname()[1]}"
-        session = Session(_address.parse(place), waits(20, 0))
+        session = Session(_address.parse(place), timeouts_of(20, 0))
         try:
-            conversation = every(session, Source)
+            conversation = read_list(session, Source)
             next(conversation)
             with pytest.raises(StopIteration) as end:
                 while True:
@@ -299,9 +300,9 @@ def test_with_few_descriptors(left: int) -> None:
 
 def test_driver_that_leaves_closes_all() -> None:
     with ScriptedDaemon(sources=many_sources(40)) as daemon:
-        session = Session(_address.parse(daemon.address), waits(9.0, 0))
+        session = Session(_address.parse(daemon.address), timeouts_of(9.0, 0))
         before = descriptors()
-        conversation = every(session, Source)
+        conversation = read_list(session, Source)
         wait = next(conversation)
         waiter = Waiter()
         while descriptors() == before:
@@ -310,6 +311,80 @@ def test_driver_that_leaves_closes_all() -> None:
         conversation.close()
         assert descriptors() == before
         session.close()
+
+
+# --- when many are in flight, decided for each call -------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """The sessions that are opened."""
+    made: list[Session] = []
+    usual = Session.__init__
+
+    def counting(self: Session, *arguments: Any, **named: Any) -> None:
+        made.append(self)
+        usual(self, *arguments, **named)
+
+    monkeypatch.setattr(Session, "__init__", counting)
+    return made
+
+
+@pytest.mark.parametrize(("late", "expected"), [(1, 0), (2, 10)])
+def test_late_replies_count_for_this_call_only(
+    late: int, expected: int, opened: list[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", 0.5)
+    fault = faults.first(late, faults.delayed(0.7))
+    with (
+        ScriptedDaemon(sources=many_sources(10), misbehave=fault) as daemon,
+        ChronyConnection(daemon.address, timeout=20) as connection,
+    ):
+        before = len(opened)
+        assert len(connection.get_sources()) == 10
+        assert len(opened) == before + expected
+        for _ in range(3):
+            assert len(connection.get_sources()) == 10
+        assert len(opened) == before + expected
+
+
+@pytest.mark.parametrize(
+    ("number", "cores", "expected"),
+    [(15, 2, 0), (16, 2, 8), (40, 2, 8), (40, 1, 0)],
+)
+def test_lists_of_the_same_machine(
+    number: int,
+    cores: int,
+    expected: int,
+    opened: list[Session],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", 9e9)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    sources = many_sources(number)
+    with (
+        ScriptedDaemon(sources=sources) as daemon,
+        ChronyConnection(daemon.address, timeout=20) as connection,
+    ):
+        before = len(opened)
+        found = connection.get_sources()
+        assert [one.address for one in found] == [one.address for one in sources]
+        assert len(opened) == before + expected
+
+
+def test_near_lists_of_other_machines_are_read_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They may limit the rate of requests, as loopback is never limited."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    decide = _queries._requests_in_flight
+    for host, near, distant in (("127.0.0.1", 8, 100), ("192.0.2.1", 1, 100)):
+        with suppress(pychrony.ChronyConnectionError):  # where there is no route
+            session = Session(_address.parse(host), timeouts_of(1.0, 0))
+            monkeypatch.setattr(_queries, "_HIGH_LATENCY", 0.002)
+            assert decide(session, 100, 0.001) == near
+            assert decide(session, 100, 0.003) == distant
+            session.close()
 
 
 # --- lists that change while they are read ---------------------------------
@@ -412,9 +487,9 @@ class Network:
                 return True
 
     def read(self, kind: type[Any]) -> list[Any]:
-        session = Session(_address.parse(self.address), waits(1.0, 9))
+        session = Session(_address.parse(self.address), timeouts_of(1.0, 9))
         try:
-            conversation = every(session, kind)
+            conversation = read_list(session, kind)
             waiter = Waiter()
             fd, events, deadline = next(conversation)
             while True:

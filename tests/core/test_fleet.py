@@ -42,11 +42,10 @@ from pychrony import (
     _address,
     _queries,
     async_query_many,
-    models,
     query_many,
 )
-from pychrony._base import waits
-from pychrony._queries import one
+from pychrony._base import timeouts_of
+from pychrony._queries import read_single
 from pychrony._session import Session
 from pychrony._waiting import Waiter
 from pychrony.testing import (
@@ -138,7 +137,7 @@ def test_each_gives_its_own(
 def test_every_report_is_that_of_the_connection(
     far: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_FAR", -1.0 if far else 9e9)
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if far else 9e9)
     method = {"sourcestats": "source_stats", "rtcdata": "rtc_data"}
     method |= {"selectdata": "select_data", "serverstats": "server_stats"}
     method |= {"authdata": "auth_data", "ntpdata": "ntp_data"}
@@ -166,7 +165,7 @@ def test_every_report_is_that_of_the_connection(
 def test_report_that_only_libchrony_knows(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(models.REPORTS, pychrony.Activity)
+    monkeypatch.delitem(_queries._BY_NAME, "activity")
     with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
         expected = connection.get_report("activity")
         assert list(ask([daemon.address], "activity")) == [(daemon.address, expected)]
@@ -626,7 +625,7 @@ def test_datagrams_of_one_host_do_not_reach_the_next() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
         host.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{host.getsockname()[1]}"
-        session = Session(_address.parse(place), waits(1, 0))
+        session = Session(_address.parse(place), timeouts_of(1, 0))
         try:
             here = session._socket.raw.getsockname()
             for _ in range(5):
@@ -634,7 +633,7 @@ def test_datagrams_of_one_host_do_not_reach_the_next() -> None:
             # Nobody is there, which is told before all of that.
             host.close()
             session._socket.raw.send(b"is anybody there?")
-            session.turn_to(_address.parse("127.0.0.1:9"))
+            session.reconnect(_address.parse("127.0.0.1:9"))
             with pytest.raises(BlockingIOError):
                 session._socket.raw.recv(1)
         finally:
@@ -645,13 +644,13 @@ def test_datagrams_behind_an_error_do_not_reach_the_next_host() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
         host.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{host.getsockname()[1]}"
-        session = Session(_address.parse(place), waits(1, 0))
+        session = Session(_address.parse(place), timeouts_of(1, 0))
         try:
             for _ in range(5):
                 host.sendto(b"before", session._socket.raw.getsockname())
             host.close()
             session._socket.raw.send(b"is anybody there?")
-            session.turn_to(_address.parse("127.0.0.1:9"))
+            session.reconnect(_address.parse("127.0.0.1:9"))
             with pytest.raises(BlockingIOError):
                 session._socket.raw.recv(1)
         finally:
@@ -673,30 +672,30 @@ def test_late_replies_of_one_host_are_no_answers_of_the_next() -> None:
 
 def test_error_of_one_host_is_not_one_of_the_next() -> None:
     with ScriptedDaemon() as gone, ScriptedDaemon(address="127.0.0.1:0") as daemon:
-        session = Session(_address.parse(gone.address), waits(20, 0))
+        session = Session(_address.parse(gone.address), timeouts_of(20, 0))
         try:
             gone.stop()
             session._socket.raw.send(b"is anybody there?")
-            session.turn_to(_address.parse(daemon.address))
-            assert Waiter().drive(one(session, TrackingStatus)).stratum == 2
+            session.reconnect(_address.parse(daemon.address))
+            assert Waiter().drive(read_single(session, TrackingStatus)).stratum == 2
         finally:
             session.close()
 
 
 def test_each_host_is_asked_from_an_address_of_its_own() -> None:
     """What suits a host on loopback suits no other."""
-    session = Session(_address.parse("127.0.0.1:9"), waits(1, 0))
+    session = Session(_address.parse("127.0.0.1:9"), timeouts_of(1, 0))
     probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         ports = set()
         for number in range(2, 6):
-            session.turn_to(_address.parse(f"127.0.0.{number}:9"))
+            session.reconnect(_address.parse(f"127.0.0.{number}:9"))
             ports.add(session._socket.raw.getsockname()[1])
         assert len(ports) > 1
         # Nothing is sent there.
         with suppress(OSError):
             probe.connect(("192.0.2.99", 9))
-            session.turn_to(_address.parse("192.0.2.99:9"))
+            session.reconnect(_address.parse("192.0.2.99:9"))
             expected = probe.getsockname()[0]
             assert session._socket.raw.getsockname()[0] == expected
     finally:
@@ -733,7 +732,7 @@ def test_sockets_are_used_again() -> None:
 def test_hosts_share_the_requests_in_flight(
     concurrency: int, each: int, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_FAR", -1.0)
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
     most = 0
 
     def watched(request: Request, reply: bytes) -> Iterable[bytes]:
@@ -753,7 +752,7 @@ def test_hosts_share_the_requests_in_flight(
 def test_length_of_a_list_is_not_that_of_the_next_host(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_FAR", -1.0)
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
     with (
         ScriptedDaemon(sources=many_sources(9)) as one,
         ScriptedDaemon(sources=many_sources(6)) as other,
@@ -776,7 +775,7 @@ def test_with_few_descriptors_fewer_are_asked_at_once(
     left: int, report: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each host is asked, or has an honest error; none is skipped."""
-    monkeypatch.setattr(_queries, "_FAR", -1.0)
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
     sources = [make_source(address=f"192.0.2.{index}") for index in range(1, 10)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ScriptedDaemon(sources=sources) as daemon:

@@ -132,7 +132,7 @@ MEASURES = {
 
 def value(draw: st.DrawFn, field: Field[Any], kind: _wire.Kind | None) -> Any:
     """Make the value of an attribute that is sent in some way, or not at all."""
-    if "given" in field.metadata or kind is _wire.source_address:
+    if "extra" in field.metadata or kind is _wire.source_address:
         return draw(SOMEWHERE)
     if kind is None:  # not in the layout of an older chronyd
         return None
@@ -140,6 +140,8 @@ def value(draw: st.DrawFn, field: Field[Any], kind: _wire.Kind | None) -> Any:
     if wanted is bool:
         return draw(st.booleans())
     drawn = draw(VALUES[kind])
+    if field.metadata["age"] and drawn == 0xFFFFFFFF:
+        return None
     if field.metadata["most"] is not None:
         return drawn % (field.metadata["most"] + 1)
     if field.name in MEASURES:

@@ -21,8 +21,8 @@ from pychrony import (
     _decode,
     _session,
 )
-from pychrony._base import open_session, waits
-from pychrony._queries import every, one
+from pychrony._base import open_session, timeouts_of
+from pychrony._queries import read_list, read_single
 from pychrony._session import Session
 from pychrony._waiting import Waiter
 from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, faults, make_source
@@ -41,8 +41,8 @@ def test_full_queue_between_an_address_and_its_record() -> None:
         daemon.bind(path)
         daemon.setblocking(False)
         client.setblocking(False)
-        session = Session(_address.parse(path), waits(5.0, 1))
-        conversation = every(session, AuthData)
+        session = Session(_address.parse(path), timeouts_of(5.0, 1))
+        conversation = read_list(session, AuthData)
         try:
             with pytest.raises(StopIteration) as end:
                 next(conversation)
@@ -69,7 +69,9 @@ def test_full_queue_between_an_address_and_its_record() -> None:
 def test_driver_that_leaves_while_the_daemon_is_looked_for() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         target = _address.parse(daemon.address)
-        conversation = open_session([target, target], waits(9.0, 0), alone=False)
+        conversation = open_session(
+            [target, target], timeouts_of(9.0, 0), blocking=False
+        )
         before = descriptors()
         next(conversation)
         conversation.close()
@@ -78,7 +80,7 @@ def test_driver_that_leaves_while_the_daemon_is_looked_for() -> None:
 
 def test_close_that_was_interrupted_when_all_was_done() -> None:
     with ScriptedDaemon() as daemon:
-        session = Session(_address.parse(daemon.address), waits(1.0, 0))
+        session = Session(_address.parse(daemon.address), timeouts_of(1.0, 0))
         _session._deinit(session.lib, session._holder)
         session._socket.close()
         del session  # no warning of an unclosed connection
@@ -97,11 +99,11 @@ def test_timeout_of_a_pair_of_requests_counts_them_all() -> None:
 def test_resends_of_a_pair_of_requests_wait_longer_each_time() -> None:
     fault = faults.only("AUTH_DATA", faults.silent)
     with ScriptedDaemon(misbehave=fault, open_commands=ALL_COMMANDS) as daemon:
-        session = Session(_address.parse(daemon.address), waits(1000, 2))
+        session = Session(_address.parse(daemon.address), timeouts_of(1000, 2))
         deadlines: list[float] = []
         begin = time.monotonic()
         try:
-            conversation = every(session, AuthData)
+            conversation = read_list(session, AuthData)
             fd, events, _ = next(conversation)  # the number of sources
             with pytest.raises(ChronyTimeoutError):
                 while True:
@@ -132,9 +134,9 @@ def test_wait_for_the_queue_counts_to_the_wait_for_the_answer() -> None:
         with suppress(BlockingIOError):
             while True:
                 client.sendto(b"", path)
-        session = Session(_address.parse(path), waits(1000, 0))
+        session = Session(_address.parse(path), timeouts_of(1000, 0))
         try:
-            conversation = one(session, TrackingStatus)
+            conversation = read_single(session, TrackingStatus)
             fd, events, deadline = next(conversation)
             assert events == POLLOUT
             with suppress(BlockingIOError):

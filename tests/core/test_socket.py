@@ -36,7 +36,7 @@ from pychrony import (
     _socket,
     get_tracking,
 )
-from pychrony._base import waits
+from pychrony._base import timeouts_of
 from pychrony._session import Session
 from pychrony.testing import ScriptedDaemon
 
@@ -122,10 +122,10 @@ def test_interruption_at_every_instruction_leaves_nothing(
     transport: str, daemon: ScriptedDaemon, directory: str
 ) -> None:
     target = _address.parse(daemon.address if transport == "Unix" else "127.0.0.1:9")
-    patience = waits(1.0, 0)
+    patience = timeouts_of(1.0, 0)
 
     def open_and_close() -> None:
-        Session(target, patience, alone=True).close()
+        Session(target, patience, blocking=True).close()
 
     open_and_close()
     before = descriptors()

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,7 +111,9 @@ def test_field_that_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.REPORTS, names["New"], "smoothing")
     with ScriptedDaemon(smoothing=make_smoothing(wander=0.5)) as daemon:
         with pychrony.ChronyConnection(daemon.address) as connection:
-            record: Any = connection._turn(lambda s: _queries.one(s, names["New"]))
+            record: Any = connection._read(
+                partial(_queries.read_single, record=names["New"])
+            )
     assert (record.wander, record.temperature) == (0.5, None)
 
 

@@ -200,7 +200,7 @@ def test_what_never_was_is_absent() -> None:
     never = 0xFFFFFFFF
     with everything(
         sources=[make_source(last_sample_ago=never)],
-        auth_data=[make_auth_data(last_ke_ago=never)],
+        auth_data=[make_auth_data(last_ke_ago=None)],
     ) as daemon:
         found = scrape(daemon.address)
     assert never not in found.values()

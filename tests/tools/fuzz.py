@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import math
 import os
 import resource
 import socket
@@ -47,8 +46,13 @@ from pychrony import (
     _address,
     _queries,
 )
-from pychrony._base import waits
-from pychrony._queries import every, generic, one, one_or_none
+from pychrony._base import timeouts_of
+from pychrony._queries import (
+    read_generic,
+    read_list,
+    read_optional,
+    read_single,
+)
 from pychrony._session import Session
 from pychrony.testing import _wire
 
@@ -157,10 +161,10 @@ Reader: TypeAlias = Callable[[Session], Generator[Any, bool, Any]]
 def readers() -> dict[str, Reader]:
     """Return all ways to read a report."""
     ways: list[tuple[Callable[[Session, Any], Any], list[Any]]] = [
-        (one, [TrackingStatus, Activity, ServerStats]),
-        (one_or_none, [RTCData, Smoothing]),
-        (every, [Source, SourceStats, SelectData, AuthData, NTPData]),
-        (generic, pychrony.reports()),
+        (read_single, [TrackingStatus, Activity, ServerStats]),
+        (read_optional, [RTCData, Smoothing]),
+        (read_list, [Source, SourceStats, SelectData, AuthData, NTPData]),
+        (read_generic, pychrony.reports()),
     ]
 
     def reader(way: Callable[[Session, Any], Any], what: Any) -> Reader:
@@ -185,8 +189,8 @@ class Loop:
         self._sent: bytes | None = None
         self._session: Session | None = None
         self._readers = list(readers().items())
-        # This process answers itself, so nothing is far away.
-        _queries._FAR = math.inf
+        # This process answers itself, one request at a time.
+        _queries._requests_in_flight = lambda *_: 1
         self._daemon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._daemon.setblocking(False)
         self._daemon.bind(("127.0.0.1", 0))
@@ -205,7 +209,7 @@ class Loop:
     def read(self) -> None:
         """Read one report."""
         if self._session is None:
-            self._session = Session(self._target, waits(600.0, 0))
+            self._session = Session(self._target, timeouts_of(600.0, 0))
         name, reader = self.liar.pick(self._readers)
         conversation = reader(self._session)
         ready: Any = None
