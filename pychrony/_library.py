@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import sys
 from importlib import import_module
 from threading import RLock
 

@@ -62,8 +62,9 @@ def _daemon(address: str, seconds: float, retries: int) -> Iterator[tuple[str, s
     """Ask for every report, until it is clear that nobody answers."""
     yield "", ""
     yield "daemon", address
-    if address.startswith("/"):
-        for path in (os.path.dirname(address), address):
+    target = address.partition("://")[2] or address
+    if target.startswith("/"):
+        for path in (os.path.dirname(target), target):
             yield "", f"{path}: {_access(path)}"
     try:
         waits = Waits(seconds, retries, 1)
