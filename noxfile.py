@@ -164,6 +164,7 @@ def lint(session: nox.Session) -> None:
     session.run("zizmor", "--offline", "--persona=auditor", ".github")
     for schema, paths in (
         ("github-workflows", sorted(Path(".github/workflows").glob("*.yml"))),
+        ("github-actions", sorted(Path(".github/actions").glob("*/action.yml"))),
         ("dependabot", [Path(".github/dependabot.yml")]),
     ):
         vendored = f"--builtin-schema=vendor.{schema}"
@@ -196,9 +197,9 @@ def generate(session: nox.Session) -> None:
 
 
 def locked(session: nox.Session, *names: str) -> None:
-    """Install exactly what the locks of .github/release/ list."""
+    """Install exactly what the locks of .github/locks/ list."""
     for name in names:
-        session.install("--require-hashes", "-r", f".github/release/{name}.txt")
+        session.install("--require-hashes", "-r", f".github/locks/{name}.txt")
 
 
 def step(session: nox.Session, *command: str, **variables: str) -> None:
@@ -207,20 +208,24 @@ def step(session: nox.Session, *command: str, **variables: str) -> None:
     session.run("python", "-m", "release", *command, env=env)
 
 
-def two_pythons() -> tuple[str, str]:
-    """The oldest and the newest here, to see that the build depends on neither."""
-    here = list(PYTHONS.values()) or [sys.executable]
-    return here[0], here[-1]
+def oldest() -> str:
+    return next(iter(PYTHONS.values()), sys.executable)
+
+
+def newest() -> str:
+    return [sys.executable, *PYTHONS.values()][-1]
 
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Write .github/release/*.txt anew, from the dependency groups of that name."""
+    """Write .github/locks/*.txt anew, from the dependency groups of that name."""
     session.install("uv")
-    for path in sorted(Path(".github/release").glob("*.txt")):
+    for path in sorted(Path(".github/locks").glob("*.txt")):
         session.run(
             *("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
-            *("--upgrade", "--no-annotate", "--python-version=3.10"),
+            *("--upgrade", "--no-annotate", "--no-header", "--python-version=3.10"),
+            # The pip of CPython 3.10 to 3.12.1 wants them written.
+            "--no-strip-extras",
             *(f"--group={path.stem}", f"--output-file={path}"),
         )
 
@@ -228,22 +233,29 @@ def lock(session: nox.Session) -> None:
 @nox.session
 def preflight(session: nox.Session) -> None:
     """Refuse a commit that must not be released."""
-    locked(session, "build")
+    locked(session, "check")
     step(session, "preflight")
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the distributions twice, reproducibly, into dist/."""
-    locked(session, "build")
-    step(session, "build", *two_pythons())
+    """Build the distributions into dist/, the same bytes everywhere."""
+    locked(session, "check")
+    step(session, "build", oldest())
+
+
+@nox.session
+def wheelhouse(session: nox.Session) -> None:
+    """Add to dist/ an archive of all that an offline installation needs."""
+    locked(session, "check")
+    step(session, "wheelhouse", *VERSIONS)
 
 
 @nox.session
 def check(session: nox.Session) -> None:
-    """Check the distributions in dist/ against git and what the indexes want."""
+    """Check dist/ against git, another build, and what the indexes have and want."""
     locked(session, "check")
-    step(session, "check")
+    step(session, "check", newest())
 
 
 @nox.session(reuse_venv=False)
@@ -266,47 +278,18 @@ def wheel_tests(session: nox.Session) -> None:
 
 
 @nox.session
-def attest(session: nox.Session) -> None:
-    """Sign what dist/ holds with the identity of the job that runs this."""
-    locked(session, "publish")
-    step(session, "attest")
-
-
-@nox.session
-def publish(session: nox.Session) -> None:
-    """Upload dist/ to the index that is named: nox -s publish -- testpypi."""
-    locked(session, "publish")
-    step(session, "publish", *session.posargs)
-
-
-@nox.session
-def promote(session: nox.Session) -> None:
-    """Upload what the test index serves: nox -s promote -- pypi."""
-    locked(session, "publish")
-    step(session, "promote", *session.posargs)
-
-
-@nox.session
 def verify(session: nox.Session) -> None:
     """Compare what an index serves with dist/, and install it: -- testpypi."""
-    locked(session, "publish")
+    locked(session, "check")
     step(session, "verify", *session.posargs, **parts(session))
-
-
-@nox.session
-def wheelhouse(session: nox.Session) -> None:
-    """Put all that an installation without a network needs into dist-offline/."""
-    locked(session, "publish")
-    step(session, "wheelhouse", *VERSIONS)
 
 
 @nox.session
 def release(session: nox.Session) -> None:
     """Rehearse a release on this machine; with a version, prepare a real one."""
-    locked(session, "build")
+    locked(session, "check")
     if session.posargs:
         step(session, "prepare", *session.posargs)
         return
-    locked(session, "publish", "check")
-    session.install(*group("tests"))
-    step(session, "rehearse", *two_pythons(), **parts(session))
+    session.install(*group("rehearsal"))
+    step(session, "rehearse", **parts(session))

@@ -21,6 +21,7 @@ from ._library import library_path, reports
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from .aio import *
+    from .bounded import *
     from .connection import *
     from .enums import *
     from .exceptions import *
@@ -32,6 +33,9 @@ __all__ = [
     "AsyncChronyConnection",
     "AuthData",
     "AuthMode",
+    "BoundStatus",
+    "BoundedClock",
+    "BoundedTime",
     "ChronyAddressError",
     "ChronyConnection",
     "ChronyConnectionError",
@@ -41,6 +45,7 @@ __all__ = [
     "ChronyPermissionError",
     "ChronyTimeoutError",
     "ChronyUsageError",
+    "ClockUnboundError",
     "FieldContent",
     "FieldType",
     "KeyType",
@@ -84,8 +89,13 @@ __all__ = [
 __version__: str
 
 
-# asyncio takes longer to import than all the rest.
-_MODULES = ("exceptions", "enums", "models", "connection", "fleet"), ("aio",)
+# Imported step by step until the name is found. asyncio takes longer to import than
+# all the rest.
+_MODULES = (
+    ("exceptions", "enums", "models", "connection", "fleet"),
+    ("bounded",),
+    ("aio",),
+)
 
 # One thread imports, and the others wait for this lock instead of those of the
 # interpreter: CPython before 3.13 frees one of its own at exit, and crashes where

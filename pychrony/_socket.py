@@ -18,6 +18,7 @@ import os
 import socket
 import stat
 import struct
+import threading
 import warnings
 from contextlib import suppress
 from io import FileIO
@@ -65,6 +66,9 @@ class DatagramSocket:
 
     raw: socket.socket
 
+    # Also where this module is being torn down.
+    _unclosed = _unclosed
+
     def __init__(self, target: Target) -> None:
         """Open it.
 
@@ -98,7 +102,8 @@ class DatagramSocket:
 
     @property
     def closed(self) -> bool:
-        return not hasattr(self, "raw") or self.raw.fileno() < 0
+        """Whether it is closed, or left to the end of the process."""
+        return getattr(self, "raw", None) not in self._unclosed
 
     def set_timeout(self, seconds: float) -> None:
         """Let libchrony's own ``recv`` wait for an answer."""
@@ -112,10 +117,10 @@ class DatagramSocket:
 
         A second time it does nothing, or what an interruption left to do.
         """
-        if hasattr(self, "raw"):
+        if not self.closed:
             if self.pid == os.getpid():
                 _remove_file(self.raw)
-            _unclosed.pop(self.raw, None)
+            self._unclosed.pop(self.raw, None)
             self.raw.close()
 
 
@@ -204,15 +209,18 @@ def _warn(address: str) -> None:
 
 @atexit.register
 def _at_exit() -> None:
-    """Remove the files. Daemon threads may use the sockets until the process ends."""
-    mine: list[str] = []
-    for raw, (address, pid) in _unclosed.copy().items():
-        if pid == os.getpid():
+    """Remove the files, and leave the sockets to the end of the process."""
+    left = _unclosed.copy()
+    _unclosed.clear()
+    for raw in left:
+        if left[raw][1] == os.getpid():
             _remove_file(raw)
-            mine.append(address)
-        raw.detach()
-    for address in mine:
-        _warn(address)
+        # They would close and warn one by one. Daemon threads may be using them.
+        if threading.active_count() == 1:
+            raw.detach()
+    for address, pid in left.values():
+        if pid == os.getpid():
+            _warn(address)
 
 
 def _no_place(target: Target, directory: str, reason: OSError) -> ChronyError:

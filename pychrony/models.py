@@ -198,6 +198,23 @@ class TrackingStatus(_Record):
             return None
         return abs(self.offset) + self.root_dispersion + self.root_delay / 2
 
+    def error_bound_at(self, age: float, max_drift_ppm: float) -> "float | None":
+        """The error bound that does not rely on chronyd's ``maxclockerror`` [s].
+
+        chronyd lets its root dispersion grow by ``maxclockerror``, by default 1
+        ppm, which is an estimate of how the frequency of the oscillator changes
+        and no bound. This is ``error_bound`` + ``max_drift_ppm`` * ``age``, or
+        ``None`` where that is ``None``.
+
+        Args:
+            age: time since ``ref_time`` when the report was made [s]; a negative
+                one counts as 0.
+            max_drift_ppm: the most by which the frequency of the oscillator can
+                have changed since [ppm].
+        """
+        bound = self.error_bound
+        return None if bound is None else bound + max_drift_ppm * max(age, 0.0) / 1e6
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Source(_Record):

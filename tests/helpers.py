@@ -118,6 +118,11 @@ def in_child(work: Callable[[], None]) -> None:
     assert status == 0
 
 
+traces_every_instruction = pytest.mark.skipif(
+    sys.version_info[:2] == (3, 12), reason="its opcode events are incomplete"
+)
+
+
 class Interrupt(BaseException):
     pass
 

@@ -1,98 +1,79 @@
-"""All that an installation without a network needs, in one archive."""
+"""Add an archive to dist/ with all that an installation without a network needs."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import re
 import sys
-import tarfile
 import tempfile
-from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
-from packaging.requirements import Requirement
+import requests
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from pypi_simple import PyPISimple
 
-from . import PROJECT, ReleaseError, say
-from .files import Release
-from .verifying import RUNTIME
+from . import build, tools
+from .tools import DIST, PROJECT, ReleaseError, distributions, say, tagged_version
 
-PROCESSORS = ("x86_64", "aarch64")
-# pip wants every older name of a C library, too.
-LIBRARIES = (
-    ("manylinux_2_28", "manylinux_2_17", "manylinux2014"),
-    ("musllinux_1_2", "musllinux_1_1"),
-)
+PLATFORM = re.compile(r"(many|musl)linux.*_(x86_64|aarch64)")
 
 
-def wheelhouse(release: Release, directory: Path, versions: Sequence[str]) -> None:
-    """Make the archive for these Pythons; prove that this one installs from it."""
-    name = f"{PROJECT}-{release.version}-wheelhouse"
+def main(*pythons: str) -> None:
+    """For these versions of CPython; prove that this one installs from it."""
+    version, digests = tagged_version(), tools.read_manifest()
+    lock = (tools.LOCKS / "runtime.txt").read_text()
+    interpreters = ["cp" + python.replace(".", "") for python in pythons]
+    wanted = {*product(interpreters, ("many", "musl"), ("x86_64", "aarch64"))}
+    # As an sdist is called, since pypi-attestations signs nothing else.
+    name = f"{PROJECT}_wheelhouse-{version}"
+    _, wheel = distributions(version)
     with tempfile.TemporaryDirectory() as temporary:
-        tree = Path(temporary, name)
-        tree.mkdir()
-        environment = Path(temporary, "environment")
-        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-        pip = (str(environment / "bin" / "python"), "-m", "pip")
-        for python in versions:
-            for libraries in LIBRARIES:
-                for processor in PROCESSORS:
-                    platforms = [f"{library}_{processor}" for library in libraries]
-                    _download(pip, tree, _wanted(python), python, platforms)
-        shutil.copy(release.wheel, tree)
-        digest = release.digests[release.wheel.name]
-        own = f"{PROJECT}=={release.version} --hash=sha256:{digest}\n"
-        (tree / "requirements.txt").write_text(RUNTIME.read_text() + own)
-        _install(pip, tree)
-        directory.mkdir(exist_ok=True)
-        target = directory / f"{name}.tar.gz"
-        with tarfile.open(target, "w:gz") as archive:
-            archive.add(tree, name)
-        say(f"{target}: {len(list(tree.glob('*.whl')))} wheels")
+        tree = Path(temporary)
+        (tree / wheel).write_bytes((DIST / wheel).read_bytes())
+        own = f"{PROJECT}=={version} --hash=sha256:{digests[wheel]}\n"
+        requirements = tree / "requirements.txt"
+        requirements.write_text(lock + own)
+        for project in {*re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}:
+            try:
+                wanted -= fetch(project, lock, interpreters, tree)
+            except requests.RequestException as error:
+                kind = type(error).__name__
+                raise ReleaseError(
+                    f"cannot fetch {project} from pypi: {kind}"
+                ) from None
+        if wanted:
+            raise ReleaseError(
+                f"the lock has no wheel for {' '.join(min(wanted))}: make it anew with "
+                "nox -s lock, or drop what has none any more"
+            )
+        python = tools.environment(tree / "environment", sys.executable, "runtime")
+        tools.install(python, "--no-index", "-f", temporary, "-r", str(requirements))
+        files = [path for path in tree.iterdir() if path.is_file()]
+        packed = [(f"{name}/{path.name}", path.read_bytes(), False) for path in files]
+    build.pack(DIST / f"{name}.tar.gz", packed, build.commit_time())
+    tools.write_manifest(DIST)
+    say(f"{name}.tar.gz: {len(files) - 1} wheels")
 
 
-def _wanted(python: str) -> str:
-    """What of the lock is for this Python; pip asks the one that runs it."""
-    environment = {"python_version": python, "python_full_version": f"{python}.0"}
-    wanted = ""
-    for line in RUNTIME.read_text().replace("\\\n", "").splitlines():
-        text, *hashes = line.split("--hash=")
-        if not hashes:
-            continue
-        requirement = Requirement(text)
-        if not requirement.marker or requirement.marker.evaluate(environment):
-            requirement.marker = None
-            digests = "".join(f" --hash={digest.strip()}" for digest in hashes)
-            wanted += f"{requirement}{digests}\n"
-    return wanted
-
-
-def _download(
-    pip: Sequence[str],
-    tree: Path,
-    wanted: str,
-    python: str,
-    platforms: Sequence[str],
-) -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
-        lock.write(wanted)
-        lock.flush()
-        _run(
-            *(*pip, "download", "--quiet", "--dest", str(tree), "--no-deps"),
-            *("--require-hashes", "-r", lock.name),
-            *("--only-binary", ":all:", "--python-version", python),
-            *(word for platform in platforms for word in ("--platform", platform)),
-        )
-
-
-def _install(pip: Sequence[str], tree: Path) -> None:
-    _run(
-        *(*pip, "install", "--quiet", "--no-index", "--find-links", str(tree)),
-        *("--require-hashes", "-r", str(tree / "requirements.txt")),
-    )
-
-
-def _run(*command: str) -> None:
-    if subprocess.run(
-        [*command, "--disable-pip-version-check"], check=False
-    ).returncode:
-        raise ReleaseError("the wheelhouse cannot be made: pip's reason is above")
+def fetch(
+    project: str, lock: str, interpreters: list[str], target: Path
+) -> set[tuple[str, str, str]]:
+    """Download its wheels that the lock lists; return what they are for."""
+    found = set()
+    with PyPISimple() as client:
+        for package in client.get_project_page(project, timeout=30).packages:
+            if package.digests.get("sha256", "none") not in lock:
+                continue
+            try:
+                *_, tags = parse_wheel_filename(package.filename)
+            except InvalidWheelFilename:
+                continue
+            fits = {
+                (tag.abi, match[1], match[2])
+                for tag in tags
+                if tag.abi in interpreters and (match := PLATFORM.match(tag.platform))
+            }
+            if fits or any(tag.platform == "any" for tag in tags):
+                client.download_package(package, target / package.filename)
+            found |= fits
+    return found

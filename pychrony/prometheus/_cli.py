@@ -265,7 +265,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--address",
         "--chrony.address",
-        type=lambda text: text.removeprefix("unix://"),
         metavar="ADDRESS",
         help="the chronyd of /metrics, as for pychrony.check; default: the one of "
         "this machine",

@@ -11,6 +11,7 @@ import mmap
 import os
 import platform
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
@@ -98,15 +99,12 @@ class Own:
 
     def write(self, text: Text) -> None:
         """Add what was counted, and what the processes use, to a page."""
-        version = _labels(
-            version=pychrony.__version__, python_version=platform.python_version()
-        )
         for name, kind, meaning, samples in (
             (
                 "build_info",
                 "gauge",
                 "1; the versions of pychrony and Python.",
-                {version: 1.0},
+                {_versions(): 1.0},
             ),
             (
                 "http_requests_total",
@@ -202,6 +200,14 @@ class Own:
             yield f"_bucket{_labels(le=str(bound))}", total
         yield "_count", total
         yield "_sum", self._sum("seconds", "sum")
+
+
+@cache
+def _versions() -> str:
+    # Python finds the version by parsing a file: that took as long as the scrape.
+    return _labels(
+        version=pychrony.__version__, python_version=platform.python_version()
+    )
 
 
 def _labels(**labels: str) -> str:

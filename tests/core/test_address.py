@@ -14,7 +14,12 @@ from threading import Event
 from typing import Any
 
 import pytest
-from helpers import descriptors, interrupted_at, short_directory
+from helpers import (
+    descriptors,
+    interrupted_at,
+    short_directory,
+    traces_every_instruction,
+)
 
 from pychrony import (
     ChronyAddressError,
@@ -286,6 +291,7 @@ def test_resolver_without_a_thread_to_run_in() -> None:
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+@traces_every_instruction
 @pytest.mark.interrupts
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

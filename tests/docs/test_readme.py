@@ -86,10 +86,13 @@ def test_check(
 
 
 def test_files_that_are_named_exist() -> None:
-    named = re.findall(r"``([\w/]+(?:\.rst|/))``", README)
-    assert named
-    for name in named:
-        assert ROOT.joinpath(name).exists(), name
+    """They are links with the whole address, since an index shows this page, too."""
+    address = r"https://github\.com/arunderwood/pychrony/(?:blob|tree)/main/"
+    targets = dict(re.findall(rf"^\.\. _(\S+): {address}(\S+)$", README, re.M))
+    assert {*targets} == {*re.findall(r"`([\w./]+)`_", README)}
+    for name, path in targets.items():
+        assert name.rstrip("/") == path and ROOT.joinpath(path).exists(), name
+    assert not re.findall(r"``[\w/]+(?:\.rst|\.json|/)``", README)
 
 
 @pytest.mark.parametrize("session", ["demo", "tests"])

@@ -47,6 +47,7 @@ def test_nothing_of_chrony_exporter_is_missing_or_renamed() -> None:
     }
 
 
+@pytest.mark.needs_prometheus
 def test_metrics_are_what_promtool_wants() -> None:
     with everything() as daemon:
         text = text_of(Collector(daemon.address))
@@ -65,6 +66,10 @@ def test_all_ten_reports() -> None:
     """Each metric has the value of its own attribute: no two of a report are equal."""
     assert set(pychrony.reports()) == ALL
     with everything(
+        tracking=make_tracking(),
+        source_stats=[make_source_stats()],
+        select_data=[make_select_data()],
+        auth_data=[make_auth_data()],
         sources=[make_source(orig_latest_meas=0.000123789)],
         ntp_data=[make_ntp_data(hardware_tx=7, hardware_rx=8, kernel_tx=1001)],
         server_stats=make_server_stats(hardware_tx=7, hardware_rx=8),

@@ -20,6 +20,8 @@ from test_workers import children
 from pychrony import LeapStatus, SourceState
 from pychrony.testing import make_source, make_tracking
 
+pytestmark = pytest.mark.needs_prometheus
+
 CONFIG = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
 rule_files: [rules.yml]

@@ -1,0 +1,178 @@
+"""Probes of a fleet with dead targets, at a fixed rate, of one or more trees.
+
+``bench_probes.py [--rate 333] [--seconds 60] [--workers N] [TREE ...]``:
+500 daemons with four sources each, every tenth of which is silent. Probes begin at
+fixed times, whether those before have ended or not; the time of each counts from when
+it should have begun. Trees are measured one after the other, here first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from time import monotonic
+
+HERE = Path(__file__).parents[2]
+sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "tools")]
+
+import bench_daemons  # noqa: E402
+import provision  # noqa: E402
+
+from pychrony.testing import _wire, make_source_stats  # noqa: E402
+
+TARGETS = 500
+SOURCES = 4
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Fleet(bench_daemons.Daemons):
+    """Daemons with four sources each; every tenth is silent."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, dead=False)
+        self._count = _wire.success(_wire.N_SOURCES, _wire.Count(SOURCES))
+        self._stats = [
+            _wire.success(_wire.SOURCESTATS, make_source_stats(address=f"10.0.0.{one}"))
+            for one in range(SOURCES)
+        ]
+
+    def _receive(self) -> bench_daemons.Reply | None:
+        request, control, _, client = self._socket.recvmsg(1024, 64)
+        host = control[0][2][8:12]
+        if host[3] % 10 == 9:
+            return None
+        code = request[5]
+        start, end = self._count
+        if code == _wire.TRACKING.code:
+            start, end = self._tracking
+            end = end[:8] + host + host + end[16:]
+        elif code == _wire.SOURCE_DATA.code:
+            start, end = self._sources[request[23]]
+        elif code == _wire.SOURCESTATS.code:
+            start, end = self._stats[request[23]]
+        return bench_daemons.Reply([start, request[8:12], end], control, 0, client)
+
+
+def cpu(pids: list[int]) -> float:
+    total = 0.0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / TICKS
+    return total
+
+
+async def probe(port: int, target: str) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(
+            f"GET /probe?target={target} HTTP/1.1\r\nHost: x\r\n"
+            "X-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n".encode()
+        )
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+async def load(port: int, fleet: int, rate: float, seconds: float) -> str:
+    times: dict[bool, list[float]] = {False: [], True: []}
+    counts: Counter[str] = Counter()
+    begin = monotonic() + 0.1
+
+    async def one(number: int) -> None:
+        when = begin + number / rate
+        await asyncio.sleep(when - monotonic())
+        index = number * 7 % TARGETS
+        host = f"127.1.{index >> 8}.{index & 255}"
+        dead = (index & 255) % 10 == 9
+        try:
+            page = await asyncio.wait_for(probe(port, f"{host}:{fleet}"), 10)
+        except (OSError, asyncio.TimeoutError):
+            counts["timeout" if not dead else "dead timeout"] += 1
+            return
+        times[dead].append(monotonic() - when)
+        if b" 200 OK" not in page[:20]:
+            counts["refused"] += 1
+        elif dead:
+            counts["wrong"] += b"chrony_up 0.0" not in page
+        else:
+            right = f'tracking_address="{host}"'.encode() in page
+            counts["wrong"] += not right or page.count(b"sourcestats_samples{") != 4
+
+    await asyncio.gather(*(one(number) for number in range(int(rate * seconds))))
+
+    def shown(values: list[float]) -> str:
+        values.sort()
+        parts = (
+            values[int(part * (len(values) - 1))] * 1e3 for part in (0.5, 0.95, 0.99)
+        )
+        return "p50 {:.1f} p95 {:.1f} p99 {:.1f} ms".format(*parts)
+
+    return f"live {shown(times[False])}; dead {shown(times[True])}; {dict(counts)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rate", type=float, default=333.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("trees", nargs="*")
+    arguments = parser.parse_args()
+    provision.provide()
+    reading, writing = os.pipe()
+    daemons = os.fork()
+    if daemons == 0:
+        os.close(writing)
+        fleet = Fleet()
+        print(fleet.port, file=open("/dev/stderr", "w"), flush=True)  # noqa: SIM115
+        Path(f"/tmp/fleet-{os.getpid()}").write_text(str(fleet.port))
+        threading.Thread(
+            target=lambda: (os.read(reading, 1), os._exit(0)), daemon=True
+        ).start()
+        fleet.answer_at_once()
+    path = Path(f"/tmp/fleet-{daemons}")
+    while not (path.exists() and path.read_text()):
+        pass
+    port = int(path.read_text())
+    path.unlink()
+    for tree in [str(HERE), *arguments.trees]:
+        here = tree == str(HERE)
+        workers = ["--workers", str(arguments.workers)] if here else []
+        reports = [
+            word
+            for one in ("tracking", "sources", "sourcestats")
+            for word in ("--report", one)
+        ]
+        exporter = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pychrony.prometheus", "--allow"),
+                *("127.1.0.0/16:*", "--listen", "127.0.0.1:0", *workers, *reports),
+            ],
+            env={**os.environ, "PYTHONPATH": tree},
+            cwd=tree,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert exporter.stderr
+        served = int(exporter.stderr.readline().rstrip("/\n").rpartition(":")[2])
+        children = f"/proc/{exporter.pid}/task/{exporter.pid}/children"
+        # Each target was silent twice, as after the first half a minute.
+        asyncio.run(load(served, port, arguments.rate, 2 * TARGETS / arguments.rate))
+        pids = [exporter.pid, *map(int, Path(children).read_text().split())]
+        before, begin = cpu(pids), monotonic()
+        text = asyncio.run(load(served, port, arguments.rate, arguments.seconds))
+        used = (cpu(pids) - before) / (monotonic() - begin)
+        print(f"{Path(tree).name}: {text}; CPU {used * 100:.0f} %", flush=True)
+        exporter.terminate()
+        exporter.wait()
+    os.close(writing)
+    os.waitpid(daemons, 0)
+
+
+if __name__ == "__main__":
+    main()
