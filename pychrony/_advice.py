@@ -30,32 +30,30 @@ _OVER_UDP = (
 
 _MOUNT_DIRECTORY = (
     "In a container, mount the directory of the host's socket, at the same path and "
-    "writable: a client has a socket of its own beside that of chronyd, which answers "
-    "to its path"
+    "writable: chronyd answers to a socket beside its own. Or use address 127.0.0.1, "
+    "or that of the host"
 )
 
 
 def unreachable(host: str, unix: bool, reason: OSError) -> str:
     """Return why ``host``, the path of a socket or an IP address, is not reached.
 
+    It is empty where the reason explains itself.
+
     It looks at a few files only, so that auto-detection may use it for a
     candidate after which it tries the next.
     """
+    if reason.errno in (errno.EMFILE, errno.ENFILE):
+        return "Close some, or raise the limit (ulimit -n, LimitNOFILE=)"
     return _no_socket(host, reason) if unix else _no_port(host, reason)
 
 
 def _no_port(host: str, reason: OSError) -> str:
-    local = host.startswith("127.") or host == "::1"
-    if reason.errno in (errno.ECONNREFUSED, errno.ECONNRESET) and local:
-        return (
-            "No chronyd is running here with this command port (cmdport), or this is "
-            "a container with a network of its own"
-        )
     if reason.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
-        return (
-            "Is chronyd running there, and its command port open? By default it "
-            "listens on loopback only: see bindcmdaddress, cmdallow and cmdport"
-        )
+        advice = "Is chronyd running, and its command port open there?"
+        if host.startswith("127.") or host == "::1":
+            return f"{advice} In a container, that address is its own"
+        return f"{advice} By default it is on loopback only: see bindcmdaddress"
     if reason.errno in (errno.EACCES, errno.EPERM):
         return "A firewall or a sandbox of this machine forbids it"
     if reason.errno == errno.EINVAL and host.startswith("fe80:"):
@@ -74,24 +72,10 @@ def _no_socket(path: str, reason: OSError) -> str:
 def _ended(path: str) -> str:
     if _mount(path)[1] == path:
         return (
-            "Only the socket's file is mounted here, and that of a chronyd that has "
-            f"ended. {_MOUNT_DIRECTORY}"
+            "Is chronyd running? If so, it was started again since. Only the file of "
+            f"the socket is mounted here. {_MOUNT_DIRECTORY}"
         )
     return "Is chronyd running? The socket is that of one that has ended"
-
-
-def _read_only(path: str) -> str:
-    return (
-        f"{os.path.dirname(path)} is mounted read-only here, and a client needs a "
-        f"socket of its own in it. Mount it writable. {_OVER_UDP}"
-    )
-
-
-def _bad_path(_: str) -> str:
-    return (
-        "A client has a socket of its own beside that of chronyd, so the path must "
-        "name a directory other than / and be about 60 bytes at most"
-    )
 
 
 def _no_file(path: str) -> str:
@@ -132,8 +116,6 @@ _NO_SOCKET = {
     "ENOENT": _no_file,
     "EACCES": _not_permitted,
     "EPERM": _not_permitted,
-    "EROFS": _read_only,
-    "EINVAL": _bad_path,
 }
 
 
@@ -162,31 +144,34 @@ def silent(path: str) -> str:
     """
     root, mount = _mount(path)
     daemons = processes()
-    stopped = [str(pid) for pid, state in daemons if state in "Tt"]
+    stopped = [pid for pid, state in daemons if state in "Tt"]
     if mount == path:
-        return f"Only the socket's file is mounted here. {_MOUNT_DIRECTORY}"
+        return f"Only the file of the socket is mounted here. {_MOUNT_DIRECTORY}"
     if closed := _closed_to_chronyd(path):
         return (
             f"chronyd runs as {_user(_owner(path))}, who may not enter {closed}, so it "
             f"cannot answer to a socket in {os.path.dirname(path)}. {_OVER_UDP}"
         )
     if stopped:
-        pids = ", ".join(stopped)
-        return f"A chronyd is stopped (process {pids}): kill -CONT continues it"
+        return f"A chronyd is stopped ({_pids(stopped)}): kill -CONT continues it"
     if not daemons and root not in ("/", "") and mount != "/":
         return (
             f"{mount} is mounted here, and no process chronyd is visible: chronyd must "
             f"know it by the same path, to answer. {_MOUNT_DIRECTORY}"
         )
-    text = "chronyd is hung, or it may not write to the socket of a client"
+    text = (
+        "Is chronyd hung or stopped, was its directory removed, or may it not write to "
+        "the socket beside its own (AppArmor, SELinux, permissions of the directory, a "
+        "container where the directory has another path)?"
+    )
     if _first_line(_SELINUX) == "1":
         text += (
-            ". SELinux is enforcing: 'ausearch -m AVC -c chronyd' shows whether it "
+            " SELinux is enforcing: 'ausearch -m AVC -c chronyd' shows whether it "
             f"forbids that. {_OVER_UDP}"
         )
     elif _first_line(_APPARMOR) == "Y" and os.path.exists(_APPARMOR_PROFILE):
         text += (
-            f". AppArmor confines it ({_APPARMOR_PROFILE}): 'journalctl -k --grep "
+            f" AppArmor confines it ({_APPARMOR_PROFILE}): 'journalctl -k --grep "
             f"DENIED' shows whether it forbids that. {_OVER_UDP}"
         )
     return text
@@ -222,15 +207,14 @@ def nothing_answers() -> str:
     It looks at every process.
     """
     daemons = processes()
-    stopped = [str(pid) for pid, state in daemons if state in "Tt"]
+    stopped = [pid for pid, state in daemons if state in "Tt"]
     if stopped:
-        pids = ", ".join(stopped)
-        return f"A chronyd is stopped (process {pids}): kill -CONT continues it"
+        return f"A chronyd is stopped ({_pids(stopped)}): kill -CONT continues it"
     if daemons:
-        pids = ", ".join(str(pid) for pid, _ in daemons)
         return (
-            f"chronyd is running (process {pids}): see cmdport and bindcmdaddress in "
-            "its configuration, and its log"
+            f"chronyd is running ({_pids([pid for pid, _ in daemons])}): see cmdport "
+            "and bindcmdaddress in its configuration, and its log. If it runs outside "
+            f"of this container, mount its {DIRECTORY} at the same path, writable"
         )
     if in_container():
         return (
@@ -245,6 +229,11 @@ def nothing_answers() -> str:
         f"in a container mount the host's {DIRECTORY} at the same path, writable; or "
         "give the address of a host whose cmdallow names this one"
     )
+
+
+def _pids(numbers: list[int]) -> str:
+    more = ", ..." if len(numbers) > 3 else ""
+    return f"process {', '.join(map(str, numbers[:3]))}{more}"
 
 
 def processes() -> list[tuple[int, str]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from . import _address
+from . import _address, _advice
 from ._queries import probe
 from ._session import Session
 from ._waiting import within
+from .enums import Transport
 from .exceptions import (
     ChronyConnectionError,
     ChronyError,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from ._address import Target
     from ._waiting import RequestGenerator
-    from .enums import Transport
 
     T = TypeVar("T")
 
@@ -83,10 +83,10 @@ def open_session(
             return session
     silent = any(isinstance(error, TimeoutError) for error in failures.values())
     kind = ChronyTimeoutError if silent else ChronyConnectionError
-    raise kind(
-        "no chronyd answered. "
-        + "; ".join(error.message for error in failures.values())
-    )
+    text = "; ".join(error.message for error in failures.values())
+    if targets[0].transport is Transport.UNIX_SOCKET:  # the places on this machine
+        text = f"{text}. {_advice.nothing_answers()}"
+    raise kind(f"no chronyd answered. {text}")
 
 
 def just_open(_: Session) -> RequestGenerator[None]:

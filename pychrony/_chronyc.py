@@ -62,9 +62,9 @@ def printable(line: str) -> str:
     )
 
 
-def age(value: int) -> str:
+def age(value: int | None) -> str:
     """Return an age in whole seconds as chronyc's column LastRx has it."""
-    if value == NEVER:
+    if value is None or value == NEVER:
         return "-"
     if value < 1200:
         return str(value)

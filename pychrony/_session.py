@@ -14,7 +14,7 @@ from time import monotonic
 
 from ._libchrony import ffi
 from ._library import call_locked, load
-from ._socket import DatagramSocket, unreachable, why_silent
+from ._socket import DatagramSocket, unreachable
 from .enums import Transport
 from .exceptions import (
     ChronyConnectionError,
@@ -339,7 +339,9 @@ class Session:
                 "Is it a chronyd, and libchrony recent enough?"
             )
         elif self.target.transport is Transport.UNIX_SOCKET:
-            text += why_silent(self.target)
+            from . import _advice
+
+            text += _advice.silent(self.target.host)
         else:
             text += (
                 "Is chronyd running there, does its cmdallow name this machine, do "

@@ -15,7 +15,6 @@ from __future__ import annotations
 import atexit
 import errno
 import os
-import re
 import socket
 import stat
 import struct
@@ -253,55 +252,12 @@ def unreachable(
     """Return the error for a socket that cannot be opened or used."""
     kind: type[ChronyError] = ChronyConnectionError
     unix = target.transport is Transport.UNIX_SOCKET
-    advice = ""
-    if unix and (os.path.isfile(target.host) or os.path.isdir(target.host)):
-        advice = ". That is no socket; chronyd's is /run/chrony/chronyd.sock by default"
-    elif reason.errno in (errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET):
-        advice = ". Is chronyd running"
-        advice += "?" if unix else ", and its command port open there?"
-        if unix and _is_mount_point(target.host):
-            advice += f" If so, it was started again since. {_MOUNT}"
-    elif reason.errno == errno.EACCES and unix:
+    if unix and reason.errno in (errno.EACCES, errno.EPERM):
         kind = ChronyPermissionError
-        advice = (
-            ". The socket is for root and the user that chronyd runs as (its group "
-            f"does not help); {_OVER_UDP}"
-        )
-    elif reason.errno in (errno.EMFILE, errno.ENFILE):
-        advice = ". Close some, or raise the limit (ulimit -n, LimitNOFILE=)"
-    elif reason.errno == errno.EINVAL and target.host.startswith("fe80:"):
-        advice = ". A link-local address needs its interface, as in fe80::1%eth0"
-    error = kind(f"{target}: {reason.strerror or reason}{advice}", code)
+    from . import _advice
+
+    advice = _advice.unreachable(target.host, unix, reason)
+    text = f"{target}: {reason.strerror or reason}"
+    error = kind(f"{text}. {advice}" if advice else text, code)
     error.__cause__ = reason
     return error
-
-
-_MOUNT = (
-    "Only the file of the socket is mounted here: mount its directory, under the "
-    "same path as where chronyd runs, or use address 127.0.0.1 or that of the host"
-)
-
-
-def why_silent(target: Target) -> str:
-    """Return what may be the cause where nothing answers on the Unix socket."""
-    if _is_mount_point(target.host):
-        return f"chronyd answers to a socket beside its own. {_MOUNT}"
-    return (
-        "Is chronyd hung or stopped, was its directory removed, or may it not write to "
-        "the socket beside its own (AppArmor, SELinux, permissions of the directory, a "
-        "container where the directory has another path)?"
-    )
-
-
-def _is_mount_point(path: str) -> bool:
-    """Return whether the file itself is mounted, as container engines can do."""
-    try:
-        with open("/proc/self/mountinfo", "rb") as mounts:
-            points = {line.split()[4] for line in mounts}
-    except OSError:
-        return False
-    # What separates fields is written in octal there.
-    octal = re.compile(rb"\\([0-7]{3})")
-    return os.path.realpath(os.fsencode(path)) in {
-        octal.sub(lambda found: bytes([int(found[1], 8)]), point) for point in points
-    }

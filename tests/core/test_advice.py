@@ -58,9 +58,10 @@ def connect(path: str) -> str:
 @pytest.mark.parametrize(
     ("host", "number", "advice"),
     [
-        ("127.0.0.1", errno.ECONNREFUSED, "No chronyd is running here with this"),
-        ("::1", errno.ECONNREFUSED, "a container with a network of its own"),
-        ("192.0.2.1", errno.ECONNREFUSED, "listens on loopback only: see bindcmd"),
+        ("127.0.0.1", errno.ECONNREFUSED, "In a container, that address is its own"),
+        ("::1", errno.ECONNREFUSED, "and its command port open there?"),
+        ("::1", errno.EMFILE, "ulimit -n"),
+        ("192.0.2.1", errno.ECONNREFUSED, "is on loopback only: see bindcmdaddress"),
         ("192.0.2.1", errno.EPERM, "A firewall or a sandbox"),
         ("fe80::1", errno.EINVAL, "needs its interface, as in fe80::1%eth0"),
     ],
@@ -73,7 +74,7 @@ def test_port(host: str, number: int, advice: str) -> None:
 def test_what_explains_itself_needs_no_advice(tmp_path: Path) -> None:
     reason = OSError(errno.ENETUNREACH, "Network is unreachable")
     assert _advice.unreachable("192.0.2.1", False, reason) == ""
-    assert refused(f"{tmp_path}/sock", errno.EMFILE) == ""
+    assert refused(f"{tmp_path}/sock", errno.EINVAL) == ""
     assert refused(f"{tmp_path}/sock", 0) == ""
 
 
@@ -129,10 +130,6 @@ def test_socket_of_a_chronyd_that_has_ended() -> None:
         os.unlink(path)
 
 
-def test_long_path() -> None:
-    assert "about 60 bytes" in refused("/chronyd.sock", errno.EINVAL)
-
-
 @pytest.mark.parametrize("user", [0, 1000])
 def test_not_permitted(user: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
@@ -162,9 +159,13 @@ def test_read_only_mount(parts: Parts) -> None:
     with Chronyd(parts) as daemon:
         here = daemon.directory
         script = f"mount --bind {here} {here}; mount -o remount,bind,ro {here}"
-        advice = inside(script, connect(daemon.socket))
-    assert advice.startswith(f"{here} is mounted read-only here")
-    assert "Mount it writable. Over UDP" in advice
+        code = (
+            f"try: pychrony.get_tracking({daemon.socket!r})\n"
+            "except pychrony.ChronyConnectionError as e: print(e.message)"
+        )
+        said = inside(script, code)
+    assert f"Read-only file system: no socket can be made in {here}: it is" in said
+    assert "Mount it read-write, or use UDP" in said
 
 
 @in_namespaces
@@ -183,16 +184,14 @@ def test_only_the_file_is_mounted(parts: Parts) -> None:
         script = f"mount -t tmpfs none {other}; : >{path}; "
         script += f"mount --bind {daemon.socket} {path}"
         code = (
-            f"print(a.silent({path!r}))\n"
             f"try: pychrony.get_tracking({path!r}, timeout=0.05, retries=0)\n"
-            "except pychrony.ChronyTimeoutError: print('silent')\n"
+            "except pychrony.ChronyTimeoutError as e: print(e.message)\n"
         )
-        advice, silent = inside(script, code).splitlines()
+        advice = inside(script, code)
         daemon.kill()
         ended = inside(script, connect(path))
-    assert advice.startswith("Only the socket's file is mounted here.")
-    assert silent == "silent"
-    assert ended.startswith("Only the socket's file is mounted here, and that of")
+    assert "in 0.05 s. Only the file of the socket is mounted here." in advice
+    assert "started again since. Only the file of the socket is" in ended
 
 
 @in_namespaces
@@ -214,7 +213,6 @@ def test_stopped_chronyd(parts: Parts) -> None:
             assert (daemon.pid, "T") in _advice.processes()
             for advice in (_advice.silent(daemon.socket), _advice.nothing_answers()):
                 assert advice.startswith("A chronyd is stopped (process ")
-                assert str(daemon.pid) in advice
         finally:
             os.kill(daemon.pid, signal.SIGCONT)
 
@@ -222,11 +220,11 @@ def test_stopped_chronyd(parts: Parts) -> None:
 @pytest.mark.parametrize(
     ("files", "advice"),
     [
-        ({}, "is hung, or it may not write to the socket of a client"),
+        ({}, "Is chronyd hung or stopped, was its directory removed"),
         ({"_SELINUX": "1\n"}, "SELinux is enforcing: 'ausearch"),
-        ({"_SELINUX": "0\n"}, "the socket of a client"),
+        ({"_SELINUX": "0\n"}, "has another path)?"),
         ({"_APPARMOR": "Y\n", "_APPARMOR_PROFILE": ""}, "AppArmor confines it"),
-        ({"_APPARMOR": "Y\n"}, "the socket of a client"),
+        ({"_APPARMOR": "Y\n"}, "has another path)?"),
     ],
 )
 def test_silent_without_an_obvious_cause(
@@ -242,7 +240,7 @@ def test_silent_without_an_obvious_cause(
     monkeypatch.setattr(_advice, "processes", lambda: [(7, "S")])
     found = _advice.silent(f"{tmp_path}/chronyd.sock")
     assert advice in found
-    assert ("Over UDP" in found) == ("of a client" not in found[-20:])
+    assert ("Over UDP" in found) == (not found.endswith("?"))
 
 
 def test_directory_above_that_chronyd_may_not_enter(
@@ -274,6 +272,7 @@ def test_directory_above_that_chronyd_may_not_enter(
     ("daemons", "container", "installed", "advice"),
     [
         ([(7, "S")], False, True, "chronyd is running (process 7): see cmdport"),
+        ([(n, "S") for n in range(5)], False, True, "(process 0, 1, 2, ...): see"),
         ([], True, False, "No chronyd is running in this container. Mount the host's"),
         ([], False, True, "chronyd is not running: systemctl start chronyd"),
         ([], False, False, "none is installed. Install the package chrony; or in a"),

@@ -13,6 +13,7 @@ import pytest
 
 import pychrony
 import pychrony.aio
+import pychrony.bounded
 import pychrony.connection
 import pychrony.enums
 import pychrony.exceptions
@@ -79,6 +80,7 @@ def test_all_is_all_there() -> None:
     assert dir(pychrony) == sorted(pychrony.__all__)
     modules = (
         pychrony.aio,
+        pychrony.bounded,
         pychrony.connection,
         pychrony.enums,
         pychrony.exceptions,

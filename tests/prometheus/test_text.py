@@ -93,7 +93,7 @@ def test_all_reports() -> None:
             make_select_data(address="2001:db8::1", last_sample_ago=never),
         ],
         auth_data=[
-            make_auth_data(address="192.0.2.1", last_ke_ago=never),
+            make_auth_data(address="192.0.2.1", last_ke_ago=None),
             make_auth_data(address="2001:db8::1"),
         ],
         server_stats=make_server_stats(ntp_received=123456789, **OLD),
