@@ -136,7 +136,7 @@ class _Workers:
 
     def ended(self) -> Iterator[tuple[int, bool]]:
         """Yield the number of each that has ended, and whether that was early."""
-        while self._running:
+        while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 break

@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import sys
+from argparse import Namespace
+from pathlib import Path
 
 import pytest
 from exporter import (
@@ -24,6 +26,7 @@ from helpers import short_directory
 import pychrony
 from pychrony import prometheus
 from pychrony.prometheus import _cli
+from pychrony.prometheus._web import Web
 from pychrony.testing import ScriptedDaemon, faults
 
 TIMEOUTS = {
@@ -223,6 +226,14 @@ def test_socket_of_systemd(workers: str) -> None:
     with Exporter(*flags, listen=None, program=program) as exporter:
         assert exporter.get("/-/ready")[0] == 200
         assert exporter.stop() == (0, "")
+
+
+def test_unix_socket_of_systemd(tmp_path: Path) -> None:
+    path = str(tmp_path / "exporter.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        url = _cli._url(listening, Namespace(web=Web()))
+    assert url == f"http+unix://{path}"
 
 
 def test_no_socket_of_systemd() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import socket
 from collections.abc import Awaitable, Callable
@@ -244,3 +245,13 @@ def test_pages_of_health() -> None:
         for path in ("/-/healthy", "/-/ready"):
             assert fetch(exporter.place, path) == (200, "Healthy\n")
             assert fetch(exporter.place, path, method="HEAD") == (200, "")
+
+
+def test_errors_that_belong_to_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio repeats that no descriptor is left a thousand times."""
+    loop = asyncio.new_event_loop()
+    _http._report(loop, {"message": "m", "exception": OSError(errno.EMFILE, "none")})
+    assert not caplog.text
+    _http._report(loop, {"message": "something else", "exception": OSError()})
+    loop.close()
+    assert "something else" in caplog.text

@@ -162,6 +162,7 @@ def test_headers_and_an_empty_file(tmp_path: Path) -> None:
     web = load(config(tmp_path, ""))
     assert (web.headers, web.context) == ({}, None)
     assert asyncio.run(web.permits(""))
+    web.close()
 
 
 TLS = f"tls_server_config: {{cert_file: {CERTIFICATE}, key_file: {CERTIFICATE}, "
