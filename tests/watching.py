@@ -101,6 +101,7 @@ def watch(
     size: tuple[int, int] = (110, 30),
     count: int | None = None,
     timeout: float = 0.05,
+    interval: float = 0.05,
 ) -> int | None:
     """Run the test on a live view; return the exit status of that."""
 
@@ -109,7 +110,7 @@ def watch(
         connections = [
             AsyncChronyConnection(one, timeout=timeout, retries=0) for one in named
         ]
-        screen = LiveView(list(map(Host, named, connections)), 0.05, count)
+        screen = LiveView(list(map(Host, named, connections)), interval, count)
         async with screen.run_test(size=size) as pilot:
             await test(View(screen, pilot))
         assert all(connection.closed for connection in connections)

@@ -51,9 +51,9 @@ _ASKING = "asking chronyd"
 # Between two pictures of a list of clocks, whose readings come at any time [s].
 _COALESCED = 0.2
 
-# Below so many lines there is the table alone, with one line of the clock; and
-# below so many no graph.
-_SMALL, _MEDIUM = 14, 20
+# Below so many lines there is the table alone, with one line of the clock; below so
+# many no graph; below so many either the graph or the details of a source.
+_SMALL, _MEDIUM, _LOW = 14, 20, 30
 
 _FIELD_GAP = "   "
 
@@ -142,6 +142,7 @@ class LiveView(App[None]):
     TITLE = "pychrony"
     ENABLE_COMMAND_PALETTE = False
     CSS = """
+    Screen { overflow: hidden; }
     #clock, #state, #details { height: auto; padding: 0 1; }
     #details { color: $text-muted; }
     Graph { height: 1fr; min-height: 5; margin: 1 1 0 0; }
@@ -151,7 +152,9 @@ class LiveView(App[None]):
     #keys { dock: bottom; height: 1; padding: 0 1; color: $text-muted; }
     .old { opacity: 60%; }
     .hosts Graph, .hosts #details, .medium Graph, .small Graph { display: none; }
+    .low.details Graph { display: none; }
     .medium #lines, .small #lines, .hosts #lines { height: 1fr; max-height: 100%; }
+    .low.details #lines { height: 1fr; max-height: 100%; }
     .small #keys { display: none; }
     .small #clock, .small #state { height: 1; }
     .small #details { max-height: 3; }
@@ -210,6 +213,7 @@ class LiveView(App[None]):
         height = event.size.height
         self.screen.set_class(height < _SMALL, "small")
         self.screen.set_class(_SMALL <= height < _MEDIUM, "medium")
+        self.screen.set_class(height < _LOW, "low")
         self._show()
 
     async def _follow(self, host: Host) -> None:
@@ -303,6 +307,7 @@ class LiveView(App[None]):
     def _show_details(self, reading: Reading | None) -> None:
         index = self._lines.index if reading is not None else None
         self._details.display = index is not None
+        self.screen.set_class(index is not None, "details")
         if reading is not None and index is not None:
             fields = [(text, "") for text in source_fields(reading, index)]
             content = self._fields(fields)

@@ -8,6 +8,7 @@ import signal
 import socket
 import termios
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from chronyd import Chronyd
