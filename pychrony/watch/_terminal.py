@@ -108,6 +108,7 @@ class TerminalDriver(LinuxDriver):
         if self.attrs_before is not None:
             with suppress(termios.error):
                 termios.tcsetattr(self.fileno, termios.TCSANOW, self.attrs_before)
+        self.output.give_up(0)
         self.output.write(_RESET)
 
 
