@@ -48,8 +48,6 @@ def _integer(size: int, *, signed: bool = False) -> Kind:
 
     def encode(record: Any, name: str) -> bytes:
         value = getattr(record, name)
-        if value is None:  # an age: never
-            value = high - 1
         number = operator.index(value.value if isinstance(value, Enum) else value)
         if not low <= number < high:
             raise ValueError(f"{number} is not in {low} to {high - 1}")
@@ -140,6 +138,14 @@ u8 = _integer(1)
 u16 = _integer(2)
 u32 = _integer(4)
 u64 = _integer(8)
+
+
+def _encode_age(record: Any, name: str) -> bytes:
+    """Encode an age in seconds; None means never."""
+    return b"\xff" * 4 if getattr(record, name) is None else u32.encode(record, name)
+
+
+age32 = Kind(4, _encode_age)
 float32 = Kind(4, _encode_float)
 timespec = Kind(12, _encode_timespec)
 address = Kind(20, _encode_address)
@@ -233,7 +239,8 @@ class Report(NamedTuple):
             ValueError: An attribute has a value that the protocol cannot say.
         """
         known = _attributes(self.newest)
-        missing = {name for name in known if getattr(record, name) is None}
+        ages = {name for kind, name in self.newest if kind is age32}
+        missing = {name for name in known - ages if getattr(record, name) is None}
         for reply, layout in self.layouts.items():
             if known - _attributes(layout) == missing:
                 return reply, b"".join(
@@ -473,7 +480,7 @@ AUTH_DATA = Report(
             (u32, "key_id"),
             (u16, "key_length"),
             (u16, "ke_attempts"),
-            (u32, "last_ke_ago"),
+            (age32, "last_ke_ago"),
             (u16, "cookies"),
             (u16, "cookie_length"),
             (u16, "nak"),
