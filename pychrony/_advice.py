@@ -86,12 +86,12 @@ def _no_file(path: str) -> str:
         return (
             f"Is chronyd running? There is no directory {directory}. {_MOUNT_DIRECTORY}"
         )
-    if mode & 0o007:
+    if mode & 0o007 and os.path.basename(path) == "chronyd.sock":
         # UTI_CheckDirPermissions in chronyd; its log says "Wrong permissions".
         return (
-            f"{directory} has mode {mode:04o}, and chronyd makes no socket in a "
-            f"directory that others can use: chmod 0750 {directory}, and restart "
-            "chronyd"
+            f"Is chronyd running? If so: {directory} has mode {mode:04o}, and chronyd "
+            f"makes no socket in a directory that others can use: chmod 0750 "
+            f"{directory}, and restart chronyd"
         )
     return "Is chronyd running? It has made no socket there: its log says why not"
 

@@ -85,7 +85,7 @@ def test_json_of_every_report(filled: bool, capsys: pytest.CaptureFixture[str]) 
     assert clock["mode"] == "refclock"
     assert never["last_sample_ago_seconds"] is None
     assert combined["state"] == "combined"
-    assert reports["tracking"]["reference_id"] == "7F000001"
+    assert reports["tracking"]["reference_id"] == "50505330"
     assert reports["tracking"]["synchronized"] is True
 
 

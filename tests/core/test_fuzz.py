@@ -117,6 +117,7 @@ VALUES: dict[_wire.Kind, st.SearchStrategy[Any]] = {
     _wire.u32: st.integers(0, 0xFFFFFFFF),
     _wire.u64: st.integers(0, 2**64 - 1),
     _wire.i8: st.integers(-0x80, 0x7F),
+    _wire.age: st.integers(0, 0xFFFFFFFF),
     _wire.i16: st.integers(-0x8000, 0x7FFF),
     _wire.float32: FLOATS,
     # From this high word on, it would be a time of a 32-bit sender.

@@ -43,8 +43,10 @@ def test_rules_have_the_limits_of_the_check() -> None:
     warning, critical = limits["error_bound"]
     assert expression("ChronyClockErrorHigh").endswith(f" > {warning}")
     assert expression("ChronyClockErrorCritical").endswith(f" > {critical}")
-    age = expression("ChronyNoMeasurement")
+    age = expression("instance:chrony_tracking_age_limit_seconds:max")
     assert f"clamp_min({MISSED_POLLS} * max" in age
-    assert f", {LEAST_AGE:g}) and" in age
+    assert f", {LEAST_AGE:g})" in age
+    used = expression("ChronyNoMeasurement")
+    assert "> instance:chrony_tracking_age_limit_seconds:max" in used
     few = expression("ChronyTooFewSources")
-    assert "count < 1 or " in few and "count < 2 and count" in few
+    assert "< clamp(instance:chrony_sources_configured:count, 1, 2)" in few
