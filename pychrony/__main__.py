@@ -43,13 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print reports and return the exit status."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    names = list(dict.fromkeys(arguments.reports or _BY_DEFAULT))
+    reports_given: list[str] = arguments.reports or list(_BY_DEFAULT)
+    names = list(dict.fromkeys(reports_given))
     unknown = [name for name in names if name not in (*_METHODS, "all")]
     if unknown:
         parser.error(f"{unknown[0]!r} is none of {', '.join(_METHODS)}, all")
     if "all" in names:
         names = list(_METHODS)
-    address, errors = None, {}
+    address: str | None = None
+    errors: dict[str, str] = {}
     reports: dict[str, Any] = {}
     try:
         address = _address(arguments)
@@ -118,10 +120,24 @@ def _as_json(
 
 
 def _objects(value: Any) -> Any:
-    if isinstance(value, list):
-        records: list[Any] = value
-        return [one.to_dict() for one in records]
-    return value and value.to_dict()
+    return (
+        [_object(one) for one in _records(value)] if _is_list(value) else _object(value)
+    )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _records(value: Any) -> Any:
+    """Return the records of a report as a list: none where it is disabled."""
+    if _is_list(value):
+        return value
+    return [] if value is None else [value]
+
+
+def _object(record: Any) -> Any:
+    return None if record is None else record.to_dict()
 
 
 def _as_csv(_: str | None, reports: dict[str, Any], errors: dict[str, str]) -> str:
@@ -130,10 +146,9 @@ def _as_csv(_: str | None, reports: dict[str, Any], errors: dict[str, str]) -> s
 
     tables: list[str] = []
     for value in reports.values():
-        found = _objects(value)
-        rows: list[dict[str, Any]] = found if isinstance(found, list) else [found or {}]
+        rows: list[dict[str, Any]] = [_object(one) for one in _records(value)]
         text = io.StringIO()
-        if rows and rows[0]:
+        if rows:
             writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             for row in rows:
@@ -145,7 +160,7 @@ def _as_csv(_: str | None, reports: dict[str, Any], errors: dict[str, str]) -> s
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
-    return " ".join(value) if isinstance(value, list) else value
+    return " ".join(value) if _is_list(value) else value
 
 
 _FORMATS = {"text": _as_text, "json": _as_json, "csv": _as_csv}

@@ -57,7 +57,8 @@ class Waits:
         # The wait doubles at each retry, and each place has all waits. A tenth
         # is for everything else.
         waits = places * (2 ** (min(retries, 98) + 1) - 1)
-        self.timeout = min(1.0, 0.9 * seconds / waits)
+        # Two digits, as messages show the sum.
+        self.timeout = float(f"{min(1.0, 0.9 * seconds / waits):.2g}")
         self.retries = retries
 
 

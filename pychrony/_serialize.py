@@ -68,7 +68,7 @@ def _plain(name: str, value: Any) -> Any:
         return word(value)
     if name == "reference_id":
         return f"{value:08X}"
-    if isinstance(value, tuple):
+    if name == "names":  # of a Value
         return list(value)
     never = name in _AGES and value == _NEVER
     # JSON has no number that is none.

@@ -73,7 +73,7 @@ class _Reader:
     """Reads reports of one chronyd until a time is over."""
 
     def __init__(self, address: str | None, seconds: float, retries: int) -> None:
-        self._address = address
+        self._address: str | None = address
         self._seconds = seconds
         self._retries = retries
         self._end = monotonic() + seconds
@@ -102,7 +102,7 @@ class _Reader:
         if now > self._renew_at:
             self._connection.close()
             # The place where chronyd answered, if it was found.
-            self._address = self._connection.address or self._address
+            self._address = str(self._connection.address or self._address or "") or None
             self._places = 1 if self._address is not None else _PLACES
             self._connect(max(self._end - now, 0.01))
         return getattr(self._connection, _METHODS[report])()

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from ._follow import Readings
 
+    # What the user calls them, and the connections to them.
+    Clocks = Sequence[tuple[str, pychrony.AsyncChronyConnection]]
+
 FINE, FAILED, USAGE = range(3)
 
 # Terminals that cannot draw the graph: unknown, none, and the Linux console.
@@ -49,26 +52,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
+    addresses: list[str | None] = [*dict.fromkeys(arguments.addresses)] or [None]
     try:
         pychrony.library_path()
-        connection = pychrony.AsyncChronyConnection(
-            arguments.address, timeout=arguments.timeout, retries=arguments.retries
-        )
+        connections = [
+            pychrony.AsyncChronyConnection(
+                address, timeout=arguments.timeout, retries=arguments.retries
+            )
+            for address in addresses
+        ]
     except ValueError as error:
         parser.error(str(error))
     except pychrony.ChronyLibraryError as error:
         print(error, file=sys.stderr)
         return FAILED
+    clocks = [
+        (address or "this machine", connection)
+        for address, connection in zip(addresses, connections)
+    ]
     try:
-        readings = follow(connection, arguments.interval, arguments.count)
         if arguments.plain or not _can_draw():
-            return _print(readings)
-        return _show(connection, readings)
+            return _print(clocks, arguments.interval, arguments.count)
+        return _show(clocks, arguments.interval, arguments.count)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
-def _show(connection: pychrony.AsyncChronyConnection, readings: Readings) -> int:
+def _show(clocks: Clocks, interval: float, count: int | None) -> int:
     """Show them in the live view, and return the exit status."""
     if find_spec("textual") is None:
         print(
@@ -77,9 +87,10 @@ def _show(connection: pychrony.AsyncChronyConnection, readings: Readings) -> int
             file=sys.stderr,
         )
         return FAILED
-    from ._screen import LiveView
+    from ._screen import Host, LiveView
 
-    view = LiveView(connection, readings)
+    hosts = [Host(name, connection) for name, connection in clocks]
+    view = LiveView(hosts, interval, count)
     view.run()
     return view.return_code or FINE
 
@@ -96,14 +107,14 @@ def _can_draw() -> bool:
 def _parser() -> _Parser:
     parser = _Parser(
         prog="python -m pychrony.watch",
-        description="Watch the clock that a chronyd keeps.",
+        description="Watch the clocks that chronyds keep.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "address",
+        "addresses",
         metavar="ADDRESS",
-        nargs="?",
-        help=ADDRESS,
+        nargs="*",
+        help=f"{ADDRESS}; several are a list, the worst first",
     )
     parser.add_argument(
         "-i",
@@ -126,24 +137,42 @@ def _parser() -> _Parser:
     return parser
 
 
-def _print(readings: Readings) -> int:
-    """Print them, and return the exit status."""
+def _print(clocks: Clocks, interval: float, count: int | None) -> int:
+    """Print their readings, and return the exit status."""
     try:
         with printing():
-            return asyncio.run(_lines(readings))
+            return asyncio.run(_print_all(clocks, interval, count))
         return FINE
     except OSError as error:
         print(f"cannot write: {error}", file=sys.stderr)
         return FAILED
 
 
-async def _lines(readings: Readings) -> int:
+async def _print_all(clocks: Clocks, interval: float, count: int | None) -> int:
+    tasks = [
+        asyncio.ensure_future(
+            _print_each(
+                f"{name}: " if len(clocks) > 1 else "",
+                follow(connection, interval, count),
+            )
+        )
+        for name, connection in clocks
+    ]
+    try:
+        return max(await asyncio.gather(*tasks))
+    finally:  # if one of them cannot print, the others need not go on
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _print_each(name: str, readings: Readings) -> int:
     status = FINE
     async with aclosing(readings):
         async for reading in readings:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             status = FINE if isinstance(reading, Reading) else FAILED
-            print(now, _chronyc.printable(_line(reading)), flush=True)
+            print(now, _chronyc.printable(name + _line(reading)), flush=True)
     return status
 
 

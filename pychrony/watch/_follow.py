@@ -3,57 +3,72 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pychrony import ChronyError, ChronyPermissionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pychrony import (
         AsyncChronyConnection,
         SelectData,
-        SelectState,
         Source,
+        SourceStats,
         TrackingStatus,
     )
+
+    Of = TypeVar("Of", SelectData, SourceStats)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The clock and its sources at one moment.
+    """The clock and its sources at one time.
 
     Attributes:
         tracking: the state of the clock.
         sources: its sources.
         selection: what became of each of them, in the same order; empty where
-            they changed meanwhile, ``None`` where chronyd does not tell us.
+            they changed meanwhile, ``None`` where chronyd does not permit it.
+        stats: the statistics of each of them, in the same order; empty where
+            they changed meanwhile, or nobody asked for them.
     """
 
     tracking: TrackingStatus
-    sources: list[Source]
-    selection: list[SelectState] | None
+    sources: Sequence[Source]
+    selection: Sequence[SelectData] | None
+    stats: Sequence[SourceStats] = ()
 
 
 Readings = AsyncGenerator[Reading | ChronyError, None]
 
 
+def _no() -> bool:
+    return False
+
+
 async def follow(
-    connection: AsyncChronyConnection, interval: float, most: int | None = None
+    connection: AsyncChronyConnection,
+    interval: float,
+    most: int | None = None,
+    *,
+    with_stats: Callable[[], bool] = _no,
 ) -> Readings:
     """Read every ``interval`` seconds, ``most`` times, and close the connection.
 
-    A chronyd that cannot be read is an error among the results: it may come
-    back. Close the generator (``contextlib.aclosing``) where it is not taken to
-    the end.
+    ``with_stats`` says before each reading whether it needs the statistics. A
+    chronyd that cannot be read is an error among the results: it may come back.
+    Close the generator (``contextlib.aclosing``) where it is not taken to the end.
     """
     permitted = True
     number = 0
     try:
         while True:
             try:
-                reading = await _read(connection, permitted)
+                reading = await _read(connection, permitted, with_stats())
             except ChronyError as error:
                 permitted = True  # perhaps over another socket next time
                 yield error
@@ -68,20 +83,26 @@ async def follow(
         await connection.close()
 
 
-async def _read(connection: AsyncChronyConnection, permitted: bool) -> Reading:
+async def _read(
+    connection: AsyncChronyConnection, permitted: bool, with_stats: bool
+) -> Reading:
     tracking = await connection.get_tracking()
     sources = await connection.get_sources()
-    selection = None
+    selection: Sequence[SelectData] | None = None
+    stats: Sequence[SourceStats] = ()
     if permitted:
         with suppress(ChronyPermissionError):
-            selection = _states(sources, await connection.get_select_data())
-    return Reading(tracking, sources, selection)
+            selection = _matching(sources, await connection.get_select_data())
+    if with_stats:
+        with suppress(ChronyPermissionError):
+            stats = _matching(sources, await connection.get_source_stats())
+    return Reading(tracking, sources, selection, stats)
 
 
-def _states(sources: list[Source], selection: list[SelectData]) -> list[SelectState]:
-    # The two lists are of two moments. A reference clock has no address there.
-    if len(sources) != len(selection) or any(
-        two.address not in ("", one.address) for one, two in zip(sources, selection)
+def _matching(sources: Sequence[Source], records: Sequence[Of]) -> Sequence[Of]:
+    # Each list is of another time. A reference clock has no address in the second.
+    if len(sources) != len(records) or any(
+        two.address not in ("", one.address) for one, two in zip(sources, records)
     ):
-        return []
-    return [one.state for one in selection]
+        return ()
+    return records

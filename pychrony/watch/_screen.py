@@ -6,92 +6,68 @@ import signal
 import time
 from collections import deque
 from contextlib import aclosing
-from itertools import zip_longest
-from textwrap import wrap
+from copy import copy
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 from textual.app import App
 from textual.binding import Binding
-from textual.containers import ScrollableContainer
+from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widget import Widget
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
-from pychrony import ChronyError, SelectState, SourceState, Transport, _chronyc
+from pychrony import ChronyError, Transport, _chronyc
 
-from ._graph import Point, draw, scale, shown
+from ._follow import follow
+from ._graph import Point
+from ._limits import NAMES, states
+from ._table import (
+    NO_REASONS,
+    Table,
+    host_state,
+    hosts_table,
+    source_fields,
+    sources_table,
+    words,
+)
 from ._terminal import TerminalDriver, end_with_terminal
+from ._widgets import Graph, Lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from rich.console import Console, ConsoleOptions, RenderResult
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.events import Resize
 
-    from pychrony import AsyncChronyConnection, TrackingStatus
+    from pychrony import AsyncChronyConnection
 
-    from ._follow import Reading, Readings
+    from ._follow import Reading
 
 # As many readings as a terminal of 2000 columns has room for.
 _HISTORY = 4000
 
 _ASKING = "asking chronyd"
 
-# Wide enough for the longest label of the scale.
-_MARGIN = 9
+# Between two pictures of a list of clocks, whose readings come at any time [s].
+_COALESCED = 0.2
 
-_NO_BREAK = "\N{NO-BREAK SPACE}"
+# Below so many lines there is the table alone, with one line of the clock; below so
+# many no graph; below so many either the graph or the details of a source.
+_SMALL, _MEDIUM, _LOW = 14, 20, 30
 
-# In the colours of Textual's themes, which are made to be read on each other.
-_INKS = {
-    "offset": "$foreground",
-    "bound": "$text-primary",
-    "zero": "$foreground 40%",
-    "": "",
-}
-_INSIDE = "on $primary-muted"
+_FIELD_GAP = "   "
 
-_COLOURS = {
-    SourceState.SELECTED: "bold green",
-    SourceState.UNSELECTED: "green",
-    SourceState.JITTERY: "yellow",
-    SourceState.FALSETICKER: "red",
-    SourceState.NONSELECTABLE: "red",
-}
+_COLOURS = ("", "$text-warning", "$text-error")
 
-# As short as the column of the last sample, under which a narrow screen has them.
-_REASONS = {
-    SelectState.IGNORED: "ignored: noselect",
-    SelectState.NOT_SYNCHRONIZED: "not synchronised",
-    SelectState.MISSING_SAMPLES: "too few measurements",
-    SelectState.UNACCEPTABLE_DISTANCE: "above maxdistance",
-    SelectState.JITTERY: "above maxjitter",
-    SelectState.WAITING_FOR_OTHERS: "waits for measured others",
-    SelectState.STALE: "measurements too old",
-    SelectState.ORPHAN: "stratum of an orphan",
-    SelectState.NOT_TRUSTED: "disagrees with the trusted",
-    SelectState.FALSETICKER: "disagrees with the majority",
-    SelectState.MISSING_SELECTABLE_SOURCES: "waits for selectable others",
-    SelectState.NOT_PREFERRED: "another one is preferred",
-    SelectState.WAITING_FOR_UPDATE: "waits for a measurement",
-    SelectState.LARGE_DISTANCE: "too distant to combine",
-    SelectState.OUTLIER: "too different to combine",
-    SelectState.UNACCEPTABLE_STRATUM: "stratum out of range",
-    SelectState.UNKNOWN: "not yet in any selection",
-    SelectState.COMBINED: "combined",
-    SelectState.BEST: "selected",
-}
-
-_USED = (SelectState.BEST, SelectState.COMBINED)
-
-_NO_REASONS = (
-    "No reasons of the selection: chronyd gives them to root and its own user only, "
-    "over its Unix socket."
+_KEYS = (
+    "q quit",
+    "\N{UPWARDS ARROW}\N{DOWNWARDS ARROW} choose",
+    "l legend",
+    "p pause",
+    "z zoom",
+    "t light/dark",
 )
+_HOSTS_KEYS = ("q quit", "\N{UPWARDS ARROW}\N{DOWNWARDS ARROW} choose", "Enter open")
 
 _LEGEND = """\
 M       ^ server  = peer  # reference clock
@@ -106,34 +82,55 @@ Graph   the offset (positive: this clock is behind) within the error bound
 """
 
 
-class _Graph(Widget):
-    """As many of the points as there is room for, the newest at the right."""
+class Host:
+    """One chronyd that is watched.
 
-    points: tuple[Point, ...] = ()
-    bounded = True
+    Attributes:
+        name: as the user named it.
+        reading: the last one that did not fail.
+        error: why the last one failed.
+        updated: when ``reading`` was read, as seconds since 1970.
+    """
 
-    def render(self) -> Content:
-        width, height = self.size.width - _MARGIN, self.size.height - 1
-        if not self.points or width < 1 or height < 1:
-            return Content()
-        points = shown(self.points, width)
-        limit = scale(points, bounded=self.bounded)
-        labels = {
-            height // 2: "0",
-            height - 1: _chronyc.seconds(-limit),
-            0: _chronyc.seconds(limit, "+"),
-        }
-        parts: list[str | tuple[str, str]] = []
-        for number, runs in enumerate(draw(points, width, height, limit)):
-            parts.append(f"{labels.get(number, ''):>{_MARGIN - 1}} ")
-            for text, ink, inside in runs:
-                parts.append((text, f"{_INKS[ink]} {_INSIDE if inside else ''}"))
-            parts.append("\n")
-        ago = f"{points[-1].time - points[0].time:.0f} s ago"
-        room = (len(points) + 1) // 2 - len("now")
-        if len(ago) < room:
-            parts.append(f"{ago:<{room}}now".rjust(self.size.width))
-        return Content.assemble(*parts)
+    def __init__(self, name: str, connection: AsyncChronyConnection) -> None:
+        self.name = name
+        self.connection = connection
+        self.points: deque[Point] = deque(maxlen=_HISTORY)
+        self.reading: Reading | None = None
+        self.error: ChronyError | None = None
+        self.updated = 0.0
+
+    @property
+    def last(self) -> Reading | ChronyError | None:
+        return self.error or self.reading
+
+    def take(self, reading: Reading | ChronyError) -> None:
+        """Take what was read."""
+        if isinstance(reading, ChronyError):
+            self.error = reading
+            self.points.append(Point(time.monotonic()))
+        else:
+            self.error, self.reading, self.updated = None, reading, time.time()
+            tracking = reading.tracking
+            point = Point(time.monotonic(), tracking.offset, tracking.error_bound)
+            self.points.append(point)
+
+    def frozen(self) -> Host:
+        """Return it as it is now."""
+        still = copy(self)
+        still.points = self.points.copy()
+        return still
+
+
+class _Text(Static):
+    """Lines of text; the screen is laid out again only for another number of them."""
+
+    _height = -1
+
+    def show(self, content: Content) -> None:
+        height = content.plain.count("\n")
+        self.update(content, layout=height != self._height)
+        self._height = height
 
 
 class LiveView(App[None]):
@@ -145,177 +142,264 @@ class LiveView(App[None]):
     TITLE = "pychrony"
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #clock, #state { height: auto; padding: 0 1; }
-    _Graph { height: 1fr; min-height: 5; margin: 1 1 0 0; }
-    ScrollableContainer { height: auto; max-height: 50%; padding: 0 0 0 1;
-        scrollbar-size-vertical: 1; }
-    #legend { display: none; margin-bottom: 1; color: $text-muted; }
-    #sources { height: auto; min-width: 78; }
+    Screen { overflow: hidden; }
+    #clock, #state, #details { height: auto; padding: 0 1; }
+    #details { color: $text-muted; }
+    Graph { height: 1fr; min-height: 5; margin: 1 1 0 0; }
+    #lines { height: auto; max-height: 50%; margin: 0 0 0 1; }
+    #legend { display: none; height: auto; max-height: 50%; padding: 0 1;
+        color: $text-muted; }
+    #keys { dock: bottom; height: 1; padding: 0 1; color: $text-muted; }
     .old { opacity: 60%; }
+    .hosts Graph, .hosts #details, .medium Graph, .small Graph { display: none; }
+    .low.details Graph { display: none; }
+    .medium #lines, .small #lines, .hosts #lines { height: 1fr; max-height: 100%; }
+    .low.details #lines { height: 1fr; max-height: 100%; }
+    .small #keys { display: none; }
+    .small #clock, .small #state { height: 1; }
+    .small #details { max-height: 3; }
+    .small #legend { height: 1fr; max-height: 100%; }
+    .small.legend #lines { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,escape", "quit", "Quit"),
+        Binding("q", "quit", "Quit"),
+        Binding("escape", "close", "Close"),
         Binding("ctrl+c", f"leave({signal.SIGINT.value})", show=False, priority=True),
+        Binding("enter", "open", "Open"),
         Binding("p,space", "pause", "Pause"),
         Binding("z", "zoom", "Zoom"),
         Binding("l,question_mark", "legend", "Legend"),
         Binding("t", "theme", "Light/dark"),
     ]
 
-    def __init__(self, connection: AsyncChronyConnection, readings: Readings) -> None:
+    def __init__(
+        self, hosts: Sequence[Host], interval: float, count: int | None = None
+    ) -> None:
         super().__init__(driver_class=TerminalDriver)
-        self._connection = connection
-        self._readings = readings
-        self._points: deque[Point] = deque(maxlen=_HISTORY)
-        self._reading: Reading | None = None
-        self._error: ChronyError | None = None
-        self._updated = 0.0
-        self._paused = False
+        self._hosts = hosts
+        self._interval = interval
+        self._count = count
+        self._following = len(hosts)
+        # The one whose sources are shown; None for the list of all.
+        self._open: str | None = hosts[0].name if len(hosts) == 1 else None
+        self._still: Sequence[Host] | None = None  # as it was before the pause
+        self._pending = False
         # Not to be looked for: a reading may come when they are gone already.
-        self._clock = Static(id="clock")
-        self._state = Static(_ASKING, id="state")
-        self._graph = _Graph()
-        self._legend = Static(_LEGEND, id="legend", markup=False)
-        self._sources = Static(id="sources")
+        self._clock = _Text(id="clock")
+        self._state = _Text(_ASKING, id="state")
+        self._graph = Graph()
+        self._legend = VerticalScroll(Static(_LEGEND, markup=False), id="legend")
+        self._lines = Lines(id="lines")
+        self._details = _Text(id="details")
+        self._keys = Static(id="keys")
 
     def compose(self) -> ComposeResult:
         yield self._clock
         yield self._state
         yield self._graph
-        yield ScrollableContainer(self._legend, self._sources)
-        yield Footer()
+        yield self._legend
+        yield self._lines
+        yield self._details
+        yield self._keys
 
     def on_mount(self) -> None:
         if isinstance(self._driver, TerminalDriver):
             end_with_terminal(self._driver, self.action_leave)
-        self.run_worker(self._follow())
+        self._lines.focus()
+        for host in self._hosts:
+            self.run_worker(self._follow(host))
 
-    async def _follow(self) -> None:
-        async with aclosing(self._readings) as readings:
+    def on_resize(self, event: Resize) -> None:
+        height = event.size.height
+        self.screen.set_class(height < _SMALL, "small")
+        self.screen.set_class(_SMALL <= height < _MEDIUM, "medium")
+        self.screen.set_class(height < _LOW, "low")
+        self._show()
+
+    async def _follow(self, host: Host) -> None:
+        readings = follow(
+            host.connection,
+            self._interval,
+            self._count,
+            with_stats=lambda: host.name == self._open and bool(self._lines.chosen),
+        )
+        async with aclosing(readings):
             async for reading in readings:
-                self._take(reading)
-        self.exit(return_code=int(self._error is not None))
+                host.take(reading)
+                self._changed(host)
+        self._following -= 1
+        if not self._following:
+            failed = any(host.error is not None for host in self._hosts)
+            self.exit(return_code=int(failed))
 
-    def _take(self, reading: Reading | ChronyError) -> None:
-        if isinstance(reading, ChronyError):
-            self._error = reading
-            self._points.append(Point(time.monotonic()))
-        else:
-            self._error, self._reading, self._updated = None, reading, time.time()
-            tracking = reading.tracking
-            point = Point(time.monotonic(), tracking.offset, tracking.error_bound)
-            self._points.append(point)
-        if not self._paused:
-            self._show()
+    def _changed(self, host: Host) -> None:
+        """Show what was read, if it is to be seen."""
+        if self._still is not None:
+            return
+        if self._open is not None:
+            if host.name == self._open:
+                self._show()
+        elif not self._pending:
+            self._pending = True
+            self.set_timer(_COALESCED, self._show)
 
     def _show(self) -> None:
-        if self._reading is not None:
-            self._clock.update(self._fields(self._reading.tracking))
-            self._sources.update(_Sources(self._reading))
-        parts: list[str | tuple[str, str]] = []
-        if self._paused:
-            parts += [(" PAUSED ", "reverse"), " "]
-        if self._error is not None:
-            parts.append((f"LOST: {self._error.message}", "$text-error"))
-        elif self._reading is None:
-            parts.append(_ASKING)
-        self._state.update(Content.assemble(*parts))
-        self._state.display = bool(parts)
-        self._graph.points = tuple(self._points)
-        self._graph.refresh()
-        # They are not of now, then.
-        for widget in (self._clock, self._sources):
-            widget.set_class(self._error is not None, "old")
+        self._pending = False
+        if not self.screen_stack:  # the view is ending
+            return
+        keys: tuple[str, ...]
+        hosts = self._hosts if self._still is None else self._still
+        self.screen.set_class(self._open is None, "hosts")
+        if self._open is None:
+            self._show_hosts(hosts)
+            keys = _HOSTS_KEYS
+        else:
+            self._show_host(next(one for one in hosts if one.name == self._open))
+            keys = _KEYS if len(hosts) == 1 else (*_KEYS, "Esc list")
+        self._keys.update(words(keys, self.size.width - 2, _FIELD_GAP)[0], layout=False)
 
-    def _fields(self, tracking: TrackingStatus) -> _Fields:
-        unix = self._connection.transport is Transport.UNIX_SOCKET
-        fields = [
-            f"{self._connection.address} ({'Unix socket' if unix else 'UDP'})",
-            *_chronyc.clock(tracking).values(),
+    def _show_hosts(self, hosts: Sequence[Host]) -> None:
+        counts = [0, 0, 0]
+        for host in hosts:
+            counts[host_state(host.last)] += 1
+        fields = [(f"{len(hosts)} clocks", "")]
+        for number, name, colour in zip(counts[::-1], NAMES[::-1], _COLOURS[::-1]):
+            if number:
+                fields.append((f"{number} {name}", colour))
+        self._clock.display = True
+        self._clock.show(self._fields(fields))
+        self._details.display = False
+        for widget in (self._clock, self._lines):
+            widget.remove_class("old")
+        self._show_state([])
+        lasts = [(host.name, host.last) for host in hosts]
+        self._lines.show(lambda width: hosts_table(lasts, width))
+
+    def _show_host(self, host: Host) -> None:
+        small = self.screen.has_class("small")
+        parts: list[tuple[str, str]] = []
+        if host.error is not None:
+            parts.append((f"LOST: {host.error.message}", "$text-error"))
+        elif host.reading is None:
+            parts.append((_ASKING, ""))
+        self._show_state(parts)
+        # Of a small screen it would take the line of what is wrong.
+        self._clock.display = host.reading is not None and not (small and parts)
+        if host.reading is not None:
+            self._clock.show(self._fields(self._clock_fields(host, host.reading)))
+            reading = host.reading
+            self._lines.show(lambda width: sources_table(reading, width))
+        self._show_details(host.reading)
+        self._graph.show(host.points)
+        # They are not of now, then.
+        for widget in (self._clock, self._lines):
+            widget.set_class(host.error is not None, "old")
+
+    def _show_state(self, parts: Sequence[tuple[str, str]]) -> None:
+        if self._still is not None:
+            parts = [("PAUSED", "reverse"), *parts]
+        words_of: list[tuple[str, str]] = []
+        for text, style in parts:
+            words_of += [(word, style) for word in text.split()]
+        self._state.display = bool(parts)
+        self._state.show(self._fields(words_of, " "))
+
+    def _show_details(self, reading: Reading | None) -> None:
+        index = self._lines.index if reading is not None else None
+        self._details.display = index is not None
+        self.screen.set_class(index is not None, "details")
+        if reading is not None and index is not None:
+            fields = [(text, "") for text in source_fields(reading, index)]
+            content = self._fields(fields)
+            if reading.selection is None:
+                note = [(word, "") for word in NO_REASONS.split()]
+                content += Content("\n") + self._fields(note, " ")
+            self._details.show(content)
+
+    def _clock_fields(self, host: Host, reading: Reading) -> list[tuple[str, str]]:
+        tracking = reading.tracking
+        state = states(tracking, reading.sources)
+        unix = host.connection.transport is Transport.UNIX_SOCKET
+        where = host.connection.address or host.name
+        known = [
+            (text, _COLOURS[state.get(name, 0)])
+            for name, text in _chronyc.clock(tracking).items()
+        ]
+        others = [
             f"leap {_chronyc.LEAPS.get(tracking.leap_status, 'Invalid')}",
             f"frequency {tracking.frequency:+.3f} ppm",
             f"skew {tracking.skew:.3f} ppm",
-            time.strftime("read at %H:%M:%S", time.localtime(self._updated)),
+            time.strftime("read at %H:%M:%S", time.localtime(host.updated)),
         ]
-        return _Fields(fields)
+        if self.screen.has_class("small"):
+            return known
+        place = f"{where} ({'Unix socket' if unix else 'UDP'})"
+        return [(place, ""), *known, *((text, "") for text in others)]
+
+    def _fields(
+        self, fields: Iterable[tuple[str, str]], gap: str = _FIELD_GAP
+    ) -> Content:
+        """Return them in lines of the screen's width; none is broken."""
+        parts: list[str | tuple[str, str]] = []
+        left = 0
+        for text, style in fields:
+            if left >= len(gap) + len(text):
+                parts.append(gap)
+                left -= len(gap) + len(text)
+            else:
+                parts += ["\n"] if parts else []
+                left = self.size.width - 2 - len(text)
+            parts.append((text, style))
+        return Content.assemble(*parts)
+
+    def on_lines_chosen(self) -> None:
+        if self._open is not None:
+            self._show()
 
     def action_leave(self, number: int) -> None:
         """End as a shell reports the end by this signal."""
         self.exit(return_code=128 + number)
 
+    def action_open(self) -> None:
+        """Show the chosen one of several clocks."""
+        if self._open is None and self._lines.index is not None:
+            self._turn_to(self._lines.chosen)
+
+    def action_close(self) -> None:
+        """Close what is open: the chosen source, then the clock, then the view."""
+        if self._open is None:
+            self.exit()
+        elif self._lines.index is not None:
+            self._lines.choose(None)
+        elif len(self._hosts) > 1:
+            self._turn_to(None, self._open)
+        else:
+            self.exit()
+
+    def _turn_to(self, host: str | None, chosen: str | None = None) -> None:
+        self._open = host
+        self._lines.show(lambda _: Table("", ()))
+        self._lines.chosen = chosen
+        self._show()
+
     def action_pause(self) -> None:
         """Stop the picture, not the readings; or show them again."""
-        self._paused = not self._paused
+        paused = self._still is None
+        self._still = [host.frozen() for host in self._hosts] if paused else None
         self._show()
 
     def action_zoom(self) -> None:
         """Fit the scale to the offset, or to its error bound."""
-        self._graph.bounded = not self._graph.bounded
-        self._graph.refresh()
+        self._graph.zoom()
 
     def action_legend(self) -> None:
         """Explain the glyphs and columns, or do so no more."""
-        self._legend.display = not self._legend.display
+        shown = not self._legend.display
+        self._legend.display = shown
+        self.screen.set_class(shown, "legend")
+        (self._legend if shown else self._lines).focus()
 
     def action_theme(self) -> None:
         """Change between light and dark."""
         dark = self.current_theme.dark
         self.theme = "textual-light" if dark else "textual-dark"
-
-
-class _Fields:
-    """Fields, as many in each line as there is room for."""
-
-    def __init__(self, fields: Iterable[str]) -> None:
-        # textwrap does not break at these, though Textual and rich do.
-        words = (field.replace(" ", _NO_BREAK) for field in fields)
-        self._chronyc = (" " * 3).join(words)
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> RenderResult:
-        lines = wrap(self._chronyc, options.max_width, break_on_hyphens=False)
-        yield Text("\n".join(lines).replace(_NO_BREAK, " "))
-
-
-class _Sources:
-    """The table of the sources, with the reasons of the selection."""
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> RenderResult:
-        table = self._table(beside=self._reading.selection is not None)
-        # Of all that it would take, not only of what there is.
-        boundless = options.update(max_width=10_000)
-        if Measurement.get(console, boundless, table).maximum > options.max_width:
-            table = self._table(beside=False)
-        yield table
-        if self._reading.selection is None:
-            yield Text(_NO_REASONS, style="dim")
-
-    def _table(self, *, beside: bool) -> Table:
-        """Return it with the reasons in a column of their own, or below."""
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        table.add_column("MS", no_wrap=True)
-        table.add_column("Name/IP address", overflow="fold", min_width=15)
-        for name in ("Stratum", "Poll", "Reach", "LastRx"):
-            table.add_column(name, no_wrap=True, justify="right")
-        table.add_column("Last sample", no_wrap=True)
-        if beside:
-            table.add_column("Selection", no_wrap=True)
-        selection = self._reading.selection or ()
-        for source, state in zip_longest(self._reading.sources, selection):
-            *cells, sample = _chronyc.source_cells(source)
-            reason = _REASONS.get(state, "") if state else ""
-            if beside:
-                cells += [sample, reason]
-            elif state in _USED:  # which the glyph says, too
-                cells += [sample]
-            else:
-                cells += [f"{sample}\n{reason}".rstrip()]
-            # As strings, rich would search them for markup.
-            table.add_row(*map(Text, cells), style=_COLOURS.get(source.state))
-        return table

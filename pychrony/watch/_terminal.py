@@ -92,7 +92,7 @@ class TerminalDriver(LinuxDriver):
     """Textual's driver for a terminal, with an output that always returns."""
 
     def __init__(self, app: App[Any], **options: Any) -> None:
-        super().__init__(app, **options)
+        super().__init__(app, **options)  # pyright: ignore[reportUnknownMemberType]
         self.output = Output(sys.stderr.fileno())
         self._file: Any = self.output
 
@@ -108,6 +108,7 @@ class TerminalDriver(LinuxDriver):
         if self.attrs_before is not None:
             with suppress(termios.error):
                 termios.tcsetattr(self.fileno, termios.TCSANOW, self.attrs_before)
+        self.output.give_up(0)
         self.output.write(_RESET)
 
 

@@ -1,0 +1,258 @@
+"""Sources and clocks as lines of text, in as many columns as fit the width."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING, NamedTuple
+
+from pychrony import ChronyError, SelectState, _chronyc
+
+from ._limits import CRITICAL, FINE, NAMES, source_state, states
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pychrony import SelectData, SourceStats
+
+    from ._follow import Reading
+
+_GAP = 2
+
+REASONS = {
+    SelectState.IGNORED: "ignored: noselect",
+    SelectState.NOT_SYNCHRONIZED: "not synchronised",
+    SelectState.MISSING_SAMPLES: "too few measurements",
+    SelectState.UNACCEPTABLE_DISTANCE: "above maxdistance",
+    SelectState.JITTERY: "above maxjitter",
+    SelectState.WAITING_FOR_OTHERS: "waits for measured others",
+    SelectState.STALE: "measurements too old",
+    SelectState.ORPHAN: "stratum of an orphan",
+    SelectState.NOT_TRUSTED: "disagrees with the trusted",
+    SelectState.FALSETICKER: "disagrees with the majority",
+    SelectState.MISSING_SELECTABLE_SOURCES: "waits for selectable others",
+    SelectState.NOT_PREFERRED: "another one is preferred",
+    SelectState.WAITING_FOR_UPDATE: "waits for a measurement",
+    SelectState.LARGE_DISTANCE: "too distant to combine",
+    SelectState.OUTLIER: "too different to combine",
+    SelectState.UNACCEPTABLE_STRATUM: "stratum out of range",
+    SelectState.UNKNOWN: "not yet in any selection",
+    SelectState.COMBINED: "combined",
+    SelectState.BEST: "selected",
+}
+
+NO_REASONS = (
+    "No reasons of the selection: chronyd gives them to root and its own user only, "
+    "over its Unix socket."
+)
+
+
+class Row(NamedTuple):
+    """One entry of a table.
+
+    Attributes:
+        key: what is the same for this entry in each reading.
+        lines: its text, as many lines as each other entry has.
+        state: of ``_limits``.
+    """
+
+    key: str
+    lines: Sequence[str]
+    state: int
+
+
+class Table(NamedTuple):
+    """Entries under a line with the names of the columns."""
+
+    head: str
+    rows: Sequence[Row]
+
+
+class _Column(NamedTuple):
+    head: str
+    cells: Sequence[str]
+    right: bool = False
+
+    @property
+    def width(self) -> int:
+        return max(map(len, (self.head, *self.cells)))
+
+
+def _lines(columns: Sequence[_Column]) -> list[str]:
+    """Return the line of the heads, and then those of the cells."""
+    aligned = [
+        [
+            text.rjust(column.width) if column.right else text.ljust(column.width)
+            for text in (column.head, *column.cells)
+        ]
+        for column in columns
+    ]
+    return [(" " * _GAP).join(cells).rstrip() for cells in zip(*aligned)]
+
+
+def _fitting(
+    choices: Sequence[Sequence[_Column]], width: int, name: int
+) -> tuple[str, list[Sequence[str]]]:
+    """Return head and entries with the first choice of columns that fits the width.
+
+    If none does, the column ``name`` of the last one has a line of its own.
+    """
+    for columns in choices:
+        whole = sum(column.width + _GAP for column in columns) - _GAP
+        if whole <= width:
+            head, *lines = _lines(columns)
+            return head, [(line,) for line in lines]
+    last = choices[-1]
+    names = last[name]
+    rest = [column for column in last if column is not names]
+    head, *lines = _lines(rest)
+    head = words(f"{names.head}, {' '.join(head.split())}".split(), width)[0]
+    return head, list(zip(names.cells, lines))
+
+
+def sources_table(reading: Reading, width: int) -> Table:
+    """Return the table of the sources, as chronyc has it, with the reasons."""
+    sources = reading.sources
+    cells = list(zip(*map(_chronyc.source_cells, sources))) or [()] * 7
+    offsets = [_chronyc.seconds(source.latest_meas, "+") for source in sources]
+    glyphs = _Column("MS", cells[0])
+    name = _Column("Name/IP address", cells[1])
+    stratum = _Column("Stratum", cells[2], right=True)
+    poll = _Column("Poll", cells[3], right=True)
+    reach = _Column("Reach", cells[4], right=True)
+    last_rx = _Column("LastRx", cells[5], right=True)
+    sample = _Column("Last sample", cells[6])
+    offset = _Column("Offset", offsets, right=True)
+    chronyc = (glyphs, name, stratum, poll, reach, last_rx, sample)
+    choices: list[Sequence[_Column]] = [
+        chronyc,
+        (glyphs, name, reach, last_rx, sample),
+        (glyphs, name, reach, last_rx, offset),
+        (glyphs, name, offset),
+        (glyphs, name, reach, last_rx, offset),
+    ]
+    if reading.selection is not None:
+        reasons = [
+            REASONS.get(one.state, "") if one else ""
+            for _, one in zip_longest(sources, reading.selection)
+        ]
+        choices.insert(0, (*chronyc, _Column("Selection", reasons)))
+    head, lines = _fitting(choices, width, 1)
+    rows: list[Row] = []
+    times: dict[str, int] = {}
+    for source, text in zip(sources, lines):
+        # Two reference clocks may have the same ID.
+        times[source.address] = times.get(source.address, 0) + 1
+        key = f"{source.address} {times[source.address]}"
+        rows.append(Row(key, text, source_state(source)))
+    return Table(head, rows)
+
+
+def hosts_table(
+    hosts: Sequence[tuple[str, Reading | ChronyError | None]], width: int
+) -> Table:
+    """Return the table of several clocks, the worst first."""
+    ranked = sorted(hosts, key=_rank)
+    found = [_host_cells(reading) for _, reading in ranked]
+    cells = list(zip(*found))
+    name = _Column("Clock", [address for address, _ in ranked])
+    state = _Column("State", cells[0])
+    offset = _Column("Offset", cells[1], right=True)
+    bound = _Column("Error bound", cells[2], right=True)
+    stratum = _Column("Stratum", cells[3], right=True)
+    source = _Column("Source", cells[4])
+    usable = _Column("Usable", cells[5], right=True)
+    choices: list[Sequence[_Column]] = [
+        (name, state, offset, bound, stratum, usable, source),
+        (name, state, offset, bound, stratum, usable),
+        (name, state, offset, bound),
+        (name, state, offset),
+        (name, state, offset, bound),
+    ]
+    head, lines = _fitting(choices, width, 0)
+    rows = [
+        Row(address, text, host_state(reading))
+        for (address, reading), text in zip(ranked, lines)
+    ]
+    return Table(head, rows)
+
+
+def host_state(reading: Reading | ChronyError | None) -> int:
+    """Return the state of a clock: the worst of its figures."""
+    if reading is None:
+        return FINE
+    if isinstance(reading, ChronyError):
+        return CRITICAL
+    return max(states(reading.tracking, reading.sources).values())
+
+
+def _rank(host: tuple[str, Reading | ChronyError | None]) -> tuple[int, float, str]:
+    address, reading = host
+    size = float("inf")
+    if reading is None:
+        size = 0.0
+    elif not isinstance(reading, ChronyError):
+        size = abs(reading.tracking.offset)
+    return -host_state(reading), -size, address
+
+
+def _host_cells(reading: Reading | ChronyError | None) -> tuple[str, ...]:
+    if reading is None:
+        return ("...", "", "", "", "", "")
+    if isinstance(reading, ChronyError):
+        return ("lost", "", "", "", reading.message, "")
+    tracking, sources = reading.tracking, reading.sources
+    bound = tracking.error_bound
+    usable = sum(source.is_usable() for source in sources)
+    return (
+        NAMES[host_state(reading)],
+        _chronyc.seconds(tracking.offset, "+"),
+        "none" if bound is None else _chronyc.seconds(bound),
+        str(tracking.stratum),
+        _chronyc.clock(tracking)["source"].removeprefix("source "),
+        f"{usable}/{len(sources)}",
+    )
+
+
+def source_fields(reading: Reading, index: int) -> list[str]:
+    """Return what is known of one source beyond its row: statistics and selection."""
+    source = reading.sources[index]
+    fields = [source.address]
+    if reading.stats:
+        fields += _stats_fields(reading.stats[index])
+    if reading.selection:
+        fields += _selection_fields(reading.selection[index])
+    return fields
+
+
+def _stats_fields(stats: SourceStats) -> list[str]:
+    return [
+        f"samples {stats.samples}",
+        f"runs {stats.runs}",
+        f"span {stats.span} s",
+        f"frequency {stats.resid_freq:+.3f} ppm",
+        f"skew {stats.skew:.3f} ppm",
+        f"offset {_chronyc.seconds(stats.offset, '+')}",
+        f"std dev {_chronyc.seconds(stats.std_dev)}",
+    ]
+
+
+def _selection_fields(selection: SelectData) -> list[str]:
+    options = selection.effective_options
+    return [
+        f"selection: {REASONS.get(selection.state, 'unknown')}",
+        f"score {selection.score:.1f}",
+        f"from {_chronyc.seconds(selection.low_limit, '+')}",
+        f"to {_chronyc.seconds(selection.high_limit, '+')}",
+        f"options {str(options.name or 'none').lower()}",
+    ]
+
+
+def words(texts: Iterable[str], width: int, gap: str = " ") -> list[str]:
+    """Return the texts, which are not broken, in lines that fit the width."""
+    lines: list[str] = []
+    for text in texts:
+        if lines and len(lines[-1]) + len(gap) + len(text) <= width:
+            lines[-1] += gap + text
+        else:
+            lines.append(text)
+    return lines or [""]
