@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pychrony import models
+from pychrony._queries import query_for, read_list, read_optional
 from pychrony._serialize import UNITS, word
-from pychrony.models import LISTS, OPTIONAL, REPORTS
+from pychrony.models import REPORTS
 
 FILE = Path(__file__).parents[2] / "docs" / "reports.schema.json"
 
@@ -86,9 +87,10 @@ def schema() -> str:
     reports: dict[str, Any] = {}
     for report in REPORTS.values():
         reference: dict[str, Any] = {"$ref": f"#/$defs/{report}"}
-        if report in LISTS:
+        how = query_for(report).func
+        if how is read_list:
             reference = {"type": "array", "items": reference}
-        elif report in OPTIONAL:
+        elif how is read_optional:
             reference = {"anyOf": [reference, {"type": "null"}]}
         reports[report] = reference
     document = {
