@@ -48,6 +48,7 @@ from pychrony import (
     TrackingStatus,
     Value,
 )
+from pychrony._chronyc import NEVER
 from pychrony._libchrony import ffi
 from pychrony._library import load
 from pychrony.models import BY_ADDRESS, REPORTS
