@@ -64,7 +64,7 @@ def test_many_clocks(tmp_path: Path) -> None:
         .endswith(" | ok=1;;;0;6 warning=1;;;0;6 unknown=2;;;0;6 critical=2;;;0;6")
     )
     assert nagios[1].splitlines()[1:] == table
-    assert table[1].endswith("  No such file or directory. Is chronyd running?")
+    assert "  No such file or directory. Is chronyd running?" in table[1]
     assert "Not authorized" in table[2]
 
 

@@ -43,7 +43,8 @@ def test_rules_have_the_limits_of_the_check() -> None:
     warning, critical = limits["error_bound"]
     assert expression("ChronyClockErrorHigh").endswith(f" > {warning}")
     assert expression("ChronyClockErrorCritical").endswith(f" > {critical}")
-    (age,) = re.findall(r"tracking_age_limit_seconds:max\n(.*?)\n      - ", RULES, re.S)
+    name = "record: instance:chrony_tracking_age_limit_seconds:max"
+    (age,) = re.findall(rf"{name}\n(.*?)\n      - ", RULES, re.S)
     age = " ".join(age.split())
     assert f"clamp_min({MISSED_POLLS} * max " in age
     assert f", {LEAST_AGE:g})" in age
