@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def parser(module: str) -> argparse.ArgumentParser:
     """Return what parses the arguments of ``python -m MODULE``."""
-    for room in ("", "._cli", "._command", ".__main__"):
+    for part in ("", "._cli", ".__main__"):
         with suppress(ImportError):
-            command: Any = import_module(module + room)
+            command: Any = import_module(module + part)
             if hasattr(command, "_parser"):
                 found: argparse.ArgumentParser = command._parser()
                 return found

@@ -1,10 +1,14 @@
-"""``python -m pychrony [REPORT ...]``: any report as text, JSON or CSV."""
+"""``python -m pychrony [REPORT ...]``: any report as text, JSON or CSV.
+
+``python -m pychrony now`` prints an interval that holds true time.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from contextlib import closing
 
 import pychrony
 from pychrony._chronyc import printable
@@ -32,7 +36,8 @@ _BY_DEFAULT = ("tracking", "sources")
 
 _EPILOG = """\
 Reports: tracking, sources, sourcestats, selectdata, activity, authdata,
-ntpdata, serverstats, rtcdata, smoothing, or all. selectdata, authdata, ntpdata
+ntpdata, serverstats, rtcdata, smoothing, or all; or now, which has its own
+--help: an interval that holds true time. selectdata, authdata, ntpdata
 and serverstats need the Unix socket, as root or as the user of chronyd. Exit
 status: 0; 1 if a report cannot be read, the others are printed; 2 for a usage
 error.
@@ -40,7 +45,12 @@ error.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print reports and return the exit status."""
+    """Print reports, or the interval of ``now``, and return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["now"]:
+        from pychrony.bounded import main_now
+
+        return main_now(argv[1:])
     parser = _parser()
     arguments = parser.parse_args(argv)
     reports_given: list[str] = arguments.reports or list(_BY_DEFAULT)
@@ -64,16 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except ValueError as error:
         parser.error(str(error))
-    with connection:
-        end = time.monotonic() + arguments.timeout
-        for name in names:
-            try:
-                reports[name] = getattr(connection, _METHODS[name])()
-            except pychrony.ChronyError as error:
-                errors[name] = error.message
-                silent = isinstance(error, pychrony.ChronyConnectionError)
-                if silent or time.monotonic() > end:
-                    break  # the next one would fail as well
+    # The first report opens the connection.
+    with closing(connection):
+        _read(connection, names, arguments.timeout, reports, errors)
         where = connection.address or address
     output = _FORMATS[arguments.format](where, reports, errors)
     try:
@@ -85,6 +88,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, message in errors.items():
         print(printable(f"{name}: {message}"), file=sys.stderr)
     return 1 if errors else 0
+
+
+def _read(
+    connection: pychrony.ChronyConnection,
+    names: Sequence[str],
+    timeout: float,
+    reports: dict[str, Any],
+    errors: dict[str, str],
+) -> None:
+    """Read reports, and stop at a failure that the others would meet, too."""
+    end = time.monotonic() + timeout
+    for name in names:
+        try:
+            reports[name] = getattr(connection, _METHODS[name])()
+        except pychrony.ChronyError as error:
+            errors[name] = error.message
+            silent = isinstance(error, pychrony.ChronyConnectionError)
+            if silent or time.monotonic() > end:
+                return
 
 
 def _address(arguments: argparse.Namespace) -> str | None:

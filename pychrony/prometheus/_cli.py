@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pychrony.prometheus")
 
 # A connection of a client takes one descriptor, that to a chronyd another, and to
-# wait for several answers one more; so many are for everything else.
+# wait for several answers one more; this number is for everything else.
 _OTHER_DESCRIPTORS = 64
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}

@@ -71,7 +71,7 @@ class Server:
     Args:
         sockets: bound sockets, which are left open.
         answer: returns the response to a request.
-        limit: so many connections at once; the others get a 503.
+        limit: maximum of concurrent connections; the others get a 503.
         context: for TLS.
         refused: is called with the status of a response that ``answer`` did not
             make.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     K = TypeVar("K")
     V = TypeVar("V")
 
-# After so many scrapes without an answer, a target gets one request each time,
+# After this number of scrapes without an answer, a target gets one request each time,
 # until it answers.
 _SILENT = 2
 
@@ -64,7 +64,7 @@ class Scraper:
         self._silent: dict[str | None, int] = {}
 
     async def read(self, target: str | None, budget: float | None) -> Reading:
-        """Read a target, or the exporter's own chronyd, within so many seconds."""
+        """Read a target, or the exporter's own chronyd, within a number of seconds."""
         silent = self._silent.pop(target, 0)
         plan = Plan(
             target or self._address,

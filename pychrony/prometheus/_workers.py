@@ -28,7 +28,7 @@ _FIRST = 3
 
 
 def listen(place: Place, number: int) -> list[socket.socket]:
-    """Return listening sockets for a place, one for each of so many workers.
+    """Return listening sockets for a place, one for each worker.
 
     Raises:
         OSError: it cannot listen there.

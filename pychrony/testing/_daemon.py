@@ -118,7 +118,7 @@ class Server:
 
     def _send(self, listener: socket.socket, reply: bytes, peer: Any) -> None:
         # The client may be gone, or not read its replies: as with chronyd, this
-        # one is lost then, and nobody is told.
+        # one is lost then, without an error.
         with contextlib.suppress(OSError):
             listener.sendto(reply, peer)
 

@@ -111,7 +111,7 @@ def _encode_address(record: Any, name: str) -> bytes:
     elif text.startswith("ID#"):
         family, address = 3, int(text[3:]).to_bytes(4, "big")
     elif "%" in text:
-        raise ValueError(f"{text!r} has a scope, for which there is no room")
+        raise ValueError(f"{text!r} has a scope, which the protocol cannot carry")
     else:
         ip = ip_address(text)
         family, address = (1 if ip.version == 4 else 2), ip.packed
@@ -686,7 +686,7 @@ def parse_request(data: bytes) -> tuple[int, int, int, int] | None:
 
 
 Datagram: TypeAlias = bytes | tuple[float, bytes]
-"""What is sent: bytes, or the same after so many seconds."""
+"""What is sent: bytes, or the same after a number of seconds."""
 
 
 def timed(datagram: object) -> tuple[float, bytes]:

@@ -112,7 +112,7 @@ def version(number: int) -> Fault:
 
 
 def count(sources: int) -> Fault:
-    """Say that there are so many sources (0 to 4294967295); serve all else."""
+    """Report this number of sources (0 to 4294967295); serve all else."""
     return only(N_SOURCES.request, overwritten(0, sources.to_bytes(4, "big")))
 
 

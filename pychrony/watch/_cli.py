@@ -122,10 +122,14 @@ def _parser() -> _Parser:
         type=positive,
         default=1.0,
         metavar="SECONDS",
-        help="wait so long between two readings (%(default)s)",
+        help="seconds between two readings (%(default)s)",
     )
     parser.add_argument(
-        "-n", "--count", type=counting, metavar="N", help="end after so many readings"
+        "-n",
+        "--count",
+        type=counting,
+        metavar="N",
+        help="number of readings to end after",
     )
     add_patience(parser, retries=1)
     parser.add_argument(

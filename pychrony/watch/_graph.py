@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 def shown(points: Sequence[Point], width: int) -> Sequence[Point]:
-    """Return the points that so many characters have room for."""
+    """Return the points that fit into a number of characters."""
     return points[-2 * width :]
 
 

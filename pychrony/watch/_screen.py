@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from ._follow import Reading
 
-# As many readings as a terminal of 2000 columns has room for.
+# As many readings as a terminal of 2000 columns can show.
 _HISTORY = 4000
 
 _ASKING = "asking chronyd"
@@ -51,8 +51,8 @@ _ASKING = "asking chronyd"
 # Between two pictures of a list of clocks, whose readings come at any time [s].
 _COALESCED = 0.2
 
-# Below so many lines there is the table alone, with one line of the clock; below so
-# many no graph; below so many either the graph or the details of a source.
+# Minimum heights of the screen, in lines: for more than the table and one line of the
+# clock; for a graph; for both the graph and the details of a source.
 _SMALL, _MEDIUM, _LOW = 14, 20, 30
 
 _FIELD_GAP = "   "

@@ -28,7 +28,7 @@ _MARGIN = 9
 
 
 class Graph(Widget):
-    """As many of the points as there is room for, the newest at the right."""
+    """The newest of the points that fit, the newest at the right."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "graph--offset",
@@ -106,9 +106,9 @@ class Graph(Widget):
             for number, runs in enumerate(draw(points, width, height, limit))
         ]
         ago = f"{points[-1].time - points[0].time:.0f} s ago"
-        room = (len(points) + 1) // 2 - len("now")
-        if len(ago) < room:
-            times = f"{ago:<{room}}now".rjust(self.size.width)
+        space = (len(points) + 1) // 2 - len("now")
+        if len(ago) < space:
+            times = f"{ago:<{space}}now".rjust(self.size.width)
             strips.append(Strip([Segment(times, plain)]))
         return strips
 

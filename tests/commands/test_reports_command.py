@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 import jsonschema
@@ -120,6 +121,27 @@ def test_what_is_not_permitted_is_missing(capsys: pytest.CaptureFixture[str]) ->
     assert list(json.loads(output)["reports"]) == ["activity"]
     assert "Not authorized" in json.loads(output)["errors"]["serverstats"]
     assert complaint.startswith("serverstats: ")
+
+
+def test_no_socket_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with short_directory() as directory:
+        assert main(["-H", f"{directory}/chronyd.sock", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["reports"] == {}
+    (line,) = printed.err.splitlines()
+    assert "chronyd.sock: No such file or directory" in line
+
+
+def test_now_is_the_interval_of_the_bounded_clock(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ScriptedDaemon() as daemon:
+        before = time.time_ns()
+        assert main(["now", "-H", daemon.address, "--json"]) == 0
+        after = time.time_ns()
+    found = json.loads(capsys.readouterr().out)
+    assert found["earliest"] < after and found["latest"] > before
+    assert 0 < found["latest"] - found["earliest"] < 10**9
 
 
 def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
