@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
-from pychrony import ChronyError, SelectState, _chronyc
+from pychrony import ChronyError, SelectOption, SelectState, _chronyc
 
 from ._limits import CRITICAL, FINE, NAMES, source_state, states
 
@@ -238,12 +238,13 @@ def _stats_fields(stats: SourceStats) -> list[str]:
 
 def _selection_fields(selection: SelectData) -> list[str]:
     options = selection.effective_options
+    names = [str(one.name).lower() for one in SelectOption if one in options]
     return [
         f"selection: {REASONS.get(selection.state, 'unknown')}",
         f"score {selection.score:.1f}",
         f"from {_chronyc.seconds(selection.low_limit, '+')}",
         f"to {_chronyc.seconds(selection.high_limit, '+')}",
-        f"options {str(options.name or 'none').lower()}",
+        f"options {' '.join(names) or 'none'}",
     ]
 
 

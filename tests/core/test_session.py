@@ -164,4 +164,5 @@ def test_flags_of_the_network_do_not_fill_the_memory() -> None:
     member = _decode._member_of(SmoothingFlag)
     for value in range(0, 80_000, 4):
         assert member(value).value == value
-    assert len(SmoothingFlag._value2member_map_) <= 4097
+    # Before Python 3.11, the last value may create a member for each of its bits.
+    assert len(SmoothingFlag._value2member_map_) <= 4096 + 32
