@@ -117,7 +117,7 @@ class BoundStatus(Enum):
     SYNCHRONIZED = 1
     """chronyd follows its sources, and its measurements arrive."""
     FREE_RUNNING = 2
-    """Measurements, or reports of chronyd, are overdue: the interval grows."""
+    """Measurements or reports of chronyd are overdue, and the interval grows."""
 
 
 class BoundedTime(NamedTuple):
