@@ -47,21 +47,23 @@ class Output:
 
     def __init__(self, fd: int) -> None:
         self._fd = _non_blocking(fd)
-        self._poller = select.poll()
-        self._poller.register(self._fd, select.POLLOUT)
         self._until = float("inf")
 
     def give_up(self, after: float) -> None:
         """From then on [s], leave out what the terminal does not take at once."""
-        self._until = monotonic() + after
+        self._until = min(self._until, monotonic() + after)
 
     def write(self, text: str) -> None:
         """Write the text, as far as the terminal takes it."""
+        # One for each call: two threads may write at the end, and a poll object
+        # refuses the second.
+        poller = select.poll()
+        poller.register(self._fd, select.POLLOUT)
         data = text.encode(errors="replace")
         while data:
-            late = monotonic() > self._until
+            late = monotonic() >= self._until
             taken = 0
-            if self._poller.poll(0 if late else _POLL):
+            if poller.poll(0 if late else _POLL):
                 try:
                     taken = os.write(self._fd, data)
                 except BlockingIOError:  # though it was ready: for less than this
@@ -150,5 +152,7 @@ def end_with_terminal(driver: TerminalDriver, leave: Callable[[int], object]) ->
 def _end(driver: TerminalDriver, number: int) -> None:
     """End the process if it is still there then."""
     sleep(_OVERDUE)
-    driver.restore()
-    os._exit(128 + number)
+    try:
+        driver.restore()
+    finally:
+        os._exit(128 + number)
