@@ -470,7 +470,13 @@ def test_cancelling_at_any_await(
 def test_cancelling_while_others_wait_for_their_turn(
     number: int, run: Runner[Any]
 ) -> None:
-    with ScriptedDaemon(misbehave=faults.delayed(0.005)) as daemon:
+    cancelled = threading.Event()
+
+    def answer_later(_: Request, reply: bytes) -> Iterator[bytes]:
+        cancelled.wait()
+        yield reply
+
+    with ScriptedDaemon(misbehave=answer_later) as daemon:
 
         async def main() -> None:
             async with AsyncChronyConnection(daemon.address, timeout=20) as connection:
@@ -479,6 +485,7 @@ def test_cancelling_while_others_wait_for_their_turn(
                 ]
                 await until(lambda: daemon.requests)
                 tasks[number].cancel()
+                cancelled.set()
                 await asyncio.wait(tasks)
                 assert [task.cancelled() for task in tasks] == [
                     index == number for index in range(6)
