@@ -46,7 +46,7 @@ _writes = 0
 
 def call_locked(function: Callable[..., T], *arguments: Any) -> T:
     """Call a function of libchrony that may write to its buffer."""
-    global _writes  # noqa: PLW0603
+    global _writes  # noqa: PLW0603 - one count for libchrony's one buffer
     with lock:
         _writes += 1
         return function(*arguments)
@@ -54,7 +54,7 @@ def call_locked(function: Callable[..., T], *arguments: Any) -> T:
 
 def read_text(function: Callable[..., Any], *arguments: Any) -> bytes:
     """Copy the text that a function of libchrony returns; NULL is an empty one."""
-    global _writes  # noqa: PLW0603
+    global _writes  # noqa: PLW0603 - one count for libchrony's one buffer
     with lock:
         while True:
             _writes += 1

@@ -404,7 +404,7 @@ class Bounds:
         # Up to a second earlier chronyd says by itself, so that others cannot tell
         # when it polls.
         bound = tracking.error_bound_at(abs(age) / _SECOND, self._max_drift_ppm)
-        assert bound is not None  # noqa: S101 - _check() has seen to it
+        assert bound is not None  # noqa: S101 - for the type checkers; see _check()
         offset = abs(tracking.offset)
         return (
             ceil((bound - offset + bound * _PROTOCOL_PRECISION) * _SECOND)

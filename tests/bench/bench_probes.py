@@ -129,7 +129,7 @@ def main() -> None:
     if daemons == 0:
         os.close(writing)
         fleet = Fleet()
-        print(fleet.port, file=open("/dev/stderr", "w"), flush=True)  # noqa: SIM115
+        print(fleet.port, file=sys.stderr, flush=True)
         Path(f"/tmp/fleet-{os.getpid()}").write_text(str(fleet.port))
         threading.Thread(
             target=lambda: (os.read(reading, 1), os._exit(0)), daemon=True
