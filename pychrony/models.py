@@ -209,9 +209,7 @@ class TrackingStatus(_Record):
         assuming that the stratum-1 source is right. ``None`` when the clock is
         not synchronised or in local mode: nothing bounds its error then.
         """
-        if not self.is_synchronized():
-            return None
-        return abs(self.offset) + self.root_dispersion + self.root_delay / 2
+        return self.error_bound_at(0.0, 0.0)
 
     def error_bound_at(self, age: float, max_drift_ppm: float) -> "float | None":
         """The error bound that does not rely on chronyd's ``maxclockerror`` [s].
@@ -227,8 +225,10 @@ class TrackingStatus(_Record):
             max_drift_ppm: the most by which the frequency of the oscillator can
                 have changed since [ppm].
         """
-        bound = self.error_bound
-        return None if bound is None else bound + max_drift_ppm * max(age, 0.0) / 1e6
+        if not self.is_synchronized():
+            return None
+        bound = abs(self.offset) + self.root_dispersion + self.root_delay / 2
+        return bound + max_drift_ppm * max(age, 0.0) / 1e6
 
 
 @dataclass(frozen=True, repr=False, eq=False)
