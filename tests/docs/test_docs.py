@@ -318,7 +318,7 @@ def test_public_names_are_in_the_reference(page: str, module: ModuleType) -> Non
 
 
 def test_picture_of_the_architecture() -> None:
-    """After a change: python tests/architecture_picture.py."""
+    """After a change: python tests/tools/architecture_picture.py."""
     picture = architecture_picture.PICTURE.read_text()
     assert architecture_picture.draw() == picture
 

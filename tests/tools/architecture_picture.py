@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = Path(pychrony.__file__).parent
 PICTURE = ROOT / "docs/explanation/architecture.svg"
 
-_INNER, _WIDTH, _ROW, _BOX, _HEIGHT = 820, 910, 88, 164, 42
+_WIDTH, _ROW, _HEIGHT, _GAP = 1000, 88, 42, 16
 
 _HEAD = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">
@@ -37,8 +37,8 @@ _HEAD = """\
 
 
 @cache
-def rooms() -> dict[str, list[Path]]:
-    """The modules of the package and their files; a package in it is one room."""
+def modules() -> dict[str, list[Path]]:
+    """The modules of the package and their files; a package in it counts as one."""
     found: dict[str, list[Path]] = {}
     for file in sorted(PACKAGE.rglob("*.py")):
         name = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -48,13 +48,13 @@ def rooms() -> dict[str, list[Path]]:
 
 
 @cache
-def imports(room: str) -> dict[str, bool]:
-    """The rooms that one imports, and whether at its start."""
+def imports(module: str) -> dict[str, bool]:
+    """The modules that one imports, and whether at its start."""
     found: dict[str, bool] = {}
-    for file in rooms()[room]:
+    for file in modules()[module]:
         package = ".".join(file.relative_to(PACKAGE.parent).parent.parts)
         # pychrony itself names there what it imports by importlib.
-        late_types = room == "__init__"
+        late_types = module == "__init__"
         for node, early in _statements(ast.parse(file.read_text()), late_types):
             for name in node.names:
                 full = name.name
@@ -63,9 +63,9 @@ def imports(room: str) -> dict[str, bool]:
                     full = f"{resolve_name(source, package)}.{full}"
                 path = full.split(".")
                 if path[0] == "pychrony":
-                    other = path[1] if path[1:] and path[1] in rooms() else "__init__"
+                    other = path[1] if path[1:] and path[1] in modules() else "__init__"
                     found[other] = found.get(other, False) or early
-    found.pop(room, None)
+    found.pop(module, None)
     return found
 
 
@@ -85,31 +85,46 @@ def _statements(
 
 
 @cache
-def below(room: str) -> frozenset[str]:
-    """All rooms that one imports, also by others."""
-    direct = imports(room)
+def below(module: str) -> frozenset[str]:
+    """All modules that one imports, also by others."""
+    direct = imports(module)
     return frozenset(direct).union(*map(below, direct))
 
 
 @cache
-def _row(room: str) -> int:
-    return 1 + max((_row(one) for one in rooms() if room in imports(one)), default=-1)
+def _row(module: str) -> int:
+    return 1 + max(
+        (_row(one) for one in modules() if module in imports(one)), default=-1
+    )
+
+
+def _box(module: str) -> int:
+    """The width of its box, for a monospaced font of 19 pixels."""
+    return 24 + 12 * len(_name(module))
+
+
+def _name(module: str) -> str:
+    return "pychrony" if module == "__init__" else module
 
 
 def _places() -> dict[str, tuple[int, int]]:
-    """Where each room stands: below all that import it, near to them."""
+    """Where each module stands: below all that import it, near to them."""
     places: dict[str, tuple[int, int]] = {}
 
-    def middle(room: str) -> float:
-        above = [x for one, (x, _) in places.items() if room in imports(one)]
+    def middle(module: str) -> float:
+        above = [x for one, (x, _) in places.items() if module in imports(one)]
         return sum(above) / len(above) if above else 0
 
-    for number in range(1 + max(map(_row, rooms()))):
-        row = sorted((one for one in rooms() if _row(one) == number), key=middle)
-        for column, room in enumerate(row):
-            # Not all in columns: lines would run behind boxes.
-            x = _INNER * (2 * column + 1) // (2 * len(row)) + 30 * (number % 4)
-            places[room] = x, _ROW * number + _ROW // 2
+    for number in range(1 + max(map(_row, modules()))):
+        row = sorted((one for one in modules() if _row(one) == number), key=middle)
+        free = _WIDTH - sum(map(_box, row)) - _GAP * (len(row) + 1)
+        # Not all in columns: lines would run behind boxes.
+        shift = (number % 4 - 1) * min(30, free // 4)
+        x = shift + _GAP
+        for module in row:
+            x += free // (2 * len(row))
+            places[module] = x + _box(module) // 2, _ROW * number + _ROW // 2
+            x += _box(module) + free // (2 * len(row)) + _GAP
     return places
 
 
@@ -117,9 +132,9 @@ def draw() -> str:
     places = _places()
     height = _ROW // 2 + max(y for _, y in places.values())
     lines = [_HEAD.format(width=_WIDTH, height=height)]
-    for room, (x, y) in places.items():
-        for other, early in imports(room).items():
-            if any(other in below(between) for between in imports(room)):
+    for module, (x, y) in places.items():
+        for other, early in imports(module).items():
+            if any(other in below(between) for between in imports(module)):
                 continue
             to_x, to_y = places[other][0], places[other][1] - _HEIGHT // 2
             kind = "" if early else ' class="late"'
@@ -128,12 +143,17 @@ def draw() -> str:
                 f'<path{kind} d="M{x} {y + _HEIGHT // 2} '
                 f'C{x} {y + bend} {to_x} {to_y - bend} {to_x} {to_y}"/>\n'
             )
-    for room, (x, y) in places.items():
-        kind = ' class="private"' if room.startswith("_") and room != "__init__" else ""
-        name = "pychrony" if room == "__init__" else room
+    for module, (x, y) in places.items():
+        kind = (
+            ' class="private"'
+            if module.startswith("_") and module != "__init__"
+            else ""
+        )
+        box = _box(module)
         lines.append(
-            f'<rect{kind} x="{x - _BOX // 2}" y="{y - _HEIGHT // 2}" width="{_BOX}" '
-            f'height="{_HEIGHT}" rx="5"/><text x="{x}" y="{y + 6}">{name}</text>\n'
+            f'<rect{kind} x="{x - box // 2}" y="{y - _HEIGHT // 2}" width="{box}" '
+            f'height="{_HEIGHT}" rx="5"/>'
+            f'<text x="{x}" y="{y + 6}">{_name(module)}</text>\n'
         )
     return "".join([*lines, "</svg>\n"])
 
