@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from enum import Enum
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 TYPE_CHECKING = False
@@ -18,6 +19,7 @@ HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent / "tests" / "tools")]
 
 project = "pychrony"
+version = version_of(project).partition("+")[0]
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
@@ -28,7 +30,12 @@ extensions = [
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
-html_title = project
+html_title = f"{project} {version}"
+html_theme_options = {
+    "source_repository": "https://github.com/arunderwood/pychrony",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 html_static_path = ["_static"]
 html_css_files = ["pychrony.css"]
 html_show_copyright = False
@@ -37,7 +44,7 @@ html_copy_source = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-maximum_signature_line_length = 100
+maximum_signature_line_length = 120
 add_module_names = False
 
 # What is referred to of the standard library, so that no network is needed.
