@@ -317,6 +317,14 @@ def test_public_names_are_in_the_reference(page: str, module: ModuleType) -> Non
     assert {*listed} - {"plugin"} == {*module.__all__}
 
 
+def test_contributing_names_what_there_is() -> None:
+    page = DOCS.with_name("CONTRIBUTING.rst").read_text()
+    modules = {path.name for path in DOCS.with_name("pychrony").glob("*.py")}
+    assert modules - {"__init__.py"} == modules & {*re.findall(r"``(\w+\.py)``", page)}
+    for path in re.findall(r"\btests/[\w/]+\.py", page):
+        assert DOCS.parent.joinpath(path).exists(), path
+
+
 def test_picture_of_the_architecture() -> None:
     """After a change: python tests/tools/architecture_picture.py."""
     picture = architecture_picture.PICTURE.read_text()
