@@ -23,7 +23,6 @@ from textual.pilot import Pilot
 
 from pychrony import (
     AsyncChronyConnection,
-    LeapStatus,
     SourceMode,
     SourceState,
 )
@@ -33,14 +32,6 @@ from pychrony.testing import (
 )
 from pychrony.watch._follow import follow
 from pychrony.watch._screen import Host, LiveView
-
-UNSYNCHRONISED: Any = {
-    "reference_id": 0,
-    "reference_ip": "",
-    "stratum": 0,
-    "leap_status": LeapStatus.UNSYNC,
-}
-LOCAL: Any = {"reference_id": 0x7F7F0101, "reference_ip": "", "stratum": 10}
 
 
 async def take(

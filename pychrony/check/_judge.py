@@ -210,7 +210,7 @@ class Verdict:
         """What is wrong, why, and what to do; then the facts."""
         reasons: list[str] = []
         said: set[str] = set()
-        for one in self._wrong:
+        for one in self.wrong:
             # Several items may have one cause.
             reasons.append(one.wrong if one.advice in said else one.reason)
             said.add(one.advice)
@@ -219,10 +219,11 @@ class Verdict:
     @property
     def headline(self) -> str:
         """What is wrong; then the facts."""
-        return self._then_facts(", ".join(one.wrong for one in self._wrong))
+        return self._then_facts(", ".join(one.wrong for one in self.wrong))
 
     @property
-    def _wrong(self) -> list[Finding]:
+    def wrong(self) -> list[Finding]:
+        """What is wrong, the worst first, without what another one implies."""
         found = [one for one in self.worst_first if one.wrong]
         names = {one.item.name for one in found}
         hidden = {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from pychrony import ChronyError, ChronyPermissionError
+from pychrony.check._clock import Clock
+from pychrony.check._judge import OK, WARNING, Limits, Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     Of = TypeVar("Of", SelectData, SourceStats)
 
 
+_LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Reading:
     """The clock and its sources at one time.
@@ -35,12 +42,40 @@ class Reading:
             they changed meanwhile, ``None`` where chronyd does not permit it.
         stats: the statistics of each of them, in the same order; empty where
             they changed meanwhile, or nobody asked for them.
+        read_at: when, by the clock of this machine [s since 1970].
     """
 
     tracking: TrackingStatus
     sources: Sequence[Source]
     selection: Sequence[SelectData] | None
     stats: Sequence[SourceStats] = ()
+    read_at: float = field(default_factory=time.time)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What ``pychrony.check`` says of it, with its default limits."""
+        return judge("", self._clock, _LIMITS)
+
+    @cached_property
+    def states(self) -> dict[str, int]:
+        """The state of each item of the check, by its name."""
+        return {one.item.name: one.state for one in self.verdict.findings}
+
+    @property
+    def wrong(self) -> str:
+        """What is wrong with it, in words; empty if nothing is."""
+        return ", ".join(one.wrong for one in self.verdict.wrong)
+
+    def source_state(self, index: int) -> int:
+        """Return the state of a source: OK if it is usable, or need not be."""
+        if self.sources[index].is_usable() or self._clock.is_ignored(index):
+            return OK
+        return max(WARNING, self.states.get("usable_sources", OK))
+
+    @cached_property
+    def _clock(self) -> Clock:
+        select = self.selection or ()
+        return Clock(self.tracking, self.read_at, self.sources, select=select)
 
 
 Readings = AsyncGenerator[Reading | ChronyError, None]

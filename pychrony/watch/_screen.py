@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import aclosing
 from copy import copy
 from typing import TYPE_CHECKING, ClassVar
@@ -16,10 +16,10 @@ from textual.content import Content
 from textual.widgets import Static
 
 from pychrony import ChronyError, Transport, _chronyc
+from pychrony.check._judge import NAMES, OK, WORST_FIRST
 
 from ._follow import follow
 from ._graph import Point
-from ._limits import NAMES, states
 from ._table import (
     NO_REASONS,
     Table,
@@ -69,17 +69,30 @@ _KEYS = (
 )
 _HOSTS_KEYS = ("q quit", "\N{UPWARDS ARROW}\N{DOWNWARDS ARROW} choose", "Enter open")
 
-_LEGEND = """\
-M       ^ server  = peer  # reference clock
-S       * selected  + combined with it  - not combined
-        x may be in error  ~ too variable  ? unusable
-Poll    interval of the measurements, as a power of 2 [s]
-Reach   which of the last eight were answered, in octal: 377 is all
-LastRx  time since the last good measurement [s]
-Last sample  xxxx[yyyy] +/- zzzz: offset as adjusted since, as measured, its
-        error bound; positive: this clock is ahead of the source
-Graph   the offset (positive: this clock is behind) within the error bound
-"""
+# The check has another name for what the clock follows.
+_ITEMS = {"source": "synchronised"}
+
+_LEGEND = {
+    "M": "^ server, = peer, # reference clock",
+    "S": "* selected, + combined with it, - not combined, x may be in error, ~ too "
+    "variable, ? unusable",
+    "Poll": "interval of the measurements, as a power of 2 [s]",
+    "Reach": "which of the last eight were answered, in octal: 377 is all",
+    "LastRx": "time since the last good measurement [s]",
+    "Last sample": "xxxx[yyyy] +/- zzzz: offset as adjusted since, as measured, its "
+    "error bound; positive: this clock is ahead of the source",
+    "Graph": "the offset (positive: this clock is behind) within the error bound",
+}
+
+
+def _legend(width: int) -> str:
+    """Return what the glyphs and columns mean, in lines of this width."""
+    indent = max(map(len, _LEGEND)) + 2
+    lines: list[str] = []
+    for name, meaning in _LEGEND.items():
+        first, *others = words(meaning.split(), width - indent)
+        lines += [name.ljust(indent) + first, *(" " * indent + one for one in others)]
+    return "\n".join(lines)
 
 
 class Host:
@@ -89,7 +102,6 @@ class Host:
         name: as the user named it.
         reading: the last one that did not fail.
         error: why the last one failed.
-        updated: when ``reading`` was read, as seconds since 1970.
     """
 
     def __init__(self, name: str, connection: AsyncChronyConnection) -> None:
@@ -98,7 +110,6 @@ class Host:
         self.points: deque[Point] = deque(maxlen=_HISTORY)
         self.reading: Reading | None = None
         self.error: ChronyError | None = None
-        self.updated = 0.0
 
     @property
     def last(self) -> Reading | ChronyError | None:
@@ -110,7 +121,7 @@ class Host:
             self.error = reading
             self.points.append(Point(time.monotonic()))
         else:
-            self.error, self.reading, self.updated = None, reading, time.time()
+            self.error, self.reading = None, reading
             tracking = reading.tracking
             point = Point(time.monotonic(), tracking.offset, tracking.error_bound)
             self.points.append(point)
@@ -152,9 +163,9 @@ class LiveView(App[None]):
     #keys { dock: bottom; height: 1; padding: 0 1; color: $text-muted; }
     .old { opacity: 60%; }
     .hosts Graph, .hosts #details, .medium Graph, .small Graph { display: none; }
-    .low.details Graph { display: none; }
+    .low.details Graph, .low.legend Graph { display: none; }
     .medium #lines, .small #lines, .hosts #lines { height: 1fr; max-height: 100%; }
-    .low.details #lines { height: 1fr; max-height: 100%; }
+    .low.details #lines, .low.legend #lines { height: 1fr; max-height: 100%; }
     .small #keys { display: none; }
     .small #clock, .small #state { height: 1; }
     .small #details { max-height: 3; }
@@ -188,7 +199,8 @@ class LiveView(App[None]):
         self._clock = _Text(id="clock")
         self._state = _Text(_ASKING, id="state")
         self._graph = Graph()
-        self._legend = VerticalScroll(Static(_LEGEND, markup=False), id="legend")
+        self._meanings = Static(markup=False)
+        self._legend = VerticalScroll(self._meanings, id="legend")
         self._lines = Lines(id="lines")
         self._details = _Text(id="details")
         self._keys = Static(id="keys")
@@ -214,6 +226,7 @@ class LiveView(App[None]):
         self.screen.set_class(height < _SMALL, "small")
         self.screen.set_class(_SMALL <= height < _MEDIUM, "medium")
         self.screen.set_class(height < _LOW, "low")
+        self._meanings.update(_legend(event.size.width - 4))
         self._show()
 
     async def _follow(self, host: Host) -> None:
@@ -259,15 +272,13 @@ class LiveView(App[None]):
         self._keys.update(words(keys, self.size.width - 2, _FIELD_GAP)[0], layout=False)
 
     def _show_hosts(self, hosts: Sequence[Host]) -> None:
-        counts = [0, 0, 0]
-        for host in hosts:
-            counts[host_state(host.last)] += 1
+        counts = Counter(host_state(host.last) for host in hosts)
         fields = [(f"{len(hosts)} clocks", "")]
-        for number, name, colour in zip(counts[::-1], NAMES[::-1], _COLOURS[::-1]):
-            if number:
-                fields.append((f"{number} {name}", colour))
+        for state in WORST_FIRST:
+            if counts[state]:
+                fields.append((f"{counts[state]} {NAMES[state]}", _COLOURS[state]))
         self._clock.display = True
-        self._clock.show(self._fields(fields))
+        self._clock.show(self._fields(fields, "  "))
         self._details.display = False
         for widget in (self._clock, self._lines):
             widget.remove_class("old")
@@ -282,6 +293,9 @@ class LiveView(App[None]):
             parts.append((f"LOST: {host.error.message}", "$text-error"))
         elif host.reading is None:
             parts.append((_ASKING, ""))
+        elif host.reading.wrong and not small:
+            state = host.reading.verdict.state
+            parts.append((f"{NAMES[state]}: {host.reading.wrong}", _COLOURS[state]))
         self._show_state(parts)
         # Of a small screen it would take the line of what is wrong.
         self._clock.display = host.reading is not None and not (small and parts)
@@ -310,6 +324,8 @@ class LiveView(App[None]):
         self.screen.set_class(index is not None, "details")
         if reading is not None and index is not None:
             fields = [(text, "") for text in source_fields(reading, index)]
+            if self.screen.has_class("small"):  # the row has its name
+                del fields[0]
             content = self._fields(fields)
             if reading.selection is None:
                 note = [(word, "") for word in NO_REASONS.split()]
@@ -318,18 +334,17 @@ class LiveView(App[None]):
 
     def _clock_fields(self, host: Host, reading: Reading) -> list[tuple[str, str]]:
         tracking = reading.tracking
-        state = states(tracking, reading.sources)
         unix = host.connection.transport is Transport.UNIX_SOCKET
         where = host.connection.address or host.name
         known = [
-            (text, _COLOURS[state.get(name, 0)])
+            (text, _COLOURS[reading.states.get(_ITEMS.get(name, name), OK)])
             for name, text in _chronyc.clock(tracking).items()
         ]
         others = [
             f"leap {_chronyc.LEAPS.get(tracking.leap_status, 'Invalid')}",
             f"frequency {tracking.frequency:+.3f} ppm",
             f"skew {tracking.skew:.3f} ppm",
-            time.strftime("read at %H:%M:%S", time.localtime(host.updated)),
+            time.strftime("read at %H:%M:%S", time.localtime(reading.read_at)),
         ]
         if self.screen.has_class("small"):
             return known

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from itertools import zip_longest
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from pychrony import ChronyError, SelectOption, SelectState, _chronyc
-
-from ._limits import CRITICAL, FINE, NAMES, source_state, states
+from pychrony.check._judge import CRITICAL, NAMES, OK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,7 +52,7 @@ class Row(NamedTuple):
     Attributes:
         key: what is the same for this entry in each reading.
         lines: its text, as many lines as each other entry has.
-        state: of ``_limits``.
+        state: that of the check.
     """
 
     key: str
@@ -71,6 +71,8 @@ class _Column(NamedTuple):
     head: str
     cells: Sequence[str]
     right: bool = False
+    least: float = inf
+    """The width that it may be cut to, if it is the last one."""
 
     @property
     def width(self) -> int:
@@ -90,29 +92,37 @@ def _lines(columns: Sequence[_Column]) -> list[str]:
 
 
 def _fitting(
-    choices: Sequence[Sequence[_Column]], width: int, name: int
+    choices: Sequence[Sequence[_Column]], width: int
 ) -> tuple[str, list[Sequence[str]]]:
     """Return head and entries with the first choice of columns that fits the width.
 
-    If none does, the column ``name`` of the last one has a line of its own.
+    If none does, the first column of the last one has a line of its own.
     """
-    for columns in choices:
-        whole = sum(column.width + _GAP for column in columns) - _GAP
-        if whole <= width:
-            head, *lines = _lines(columns)
+    for *others, last in choices:
+        left = width - sum(column.width + _GAP for column in others)
+        if min(last.width, last.least) <= left:
+            cut = last._replace(cells=[_cut(text, left) for text in last.cells])
+            head, *lines = _lines([*others, cut])
             return head, [(line,) for line in lines]
-    last = choices[-1]
-    names = last[name]
-    rest = [column for column in last if column is not names]
-    head, *lines = _lines(rest)
+    names, *others = choices[-1]
+    head, *lines = _lines(others)
     head = words(f"{names.head}, {' '.join(head.split())}".split(), width)[0]
     return head, list(zip(names.cells, lines))
+
+
+def _cut(text: str, width: int) -> str:
+    """Return the words of the text that fit the width."""
+    if len(text) <= width:
+        return text
+    return f"{words(text.split(), width - 2)[0]} \N{HORIZONTAL ELLIPSIS}"
 
 
 def sources_table(reading: Reading, width: int) -> Table:
     """Return the table of the sources, as chronyc has it, with the reasons."""
     sources = reading.sources
-    cells = list(zip(*map(_chronyc.source_cells, sources))) or [()] * 7
+    if not sources:
+        return Table("No sources", ())
+    cells = list(zip(*map(_chronyc.source_cells, sources)))
     offsets = [_chronyc.seconds(source.latest_meas, "+") for source in sources]
     glyphs = _Column("MS", cells[0])
     name = _Column("Name/IP address", cells[1])
@@ -128,7 +138,7 @@ def sources_table(reading: Reading, width: int) -> Table:
         (glyphs, name, reach, last_rx, sample),
         (glyphs, name, reach, last_rx, offset),
         (glyphs, name, offset),
-        (glyphs, name, reach, last_rx, offset),
+        (name._replace(head="Name"), glyphs, reach, last_rx, offset),
     ]
     if reading.selection is not None:
         reasons = [
@@ -136,14 +146,14 @@ def sources_table(reading: Reading, width: int) -> Table:
             for _, one in zip_longest(sources, reading.selection)
         ]
         choices.insert(0, (*chronyc, _Column("Selection", reasons)))
-    head, lines = _fitting(choices, width, 1)
+    head, lines = _fitting(choices, width)
     rows: list[Row] = []
     times: dict[str, int] = {}
-    for source, text in zip(sources, lines):
+    for index, (source, text) in enumerate(zip(sources, lines)):
         # Two reference clocks may have the same ID.
         times[source.address] = times.get(source.address, 0) + 1
         key = f"{source.address} {times[source.address]}"
-        rows.append(Row(key, text, source_state(source)))
+        rows.append(Row(key, text, reading.source_state(index)))
     return Table(head, rows)
 
 
@@ -152,23 +162,23 @@ def hosts_table(
 ) -> Table:
     """Return the table of several clocks, the worst first."""
     ranked = sorted(hosts, key=_rank)
-    found = [_host_cells(reading) for _, reading in ranked]
-    cells = list(zip(*found))
+    cells = list(zip(*(_host_cells(*host) for host in ranked)))
     name = _Column("Clock", [address for address, _ in ranked])
     state = _Column("State", cells[0])
     offset = _Column("Offset", cells[1], right=True)
     bound = _Column("Error bound", cells[2], right=True)
     stratum = _Column("Stratum", cells[3], right=True)
-    source = _Column("Source", cells[4])
-    usable = _Column("Usable", cells[5], right=True)
+    usable = _Column("Usable", cells[4], right=True)
+    problem = _Column("Problem, or source", cells[5], least=24)
     choices: list[Sequence[_Column]] = [
-        (name, state, offset, bound, stratum, usable, source),
-        (name, state, offset, bound, stratum, usable),
+        (name, state, offset, bound, stratum, usable, problem),
+        (name, state, offset, bound, problem),
+        (name, state, offset, problem),
         (name, state, offset, bound),
         (name, state, offset),
         (name, state, offset, bound),
     ]
-    head, lines = _fitting(choices, width, 0)
+    head, lines = _fitting(choices, width)
     rows = [
         Row(address, text, host_state(reading))
         for (address, reading), text in zip(ranked, lines)
@@ -177,12 +187,10 @@ def hosts_table(
 
 
 def host_state(reading: Reading | ChronyError | None) -> int:
-    """Return the state of a clock: the worst of its figures."""
+    """Return the state of a clock: that of the check, CRITICAL if it is lost."""
     if reading is None:
-        return FINE
-    if isinstance(reading, ChronyError):
-        return CRITICAL
-    return max(states(reading.tracking, reading.sources).values())
+        return OK
+    return CRITICAL if isinstance(reading, ChronyError) else reading.verdict.state
 
 
 def _rank(host: tuple[str, Reading | ChronyError | None]) -> tuple[int, float, str]:
@@ -195,21 +203,22 @@ def _rank(host: tuple[str, Reading | ChronyError | None]) -> tuple[int, float, s
     return -host_state(reading), -size, address
 
 
-def _host_cells(reading: Reading | ChronyError | None) -> tuple[str, ...]:
+def _host_cells(address: str, reading: Reading | ChronyError | None) -> tuple[str, ...]:
     if reading is None:
         return ("...", "", "", "", "", "")
     if isinstance(reading, ChronyError):
-        return ("lost", "", "", "", reading.message, "")
+        message = reading.message.removeprefix(f"{address}: ")
+        return ("LOST", "", "", "", "", message)
     tracking, sources = reading.tracking, reading.sources
     bound = tracking.error_bound
     usable = sum(source.is_usable() for source in sources)
     return (
-        NAMES[host_state(reading)],
+        NAMES[reading.verdict.state],
         _chronyc.seconds(tracking.offset, "+"),
         "none" if bound is None else _chronyc.seconds(bound),
         str(tracking.stratum),
-        _chronyc.clock(tracking)["source"].removeprefix("source "),
         f"{usable}/{len(sources)}",
+        reading.wrong or _chronyc.clock(tracking)["source"],
     )
 
 
@@ -217,10 +226,10 @@ def source_fields(reading: Reading, index: int) -> list[str]:
     """Return what is known of one source beyond its row: statistics and selection."""
     source = reading.sources[index]
     fields = [source.address]
-    if reading.stats:
-        fields += _stats_fields(reading.stats[index])
     if reading.selection:
         fields += _selection_fields(reading.selection[index])
+    if reading.stats:
+        fields += _stats_fields(reading.stats[index])
     return fields
 
 

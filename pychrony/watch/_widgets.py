@@ -13,9 +13,9 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from pychrony import _chronyc
+from pychrony.check._judge import NAMES
 
 from ._graph import Point, draw, scale, shown
-from ._limits import NAMES
 from ._table import Row, Table
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ class Lines(ScrollView, can_focus=True):
     DEFAULT_CSS = """
     Lines { scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
     Lines .lines--head { text-style: bold; }
-    Lines .lines--ok { color: $text-success; }
-    Lines .lines--warning { color: $text-warning; }
-    Lines .lines--critical { color: $text-error; }
+    Lines .lines--OK { color: $text-success; }
+    Lines .lines--WARNING { color: $text-warning; }
+    Lines .lines--CRITICAL { color: $text-error; }
     """
 
     class Chosen(Message):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checking import UNSYNCHRONISED
 from chronyd import Chronyd
 from provision import Parts
 from watching import (
     LINE,
-    UNSYNCHRONISED,
     asked,
     run,
     start,

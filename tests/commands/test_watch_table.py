@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from checking import UNSYNCHRONISED
 
 from pychrony import (
     ChronyConnectionError,
-    LeapStatus,
     SelectOption,
     SelectState,
     SourceMode,
-    SourceState,
+    _chronyc,
 )
+from pychrony.check import CRITICAL, OK, WARNING
 from pychrony.testing import (
     make_select_data,
     make_source,
@@ -21,7 +22,6 @@ from pychrony.testing import (
     make_tracking,
 )
 from pychrony.watch._follow import Reading
-from pychrony.watch._limits import CRITICAL, FINE, WARNING, source_state, states
 from pychrony.watch._table import (
     REASONS,
     host_state,
@@ -30,8 +30,6 @@ from pychrony.watch._table import (
     sources_table,
     words,
 )
-
-UNSYNC = LeapStatus.UNSYNC
 
 ADDRESSES = [
     ["192.0.2.1", "192.0.2.200"],
@@ -43,7 +41,8 @@ ADDRESSES = [
 def reading(addresses: list[str], **changes: Any) -> Reading:
     sources = [make_source(address=address) for address in addresses]
     selection = [make_select_data(address=address) for address in addresses]
-    return Reading(make_tracking(**changes), sources, selection)
+    tracking = make_tracking(**changes)
+    return Reading(tracking, sources, selection, read_at=tracking.ref_time + 9)
 
 
 @pytest.mark.parametrize("addresses", ADDRESSES)
@@ -52,7 +51,7 @@ def test_sources_fit_the_width_and_no_word_is_broken(
     addresses: list[str], width: int
 ) -> None:
     widest = sources_table(reading(addresses), 1000)
-    known = {"Offset", "Name/IP", "address,", *widest.head.split()}
+    known = {"Offset", "Name,", *widest.head.split()}
     known |= {word for row in widest.rows for word in row.lines[0].split()}
     table = sources_table(reading(addresses), width)
     lines = [table.head, *(line for row in table.rows for line in row.lines)]
@@ -79,10 +78,8 @@ def test_clocks_fit_the_width_and_no_word_is_broken(width: int) -> None:
 
 
 def test_clocks_are_sorted_worst_first() -> None:
-    lost = ChronyConnectionError("no answer")
-    unsynchronised = reading(
-        [], reference_id=0, reference_ip="", leap_status=LeapStatus.UNSYNC
-    )
+    lost = ChronyConnectionError("lost: no answer")
+    unsynchronised = reading(ADDRESSES[0], **UNSYNCHRONISED)
     hosts: list[Any] = [
         ("good", reading(ADDRESSES[0])),
         ("slow", reading(ADDRESSES[0], offset=-0.1)),
@@ -95,51 +92,48 @@ def test_clocks_are_sorted_worst_first() -> None:
     assert [row.key for row in table.rows] == [
         *("lost", "bad", "fast", "slow", "good", "unread")
     ]
-    assert "no answer" in table.rows[0].lines[0]
-    assert "not synchronised" in table.rows[1].lines[0]
+    ends = [row.lines[0].split("  ")[-1].strip() for row in table.rows]
+    assert ends == [
+        "no answer",
+        "not synchronised",
+        "offset +150ms (more than +50ms)",
+        "offset -100ms (less than -50ms)",
+        "source 127.0.0.1",
+        "...",
+    ]
     assert [host_state(one) for _, one in hosts] == [
-        *(FINE, WARNING, WARNING, CRITICAL, FINE, CRITICAL)
+        *(OK, WARNING, WARNING, CRITICAL, OK, CRITICAL)
+    ]
+    narrow = hosts_table(hosts, 50).rows[2].lines[0]
+    assert narrow.endswith("+150ms  offset +150ms (more \N{HORIZONTAL ELLIPSIS}")
+
+
+def test_colours_are_those_of_the_check() -> None:
+    worse = reading(ADDRESSES[0], offset=0.1, root_dispersion=0.5, stratum=10)
+    assert worse.states == {one.item.name: one.state for one in worse.verdict.findings}
+    assert [worse.states[one] for one in ("offset", "error_bound", "stratum")] == [
+        *(WARNING, CRITICAL, WARNING)
     ]
 
 
 @pytest.mark.parametrize(
-    ("changes", "name", "state"),
+    ("states", "selected", "wanted"),
     [
-        ({"offset": 0.05}, "offset", FINE),
-        ({"offset": -0.06}, "offset", WARNING),
-        ({"offset": 0.3}, "offset", CRITICAL),
-        ({"root_dispersion": 0.2}, "error_bound", WARNING),
-        ({"root_dispersion": 2.0}, "error_bound", CRITICAL),
-        ({"stratum": 10}, "stratum", WARNING),
-        ({"reference_id": 0x7F7F0101, "reference_ip": ""}, "source", WARNING),
-        (
-            {"reference_id": 0, "reference_ip": "", "leap_status": UNSYNC},
-            "source",
-            CRITICAL,
-        ),
+        ("* + -", "", [OK, OK, OK]),
+        ("* x ~", "", [OK, WARNING, WARNING]),
+        ("? x", "", [CRITICAL, CRITICAL]),
+        # Of these, one has the option noselect.
+        ("* ? ?", "* M N", [OK, WARNING, OK]),
     ],
 )
-def test_states_of_a_clock(changes: Any, name: str, state: int) -> None:
-    assert states(make_tracking(**changes), [])[name] == state
-
-
-@pytest.mark.parametrize(("number", "state"), [(0, 2), (1, 1), (2, 0)])
-def test_state_of_few_sources(number: int, state: int) -> None:
-    assert states(make_tracking(), [make_source()] * number)["usable"] == state
-
-
-@pytest.mark.parametrize(
-    ("source", "state"),
-    [
-        (SourceState.SELECTED, FINE),
-        (SourceState.SELECTABLE, FINE),
-        (SourceState.JITTERY, WARNING),
-        (SourceState.FALSETICKER, CRITICAL),
-        (SourceState.NONSELECTABLE, CRITICAL),
-    ],
-)
-def test_states_of_sources(source: SourceState, state: int) -> None:
-    assert source_state(make_source(state=source)) == state
+def test_states_of_sources(states: str, selected: str, wanted: list[int]) -> None:
+    by_glyph = {glyph: state for state, glyph in _chronyc.STATES.items()}
+    sources = [make_source(state=by_glyph[one]) for one in states.split()]
+    selection = [
+        make_select_data(state=SelectState(ord(one))) for one in selected.split()
+    ]
+    table = sources_table(Reading(make_tracking(), sources, selection), 200)
+    assert [row.state for row in table.rows] == wanted
 
 
 def test_details_of_a_source() -> None:
