@@ -1,6 +1,6 @@
-"""Picture the live view in tmux for docs/watch.svg and docs/watch-light.svg.
+"""Picture the live view in tmux, for docs/watch*.svg.
 
-The clock is the client of a little NTP network of real daemons on loopback.
+The clocks are those of a little NTP network of real daemons on loopback.
 """
 
 from __future__ import annotations
@@ -20,12 +20,9 @@ from rich.console import Console
 from rich.text import Text
 
 DOCS = Path(__file__).parents[2] / "docs"
-WIDTH, HEIGHT = 110, 30
 
 # Its directory has another name each time, which is not for the picture.
 NAME = Path("/tmp/demo")
-
-COMMAND = [sys.executable, "-m", "pychrony.watch", "-i0.2", f"{NAME}/chronyd.sock"]
 
 # One that disagrees with the others, one that is not there.
 UNUSABLE = (
@@ -37,21 +34,26 @@ UNUSABLE = (
 def main() -> None:
     parts = provision.provide()
     with ExitStack() as network:
-        client = start(parts, network, UNUSABLE)
+        client, other = start(parts, network, UNUSABLE), start(parts, network)
         NAME.symlink_to(client.directory)
         network.callback(NAME.unlink)
-        tmux("new-session", "-d", "-x", str(WIDTH), "-y", str(HEIGHT), *COMMAND)
+        socket = f"{NAME}/chronyd.sock"
+        view("large", 110, 30, socket)
         network.callback(tmux, "kill-server")
+        view("small", 40, 10, socket)
+        view("hosts", 80, 6, socket, other.address, "127.0.0.9:323")
         time.sleep(14)
         client.kill()
         time.sleep(2)
         client.restart()
         time.sleep(14)
-        save("watch.svg")
-        tmux("send-keys", "t")
-        time.sleep(1)
-        save("watch-light.svg")
-        tmux("send-keys", "q")
+        press("large", "Down", "Down", "Down", "Down")
+        save("large", "watch.svg")
+        press("large", "t")
+        save("large", "watch-light.svg")
+        save("small", "watch-small.svg")
+        press("hosts", "Down")
+        save("hosts", "watch-hosts.svg")
 
 
 def tmux(*command: str) -> str:
@@ -63,16 +65,29 @@ def tmux(*command: str) -> str:
     )
 
 
-def save(name: str) -> None:
+def view(name: str, width: int, height: int, *addresses: str) -> None:
+    """Start the live view in a terminal of this size."""
+    size = ("-x", str(width), "-y", str(height))
+    command = (sys.executable, "-m", "pychrony.watch", "-i0.2", *addresses)
+    tmux("new-session", "-d", "-s", name, *size, *command)
+
+
+def press(name: str, *keys: str) -> None:
+    tmux("send-keys", "-t", name, *keys)
+    time.sleep(1)
+
+
+def save(name: str, file: str) -> None:
     """Save what the terminal shows."""
-    shown = tmux("capture-pane", "-e", "-p", "-N")
-    console = Console(record=True, width=WIDTH, file=io.StringIO())
+    shown = tmux("capture-pane", "-t", name, "-e", "-p", "-N")
+    width = int(tmux("display-message", "-t", name, "-p", "#{window_width}"))
+    console = Console(record=True, width=width, file=io.StringIO())
     console.print(Text.from_ansi(shown), end="")
     picture = console.export_svg(title="python -m pychrony.watch")
     # It names fonts of a foreign host, which pages do not load for a picture.
     own = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.S)
     lines = (line.rstrip() for line in own.splitlines())
-    (DOCS / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (DOCS / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
