@@ -247,7 +247,7 @@ def read_all(connection: ChronyConnection) -> dict[str, Any]:
     }
 
 
-def without(*names: str) -> dict[str, None]:
+def without(*names: str) -> dict[str, Any]:
     return dict.fromkeys(names)
 
 

@@ -575,7 +575,7 @@ REPORTS = (
 
 CONTROL = frozenset(
     {*range(1, 10), 11, 13, *range(16, 27), *range(29, 32), 36, 37, 42, 43}
-    | {*range(45, 51), 52, 53, 56, *range(62, 65), 66, *range(70, 75)}
+    | {*range(45, 51), 52, 53, 56, *range(62, 65), 66, *range(70, 76)}
 )
 """Requests that change something: these are refused as not authorised."""
 

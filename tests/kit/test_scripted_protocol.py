@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 
 import pytest
-from chronyd import Chronyd, chronyc_command
+from chronyd import Chronyd
 from kit_helpers import (
     ADDRESSES,
     NTP_DATA_2,
@@ -22,8 +20,6 @@ from provision import Parts
 
 from pychrony import (
     ChronyPermissionError,
-    SourceMode,
-    SourceState,
 )
 from pychrony.testing import (
     ALL_COMMANDS,
@@ -32,7 +28,6 @@ from pychrony.testing import (
     ScriptedDaemon,
     make_auth_data,
     make_ntp_data,
-    make_source,
 )
 
 
@@ -229,9 +224,10 @@ def test_clients_without_a_path_get_no_answer(directory: str) -> None:
         assert daemon.requests == [("TRACKING", None)]
 
 
-# Of these, each chronyd knows the code; the rest is what it answers over UDP.
+# Of these, each chronyd knows the code, and so refuses it over UDP: not of 56, 64 and
+# from 72 on, which came or went with its versions.
 READ_ONLY = {14: 32, 15: 76, 33: 104, 34: 84, 35: 56, 41: 416, 44: 48, 51: 52, 65: 284}
-CLOSED = (1, 9, 11, 13, 16, 26, 31, 36, 43, 50, 54, 56, 57, 62, 64, 66, 67, 68, 69, 70)
+CLOSED = (1, 9, 11, 13, 16, 26, 31, 36, 43, 50, 54, 57, 62, 66, 67, 68, 69, 70)
 UNKNOWN = (12, 27, 38, 40, 58, 61, 79)
 
 
@@ -247,48 +243,7 @@ def test_codes_are_answered_as_by_a_real_chronyd(parts: Parts) -> None:
     assert heads[0] == heads[1]
 
 
-def test_chronyc_reads_names_of_sources(parts: Parts) -> None:
-    sources = [
-        make_source(),
-        make_source(address="2001:db8::7", state=SourceState.UNSELECTED),
-        make_source(address="GPS", mode=SourceMode.REFCLOCK, stratum=0),
-    ]
-    with ScriptedDaemon(
-        sources=sources, source_names={"2001:db8::7": "ntp.example"}
-    ) as daemon:
-        assert daemon.source_names == {"2001:db8::7": "ntp.example"}
-        lines = chronyc(parts, daemon, "-N", "sources").splitlines()[2:]
-        assert [line.split()[1] for line in lines] == [
-            *("192.168.1.100", "ntp.example", "GPS")
-        ]
-        daemon.source_names = None
-        assert "2001:db8::7" in chronyc(parts, daemon, "-N", "sources")
-
-
-def test_chronyc_reads_what_there_is_none_of(parts: Parts, directory: str) -> None:
-    with ScriptedDaemon() as daemon:
-        assert "210 n_samples = 0" in chronyc(parts, daemon, "manual", "list")
-        assert "501 Not authorised" in chronyc(parts, daemon, "clients")
-        assert "501 Not authorised" in chronyc(parts, daemon, "shutdown")
-    with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
-        (head, _) = chronyc(parts, daemon, "clients").splitlines()
-        assert head.startswith("Hostname")
-
-
 @pytest.mark.parametrize("name", ["x" * 256, "a\0b"])
 def test_names_of_sources_that_cannot_be_said_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"SourceName\.name: a name has 255 bytes"):
         ScriptedDaemon(source_names={"192.168.1.100": name})
-
-
-def chronyc(parts: Parts, daemon: ScriptedDaemon, *arguments: str) -> str:
-    """Return what a real chronyc prints of a scripted daemon."""
-    host, _, port = daemon.address.rpartition(":")
-    where = ["-h", daemon.address] if not host else ["-h", host, "-p", port]
-    return subprocess.run(
-        [*chronyc_command(parts), *where, *arguments],
-        env={**os.environ, "LD_LIBRARY_PATH": parts.library_path},
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout

@@ -47,7 +47,7 @@ def test_nothing_of_chrony_exporter_is_missing_or_renamed() -> None:
     }
 
 
-@pytest.mark.needs_prometheus
+@pytest.mark.needs_packages
 def test_metrics_are_what_promtool_wants() -> None:
     with everything() as daemon:
         text = text_of(Collector(daemon.address))

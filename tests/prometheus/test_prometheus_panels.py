@@ -20,7 +20,7 @@ from test_workers import children
 from pychrony import LeapStatus, SourceState
 from pychrony.testing import make_source, make_tracking
 
-pytestmark = pytest.mark.needs_prometheus
+pytestmark = pytest.mark.needs_packages
 
 CONFIG = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}

@@ -31,7 +31,7 @@ from pychrony.prometheus._text import Text
 from pychrony.prometheus._web import load
 from pychrony.testing import ScriptedDaemon
 
-pytestmark = pytest.mark.needs_prometheus
+pytestmark = pytest.mark.needs_packages
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = DOCS.joinpath("prometheus.rst").read_text()

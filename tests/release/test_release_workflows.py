@@ -222,8 +222,8 @@ def test_the_pip_of_old_pythons_takes_the_locks() -> None:
 def test_programs_of_some_distributions_only_are_marked() -> None:
     """The jobs on Fedora deselect these by name."""
     for job in ("ci/fedora", "release/fedora"):
-        assert '-m "not needs_prometheus"' in str(JOBS[job])
+        assert '-m "not needs_packages"' in str(JOBS[job])
     for path in ROOT.glob("tests/*/test_*.py"):
         text = path.read_text()
-        if "provision.prometheus" in text and path != Path(__file__):
-            assert "pytest.mark.needs_prometheus" in text
+        if re.search(r"provision\.(prometheus|collectd)", text):
+            assert "pytest.mark.needs_packages" in text

@@ -27,6 +27,12 @@ OS_RELEASE = Path("/etc/os-release")
 APPARMOR_PROFILE = Path("/etc/apparmor.d/usr.sbin.chronyd")
 
 INSTALL = {
+    "collectd-core": {
+        "alpine": "apk add collectd",
+        "arch": "pacman -S collectd",
+        "fedora": "dnf install collectd",
+        "suse": "zypper install collectd",
+    },
     "chrony": {
         "alpine": "apk add chrony",
         "arch": "pacman -S chrony",
@@ -92,6 +98,19 @@ def prometheus() -> tuple[str, str]:
         found = tuple(f"{root}/{program}" for program in PROMETHEUS)
     server, tool = found
     return server, tool
+
+
+@functools.cache
+def collectd() -> Path:
+    """Where collectd and its plugins are unpacked, fetched when it is first needed."""
+    _need_apt("collectd", "collectd-core")
+
+    def fetch(root: Path) -> None:
+        for package in _packages("collectd", ("download", "collectd-core")):
+            _run("collectd", "dpkg-deb", "--extract", str(package), str(root))
+
+    name = _cache_name("collectd", OS_RELEASE.read_text())
+    return _cached(name, fetch, lambda root: _runs([f"{root}/usr/sbin/collectd", "-h"]))
 
 
 def environment(parts: Parts) -> dict[str, str]:
