@@ -169,6 +169,20 @@ SMOOTHING = Smoothing(
 )
 
 
+# Of each report but that of the RTC, which chronyc prints in another way.
+RECORDS: Any = {
+    "tracking": TRACKING,
+    "sources": [SOURCE],
+    "source_stats": [SOURCE_STATS],
+    "select_data": [SELECT_DATA],
+    "activity": ACTIVITY,
+    "auth_data": [AUTH_DATA],
+    "ntp_data": [NTP_DATA],
+    "server_stats": SERVER_STATS,
+    "smoothing": SMOOTHING,
+}
+
+
 def connect(
     daemon: ScriptedDaemon, timeout: float = 5.0, retries: int = 0
 ) -> ChronyConnection:
@@ -232,19 +246,14 @@ def assert_same(got: Any, given: Any) -> None:
             assert value == wanted, name
 
 
+NAMES = (
+    *("tracking", "sources", "source_stats", "select_data", "activity"),
+    *("auth_data", "ntp_data", "server_stats", "rtc_data", "smoothing"),
+)
+
+
 def read_all(connection: ChronyConnection) -> dict[str, Any]:
-    return {
-        "tracking": connection.get_tracking(),
-        "sources": connection.get_sources(),
-        "source_stats": connection.get_source_stats(),
-        "select_data": connection.get_select_data(),
-        "activity": connection.get_activity(),
-        "auth_data": connection.get_auth_data(),
-        "ntp_data": connection.get_ntp_data(),
-        "server_stats": connection.get_server_stats(),
-        "rtc_data": connection.get_rtc_data(),
-        "smoothing": connection.get_smoothing(),
-    }
+    return {name: getattr(connection, f"get_{name}")() for name in NAMES}
 
 
 def without(*names: str) -> dict[str, Any]:

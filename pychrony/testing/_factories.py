@@ -1,4 +1,9 @@
-"""Factories for the records, with the defaults of a synchronised clock."""
+"""Factories for the records, with the defaults of a synchronised clock.
+
+Each takes the attributes of its record that shall differ from the defaults, in the
+units of the record, and raises ``TypeError`` where it has no such attribute. Of
+``ref_time`` [s] and ``ref_time_ns`` [ns], one follows from the other.
+"""
 
 from __future__ import annotations
 
@@ -52,19 +57,10 @@ TRACKING_DEFAULTS: dict[str, Any] = {
     "root_dispersion": 0.002345,
     "update_interval": 64.0,
 }
-"""What ``make_tracking`` gives the attributes of ``TrackingStatus``."""
 
 
 def make_tracking(**overrides: Any) -> TrackingStatus:
     """Make a ``TrackingStatus``: a clock that follows 127.0.0.1 at stratum 2.
-
-    Args:
-        **overrides: Attributes that shall differ from ``TRACKING_DEFAULTS``, in
-            the units of ``TrackingStatus`` (seconds and ppm). Of ``ref_time``
-            and ``ref_time_ns`` (nanoseconds), one follows from the other.
-
-    Raises:
-        TypeError: ``TrackingStatus`` has no such attribute.
 
     Examples::
 
@@ -89,18 +85,10 @@ SOURCE_DEFAULTS: dict[str, Any] = {
     "latest_meas": 0.000123456,
     "latest_meas_err": 0.000010000,
 }
-"""What ``make_source`` gives the attributes of ``Source``."""
 
 
 def make_source(**overrides: Any) -> Source:
     """Make a ``Source``: the selected server 192.168.1.100, reachable.
-
-    Args:
-        **overrides: Attributes that shall differ from ``SOURCE_DEFAULTS``, in
-            the units of ``Source`` (seconds; ``poll`` is log2 of seconds).
-
-    Raises:
-        TypeError: ``Source`` has no such attribute.
 
     Examples::
 
@@ -122,18 +110,10 @@ SOURCESTATS_DEFAULTS: dict[str, Any] = {
     "offset": 0.000123456,
     "offset_err": 0.000010000,
 }
-"""What ``make_source_stats`` gives the attributes of ``SourceStats``."""
 
 
 def make_source_stats(**overrides: Any) -> SourceStats:
     """Make a ``SourceStats``: 8 samples in 512 seconds of 192.168.1.100.
-
-    Args:
-        **overrides: Attributes that shall differ from ``SOURCESTATS_DEFAULTS``,
-            in the units of ``SourceStats`` (seconds and ppm).
-
-    Raises:
-        TypeError: ``SourceStats`` has no such attribute.
 
     Examples::
 
@@ -151,19 +131,10 @@ RTCDATA_DEFAULTS: dict[str, Any] = {
     "offset": 0.123456,
     "freq_offset": -1.234,
 }
-"""What ``make_rtc_data`` gives the attributes of ``RTCData``."""
 
 
 def make_rtc_data(**overrides: Any) -> RTCData:
     """Make an ``RTCData``: a clock 0.12 s ahead, measured 10 times in a day.
-
-    Args:
-        **overrides: Attributes that shall differ from ``RTCDATA_DEFAULTS``, in
-            the units of ``RTCData`` (seconds and ppm). Of ``ref_time`` and
-            ``ref_time_ns`` (nanoseconds), one follows from the other.
-
-    Raises:
-        TypeError: ``RTCData`` has no such attribute.
 
     Examples::
 
@@ -185,18 +156,10 @@ SELECTDATA_DEFAULTS: dict[str, Any] = {
     "low_limit": -0.000900000,
     "high_limit": 0.001100000,
 }
-"""What ``make_select_data`` gives the attributes of ``SelectData``."""
 
 
 def make_select_data(**overrides: Any) -> SelectData:
     """Make a ``SelectData``: the server 192.168.1.100 is the best source.
-
-    Args:
-        **overrides: Attributes that shall differ from ``SELECTDATA_DEFAULTS``,
-            in the units of ``SelectData`` (seconds).
-
-    Raises:
-        TypeError: ``SelectData`` has no such attribute.
 
     Examples::
 
@@ -213,17 +176,10 @@ ACTIVITY_DEFAULTS: dict[str, Any] = {
     "burst_offline": 0,
     "unresolved": 0,
 }
-"""What ``make_activity`` gives the attributes of ``Activity``."""
 
 
 def make_activity(**overrides: Any) -> Activity:
     """Make an ``Activity``: one source, online.
-
-    Args:
-        **overrides: Attributes that shall differ from ``ACTIVITY_DEFAULTS``.
-
-    Raises:
-        TypeError: ``Activity`` has no such attribute.
 
     Examples::
 
@@ -244,18 +200,10 @@ AUTHDATA_DEFAULTS: dict[str, Any] = {
     "cookie_length": 100,
     "nak": False,
 }
-"""What ``make_auth_data`` gives the attributes of ``AuthData``."""
 
 
 def make_auth_data(**overrides: Any) -> AuthData:
     """Make an ``AuthData``: 192.168.1.100 uses NTS, and all is well.
-
-    Args:
-        **overrides: Attributes that shall differ from ``AUTHDATA_DEFAULTS``, in
-            the units of ``AuthData`` (bits, bytes and seconds).
-
-    Raises:
-        TypeError: ``AuthData`` has no such attribute.
 
     Examples::
 
@@ -297,21 +245,12 @@ NTPDATA_DEFAULTS: dict[str, Any] = {
     "hardware_tx": 0,
     "hardware_rx": 0,
 }
-"""What ``make_ntp_data`` gives the attributes of ``NTPData``."""
 
 
 def make_ntp_data(**overrides: Any) -> NTPData:
     """Make an ``NTPData``: a good answer of the server 192.168.1.100.
 
-    Args:
-        **overrides: Attributes that shall differ from ``NTPDATA_DEFAULTS``, in
-            the units of ``NTPData`` (seconds; ``poll`` and ``precision`` are
-            log2 of seconds). Of ``ref_time`` and ``ref_time_ns`` (nanoseconds),
-            one follows from the other. The last four counters are None from a
-            chronyd that does not send them.
-
-    Raises:
-        TypeError: ``NTPData`` has no such attribute.
+    The last four counters are None from a chronyd that does not send them.
 
     Examples::
 
@@ -339,19 +278,12 @@ SERVERSTATS_DEFAULTS: dict[str, Any] = {
     "hardware_rx": 0,
     "hardware_tx": 0,
 }
-"""What ``make_server_stats`` gives the attributes of ``ServerStats``."""
 
 
 def make_server_stats(**overrides: Any) -> ServerStats:
     """Make a ``ServerStats``: a server that is asked a lot.
 
-    Args:
-        **overrides: Attributes that shall differ from ``SERVERSTATS_DEFAULTS``.
-            Those that ``ServerStats`` says may be None are so from a chronyd
-            that does not send them.
-
-    Raises:
-        TypeError: ``ServerStats`` has no such attribute.
+    Those that may be None are so from a chronyd that does not send them.
 
     Examples::
 
@@ -368,18 +300,10 @@ SMOOTHING_DEFAULTS: dict[str, Any] = {
     "last_update_ago": 12.5,
     "remaining_time": 34.5,
 }
-"""What ``make_smoothing`` gives the attributes of ``Smoothing``."""
 
 
 def make_smoothing(**overrides: Any) -> Smoothing:
     """Make a ``Smoothing``: the served time is being smoothed.
-
-    Args:
-        **overrides: Attributes that shall differ from ``SMOOTHING_DEFAULTS``,
-            in the units of ``Smoothing`` (seconds and ppm).
-
-    Raises:
-        TypeError: ``Smoothing`` has no such attribute.
 
     Examples::
 

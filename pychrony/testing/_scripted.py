@@ -293,34 +293,45 @@ class ScriptedDaemon(Daemon):
         ScriptedDaemon(open_commands=[*DEFAULT_OPEN_COMMANDS, "serverstats"])
         ScriptedDaemon(open_commands=ALL_COMMANDS)
 
-    All attributes below may be replaced at any time; None puts the default back
-    that the constructor describes.
+    Each attribute below but ``requests`` is an argument, too, and may be replaced at
+    any time; None gives the default.
 
     Attributes:
         address: Where it listens, as a client writes it: "127.0.0.1:40123",
-            "[::1]:40123", or a path. A port 0 becomes a real one in ``start``
-            and stays the same when it is started again.
-        misbehave: What to do instead of sending the correct reply, see
-            ``pychrony.testing.faults``; None for nothing.
+            "[::1]:40123", or the path of a Unix socket, which must not exist, in a
+            directory where the client may write (libchrony accepts up to about 64
+            bytes). By default "127.0.0.1:0"; a port 0 becomes a free one in
+            ``start`` and stays the same when it is started again.
+        misbehave: What to do instead of sending the correct reply: one of
+            ``pychrony.testing.faults``, or your own.
         requests: What was asked so far, in order: ``Request.name``, and
             ``Request.index`` or ``Request.address``. May be emptied at any time.
-        tracking: The answer to TRACKING.
-        sources: The answers to SOURCE_DATA. N_SOURCES is answered with the
-            length of the longest of this and the next two.
-        source_stats: The answers to SOURCESTATS.
-        select_data: The answers to SELECT_DATA.
-        activity: The answer to ACTIVITY.
-        auth_data: The answers to AUTH_DATA, found by their ``address``. Clients
-            have the addresses from SOURCESTATS and ask for each.
+        tracking: The answer to TRACKING. By default, a ``make_tracking`` of a clock
+            that follows the selected source, or 127.0.0.1 if none is selected, and is
+            updated every 64 seconds: ``ref_time`` is computed when it is asked for.
+        sources: The answers to SOURCE_DATA. By default, a ``make_source`` for each
+            address in ``auth_data`` and ``ntp_data``; else one, or four that agree if
+            no list is given. N_SOURCES is answered with the length of the longest of
+            this and the next two.
+        source_stats: The answers to SOURCESTATS. By default, a ``make_source_stats``
+            for each source.
+        select_data: The answers to SELECT_DATA. By default, a ``make_select_data``
+            for each source.
+        activity: The answer to ACTIVITY. By default, the NTP sources are online, or
+            unresolved if their address starts with "ID#".
+        auth_data: The answers to AUTH_DATA, found by their ``address``: clients have
+            the addresses from SOURCESTATS and ask for each. By default, a
+            ``make_auth_data`` for each.
         ntp_data: The answers to NTP_DATA, as ``auth_data``.
-        server_stats: The answer to SERVER_STATS.
+        server_stats: The answer to SERVER_STATS. By default, ``make_server_stats``.
         rtc_data: The answer to RTCREPORT, None for "no RTC".
         smoothing: The answer to SMOOTHING, None for "not enabled".
         source_names: The answers to NTP_SOURCE_NAME (``chronyc -N sources``):
             names by addresses of sources. One that has none here is named like
             its address, as in a configuration without host names.
         open_commands: What clients may read over UDP, as names of chronyd's
-            directive ``opencommands``.
+            directive ``opencommands``, which these replace. By default,
+            ``DEFAULT_OPEN_COMMANDS``.
     """
 
     tracking = _Tracking()
@@ -354,34 +365,6 @@ class ScriptedDaemon(Daemon):
         misbehave: Fault | None = None,
     ) -> None:
         """Encode the records; nothing is opened yet.
-
-        Args:
-            tracking: By default, a ``make_tracking`` of a clock that follows
-                the selected source, or 127.0.0.1 if none is selected, and is
-                updated every 64 seconds: ``ref_time`` is computed when it is
-                asked for.
-            sources: By default, a ``make_source`` for each address in
-                ``auth_data`` and ``ntp_data``; else one, or four that agree if
-                no list is given.
-            source_stats: By default, a ``make_source_stats`` for each source.
-            select_data: By default, a ``make_select_data`` for each source.
-            activity: By default, the NTP sources are online, or unresolved if
-                their address starts with "ID#".
-            auth_data: By default, a ``make_auth_data`` for each address in
-                ``source_stats``.
-            ntp_data: By default, a ``make_ntp_data`` for each address in
-                ``source_stats``.
-            server_stats: By default, ``make_server_stats``.
-            rtc_data: By default, chronyd tracks no RTC.
-            smoothing: By default, chronyd does not smooth the time.
-            source_names: By default, sources are named like their addresses.
-            open_commands: By default, ``DEFAULT_OPEN_COMMANDS``; as in
-                chronyd, these are replaced, not added to.
-            address: IP address and port (0: any that is free), or the path of
-                a Unix socket, which must not exist, in a directory where the
-                client may write. libchrony accepts paths of up to about 64
-                bytes.
-            misbehave: One of ``pychrony.testing.faults``, or your own.
 
         Raises:
             ValueError: A record has a value that the protocol cannot say, or

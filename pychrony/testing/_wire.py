@@ -180,6 +180,11 @@ Layout: TypeAlias = tuple[tuple[Kind, str], ...]
 """A reply's fields: how they are sent, and the attributes they come from."""
 
 
+def _fields(*groups: tuple[Kind, str]) -> Layout:
+    """Return the fields with these names, which are sent alike in each group."""
+    return tuple((kind, name) for kind, names in groups for name in names.split())
+
+
 def _attributes(layout: Layout) -> set[str]:
     return {name for _, name in layout if name}
 
@@ -281,281 +286,196 @@ def _encode_field(kind: Kind, record: object, name: str) -> bytes:
 
 _LISTS = ("authdata", "ntpdata", "selectdata", "sources", "sourcestats")
 
-_NTP_DATA: Layout = (
-    (address, "remote_address"),
-    (address, "local_address"),
+_NTP_DATA = _fields(
+    (address, "remote_address local_address"),
     (u16, "remote_port"),
-    (u8, "leap_status"),
-    (u8, "version"),
-    (u8, "mode"),
-    (u8, "stratum"),
-    (i8, "poll"),
-    (i8, "precision"),
-    (float32, "root_delay"),
-    (float32, "root_dispersion"),
+    (u8, "leap_status version mode stratum"),
+    (i8, "poll precision"),
+    (float32, "root_delay root_dispersion"),
     (u32, "reference_id"),
     (timespec, "ref_time_ns"),
-    (float32, "offset"),
-    (float32, "peer_delay"),
-    (float32, "peer_dispersion"),
-    (float32, "response_time"),
-    (float32, "jitter_asymmetry"),
+    (float32, "offset peer_delay peer_dispersion response_time jitter_asymmetry"),
     (u16, "flags"),
-    (u8, "tx_timestamping"),
-    (u8, "rx_timestamping"),
-    (u32, "total_tx"),
-    (u32, "total_rx"),
-    (u32, "total_valid_rx"),
-    (u32, "total_good_rx"),
+    (u8, "tx_timestamping rx_timestamping"),
+    (u32, "total_tx total_rx total_valid_rx total_good_rx"),
 )
 _SERVER_STATS_2 = (
-    "ntp_received",
-    "nts_ke_accepted",
-    "command_received",
-    "ntp_dropped",
-    "nts_ke_dropped",
-    "command_dropped",
-    "log_dropped",
-    "ntp_authenticated",
+    "ntp_received nts_ke_accepted command_received ntp_dropped nts_ke_dropped "
+    "command_dropped log_dropped ntp_authenticated"
 )
-_SERVER_STATS_3 = (
-    *_SERVER_STATS_2,
-    "ntp_interleaved",
-    "timestamps_held",
-    "timestamp_span",
-)
+_SERVER_STATS_3 = f"{_SERVER_STATS_2} ntp_interleaved timestamps_held timestamp_span"
 _SERVER_STATS_4 = (
-    *_SERVER_STATS_3,
-    "daemon_rx",
-    "daemon_tx",
-    "kernel_rx",
-    "kernel_tx",
-    "hardware_rx",
-    "hardware_tx",
+    f"{_SERVER_STATS_3} daemon_rx daemon_tx kernel_rx kernel_tx hardware_rx hardware_tx"
 )
 
-N_SOURCES = Report(
-    "N_SOURCES", code=14, layouts={2: ((u32, "sources"),)}, commands=_LISTS
-)
+N_SOURCES = Report("N_SOURCES", 14, {2: _fields((u32, "sources"))}, _LISTS)
 SOURCE_DATA = Report(
     "SOURCE_DATA",
-    code=15,
-    layouts={
-        3: (
+    15,
+    {
+        3: _fields(
             (source_address, "address"),
             (i16, "poll"),
-            (u16, "stratum"),
-            (u16, "state"),
-            (u16, "mode"),
-            (u16, "flags"),
-            (u16, "reachability"),
+            (u16, "stratum state mode flags reachability"),
             (age, "last_sample_ago"),
-            (float32, "orig_latest_meas"),
-            (float32, "latest_meas"),
-            (float32, "latest_meas_err"),
+            (float32, "orig_latest_meas latest_meas latest_meas_err"),
         )
     },
-    commands=("sources",),
-    argument=INDEX,
-    absent=NO_SUCH_SOURCE,
+    ("sources",),
+    INDEX,
+    NO_SUCH_SOURCE,
 )
 TRACKING = Report(
     "TRACKING",
-    code=33,
-    layouts={
-        5: (
+    33,
+    {
+        5: _fields(
             (u32, "reference_id"),
             (address, "reference_ip"),
-            (u16, "stratum"),
-            (u16, "leap_status"),
+            (u16, "stratum leap_status"),
             (timespec, "ref_time_ns"),
-            (float32, "offset"),
-            (float32, "last_offset"),
-            (float32, "rms_offset"),
-            (float32, "frequency"),
-            (float32, "residual_freq"),
-            (float32, "skew"),
-            (float32, "root_delay"),
-            (float32, "root_dispersion"),
-            (float32, "update_interval"),
+            (float32, "offset last_offset rms_offset frequency residual_freq skew"),
+            (float32, "root_delay root_dispersion update_interval"),
         )
     },
-    commands=("tracking",),
+    ("tracking",),
 )
 SOURCESTATS = Report(
     "SOURCESTATS",
-    code=34,
-    layouts={
-        6: (
+    34,
+    {
+        6: _fields(
             (u32, "reference_id"),
             (address, "address"),
-            (u32, "samples"),
-            (u32, "runs"),
-            (u32, "span"),
-            (float32, "std_dev"),
-            (float32, "resid_freq"),
-            (float32, "skew"),
-            (float32, "offset"),
-            (float32, "offset_err"),
+            (u32, "samples runs span"),
+            (float32, "std_dev resid_freq skew offset offset_err"),
         )
     },
-    commands=("sourcestats",),
-    argument=INDEX,
-    absent=NO_SUCH_SOURCE,
+    ("sourcestats",),
+    INDEX,
+    NO_SUCH_SOURCE,
 )
 SOURCESTATS_ADDRESS = slice(REPLY_HEADER + 4, REPLY_HEADER + 24)
 """Where a source's address is in the reply; AUTH_DATA and NTP_DATA ask with it."""
 
 RTCREPORT = Report(
     "RTCREPORT",
-    code=35,
-    layouts={
-        7: (
+    35,
+    {
+        7: _fields(
             (timespec, "ref_time_ns"),
-            (u16, "samples"),
-            (u16, "runs"),
+            (u16, "samples runs"),
             (u32, "span"),
-            (float32, "offset"),
-            (float32, "freq_offset"),
+            (float32, "offset freq_offset"),
         )
     },
-    commands=("rtcdata",),
+    ("rtcdata",),
     absent=NO_RTC,
 )
 ACTIVITY = Report(
     "ACTIVITY",
-    code=44,
-    layouts={
-        12: (
-            (u32, "online"),
-            (u32, "offline"),
-            (u32, "burst_online"),
-            (u32, "burst_offline"),
-            (u32, "unresolved"),
-        )
-    },
-    commands=("activity",),
+    44,
+    {12: _fields((u32, "online offline burst_online burst_offline unresolved"))},
+    ("activity",),
 )
 SMOOTHING = Report(
     "SMOOTHING",
-    code=51,
-    layouts={
-        13: (
+    51,
+    {
+        13: _fields(
             (u32, "flags"),
-            (float32, "offset"),
-            (float32, "freq_offset"),
-            (float32, "wander"),
-            (float32, "last_update_ago"),
-            (float32, "remaining_time"),
+            (float32, "offset freq_offset wander last_update_ago remaining_time"),
         )
     },
-    commands=("smoothing",),
+    ("smoothing",),
     absent=NOT_ENABLED,
 )
 SERVER_STATS = Report(
     "SERVER_STATS",
-    code=54,
-    layouts={
-        25: (
-            *((u64, name) for name in _SERVER_STATS_4),
-            _constant(b"\xff" * 32),
-        ),
-        24: tuple((u32, name) for name in _SERVER_STATS_3),
-        22: tuple((u32, name) for name in _SERVER_STATS_2),
-        14: (
-            (u32, "ntp_received"),
-            (u32, "command_received"),
-            (u32, "ntp_dropped"),
-            (u32, "command_dropped"),
+    54,
+    {
+        25: (*_fields((u64, _SERVER_STATS_4)), _constant(b"\xff" * 32)),
+        24: _fields((u32, _SERVER_STATS_3)),
+        22: _fields((u32, _SERVER_STATS_2)),
+        14: _fields(
+            (u32, "ntp_received command_received ntp_dropped command_dropped"),
             (u32, "log_dropped"),
         ),
     },
-    commands=("serverstats",),
+    ("serverstats",),
 )
 NTP_DATA = Report(
     "NTP_DATA",
-    code=57,
-    layouts={
+    57,
+    {
         26: (
             *_NTP_DATA,
-            (u32, "kernel_tx"),
-            (u32, "kernel_rx"),
-            (u32, "hardware_tx"),
-            (u32, "hardware_rx"),
+            *_fields((u32, "kernel_tx kernel_rx hardware_tx hardware_rx")),
             _constant(b"\xff" * 16),
         ),
         16: (*_NTP_DATA, _constant(b"\xff" * 12)),
     },
-    commands=("ntpdata",),
-    argument=ADDRESS,
-    absent=NO_SUCH_SOURCE,
+    ("ntpdata",),
+    ADDRESS,
+    NO_SUCH_SOURCE,
 )
 AUTH_DATA = Report(
     "AUTH_DATA",
-    code=67,
-    layouts={
+    67,
+    {
         20: (
-            (u16, "mode"),
-            (u16, "key_type"),
-            (u32, "key_id"),
-            (u16, "key_length"),
-            (u16, "ke_attempts"),
-            (age, "last_ke_ago"),
-            (u16, "cookies"),
-            (u16, "cookie_length"),
-            (u16, "nak"),
+            *_fields(
+                (u16, "mode key_type"),
+                (u32, "key_id"),
+                (u16, "key_length ke_attempts"),
+                (age, "last_ke_ago"),
+                (u16, "cookies cookie_length nak"),
+            ),
             _constant(b"\0" * 2),
         )
     },
-    commands=("authdata",),
-    argument=ADDRESS,
-    absent=NO_SUCH_SOURCE,
+    ("authdata",),
+    ADDRESS,
+    NO_SUCH_SOURCE,
 )
 SELECT_DATA = Report(
     "SELECT_DATA",
-    code=69,
-    layouts={
+    69,
+    {
         23: (
-            (u32, "reference_id"),
-            (address, "address"),
-            (u8, "state"),
-            (u8, "authentication"),
-            (u8, "leap_status"),
+            *_fields(
+                (u32, "reference_id"),
+                (address, "address"),
+                (u8, "state authentication leap_status"),
+            ),
             _constant(b"\0"),
-            (u16, "configured_options"),
-            (u16, "effective_options"),
-            (age, "last_sample_ago"),
-            (float32, "score"),
-            (float32, "low_limit"),
-            (float32, "high_limit"),
+            *_fields(
+                (u16, "configured_options effective_options"),
+                (age, "last_sample_ago"),
+                (float32, "score low_limit high_limit"),
+            ),
         )
     },
-    commands=("selectdata",),
-    argument=INDEX,
-    absent=NO_SUCH_SOURCE,
+    ("selectdata",),
+    INDEX,
+    NO_SUCH_SOURCE,
 )
-
 NTP_SOURCE_NAME = Report(
     "NTP_SOURCE_NAME",
-    code=65,
-    layouts={19: ((name256, "name"),)},
-    commands=("sourcename",),
-    argument=ADDRESS,
-    absent=NO_SUCH_SOURCE,
+    65,
+    {19: _fields((name256, "name"))},
+    ("sourcename",),
+    ADDRESS,
+    NO_SUCH_SOURCE,
 )
-MANUAL_LIST = Report(
-    "MANUAL_LIST",
-    code=41,
-    layouts={18: (_constant(b"\0" * 388),)},
-    commands=("manual",),
-)
+MANUAL_LIST = Report("MANUAL_LIST", 41, {18: (_constant(b"\0" * 388),)}, ("manual",))
 """No times were entered by hand."""
 
 CLIENT_ACCESSES = Report(
     "CLIENT_ACCESSES_BY_INDEX3",
-    code=68,
-    layouts={21: (_constant(b"\0\0\0\x10" + b"\0" * 488),)},
-    commands=("clients",),
+    68,
+    {21: (_constant(b"\0\0\0\x10" + b"\0" * 488),)},
+    ("clients",),
 )
 """No clients in a table of 16."""
 

@@ -18,19 +18,7 @@ import pytest
 
 import pychrony
 
-from . import (
-    ScriptedDaemon,
-    make_activity,
-    make_auth_data,
-    make_ntp_data,
-    make_rtc_data,
-    make_select_data,
-    make_server_stats,
-    make_smoothing,
-    make_source,
-    make_source_stats,
-    make_tracking,
-)
+from . import ScriptedDaemon, _factories
 
 
 @pytest.fixture
@@ -45,20 +33,20 @@ def chrony_daemon() -> Iterator[ScriptedDaemon]:
         yield daemon
 
 
-chrony_tracking = pytest.fixture(make_tracking)
-chrony_source = pytest.fixture(make_source)
-chrony_source_stats = pytest.fixture(make_source_stats)
-chrony_select_data = pytest.fixture(make_select_data)
-chrony_activity = pytest.fixture(make_activity)
-chrony_auth_data = pytest.fixture(make_auth_data)
-chrony_ntp_data = pytest.fixture(make_ntp_data)
-chrony_server_stats = pytest.fixture(make_server_stats)
-chrony_rtc_data = pytest.fixture(make_rtc_data)
-chrony_smoothing = pytest.fixture(make_smoothing)
+chrony_tracking = pytest.fixture(_factories.make_tracking)
+chrony_source = pytest.fixture(_factories.make_source)
+chrony_source_stats = pytest.fixture(_factories.make_source_stats)
+chrony_select_data = pytest.fixture(_factories.make_select_data)
+chrony_activity = pytest.fixture(_factories.make_activity)
+chrony_auth_data = pytest.fixture(_factories.make_auth_data)
+chrony_ntp_data = pytest.fixture(_factories.make_ntp_data)
+chrony_server_stats = pytest.fixture(_factories.make_server_stats)
+chrony_rtc_data = pytest.fixture(_factories.make_rtc_data)
+chrony_smoothing = pytest.fixture(_factories.make_smoothing)
 
 # Their names in pychrony 2.0. A fixture of the same name in a test's own file or
 # conftest.py goes before these.
-tracking_status = pytest.fixture(make_tracking)
-source = pytest.fixture(make_source)
-source_stats = pytest.fixture(make_source_stats)
-rtc_data = pytest.fixture(make_rtc_data)
+tracking_status = pytest.fixture(_factories.make_tracking)
+source = pytest.fixture(_factories.make_source)
+source_stats = pytest.fixture(_factories.make_source_stats)
+rtc_data = pytest.fixture(_factories.make_rtc_data)

@@ -9,36 +9,11 @@ from typing import Any
 
 import pytest
 
-from pychrony import (
-    Activity,
-    AuthData,
-    NTPData,
-    RTCData,
-    SelectData,
-    ServerStats,
-    Smoothing,
-    Source,
-    SourceStats,
-    TrackingStatus,
-)
+import pychrony
+from pychrony import testing
 from pychrony.testing import (
-    ACTIVITY_DEFAULTS,
-    AUTHDATA_DEFAULTS,
-    NTPDATA_DEFAULTS,
-    RTCDATA_DEFAULTS,
-    SELECTDATA_DEFAULTS,
-    SERVERSTATS_DEFAULTS,
-    SMOOTHING_DEFAULTS,
-    SOURCE_DEFAULTS,
-    SOURCESTATS_DEFAULTS,
-    TRACKING_DEFAULTS,
-    make_activity,
-    make_auth_data,
     make_ntp_data,
     make_rtc_data,
-    make_select_data,
-    make_server_stats,
-    make_smoothing,
     make_source,
     make_source_stats,
     make_tracking,
@@ -46,21 +21,23 @@ from pychrony.testing import (
 
 
 @pytest.mark.parametrize(
-    ("make", "defaults", "record"),
+    ("name", "kind"),
     [
-        (make_tracking, TRACKING_DEFAULTS, TrackingStatus),
-        (make_source, SOURCE_DEFAULTS, Source),
-        (make_source_stats, SOURCESTATS_DEFAULTS, SourceStats),
-        (make_rtc_data, RTCDATA_DEFAULTS, RTCData),
-        (make_select_data, SELECTDATA_DEFAULTS, SelectData),
-        (make_activity, ACTIVITY_DEFAULTS, Activity),
-        (make_auth_data, AUTHDATA_DEFAULTS, AuthData),
-        (make_ntp_data, NTPDATA_DEFAULTS, NTPData),
-        (make_server_stats, SERVERSTATS_DEFAULTS, ServerStats),
-        (make_smoothing, SMOOTHING_DEFAULTS, Smoothing),
+        ("tracking", "TrackingStatus"),
+        ("source", "Source"),
+        ("source_stats", "SourceStats"),
+        ("rtc_data", "RTCData"),
+        ("select_data", "SelectData"),
+        ("activity", "Activity"),
+        ("auth_data", "AuthData"),
+        ("ntp_data", "NTPData"),
+        ("server_stats", "ServerStats"),
+        ("smoothing", "Smoothing"),
     ],
 )
-def test_factory(make: Any, defaults: dict[str, Any], record: Any) -> None:
+def test_factory(name: str, kind: str) -> None:
+    make, record = getattr(testing, f"make_{name}"), getattr(pychrony, kind)
+    defaults = getattr(testing, f"{name.replace('_', '').upper()}_DEFAULTS")
     made = make()
     assert type(made) is record
     assert {name: getattr(made, name) for name in defaults} == defaults

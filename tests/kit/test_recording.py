@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -17,6 +15,7 @@ from typing import Any
 
 import pytest
 from chronyd import Chronyd
+from kit_helpers import NAMES
 from provision import Parts
 
 from pychrony import (
@@ -44,14 +43,6 @@ from pychrony.testing.__main__ import main
 
 
 @pytest.fixture
-def directory() -> Iterator[str]:
-    # Not tmp_path: libchrony needs short paths of Unix sockets.
-    path = tempfile.mkdtemp(prefix="c", dir="/tmp")
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_recording, "_WAITS", (0.02, 0.04, 0.06))
 
@@ -69,10 +60,7 @@ def read_all(address: str) -> dict[str, Any]:
     """Read every report, or the error in its place."""
     found: dict[str, Any] = {}
     with ChronyConnection(address, timeout=5, retries=0) as connection:
-        for name in (
-            *("tracking", "sources", "source_stats", "select_data", "activity"),
-            *("auth_data", "ntp_data", "server_stats", "rtc_data", "smoothing"),
-        ):
+        for name in NAMES:
             try:
                 found[name] = getattr(connection, f"get_{name}")()
             except ChronyPermissionError as error:

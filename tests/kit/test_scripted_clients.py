@@ -15,17 +15,11 @@ import pytest
 from chronyc import LOOKS, agree
 from chronyd import chronyc_command
 from kit_helpers import (
-    ACTIVITY,
-    AUTH_DATA,
     NTP_DATA,
     NTP_DATA_2,
-    SELECT_DATA,
+    RECORDS,
     SERVER_STATS,
-    SMOOTHING,
-    SOURCE,
-    SOURCE_STATS,
     STATS_4,
-    TRACKING,
     connect,
     read_all,
 )
@@ -38,18 +32,6 @@ from pychrony.testing import (
     make_source_stats,
     make_tracking,
 )
-
-RECORDS: Any = {
-    "tracking": TRACKING,
-    "sources": [SOURCE],
-    "source_stats": [SOURCE_STATS],
-    "select_data": [SELECT_DATA],
-    "activity": ACTIVITY,
-    "auth_data": [AUTH_DATA],
-    "ntp_data": [NTP_DATA],
-    "server_stats": SERVER_STATS,
-    "smoothing": SMOOTHING,
-}
 
 
 class Chronyc:
