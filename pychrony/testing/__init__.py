@@ -45,8 +45,9 @@ from ._factories import (
     make_tracking,
 )
 from ._recording import RecordedDaemon
+from ._reports import ALL_COMMANDS, DEFAULT_OPEN_COMMANDS
 from ._scripted import ScriptedDaemon
-from ._wire import ALL_COMMANDS, DEFAULT_OPEN_COMMANDS, Request
+from ._wire import Request
 
 __all__ = [
     "ACTIVITY_DEFAULTS",

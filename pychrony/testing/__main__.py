@@ -10,14 +10,8 @@ from collections.abc import Sequence
 from pychrony import ChronyError
 
 from ._recording import record
-from ._wire import (
-    AUTH_DATA,
-    NTP_DATA,
-    REPORTS,
-    SOURCESTATS,
-    UNAUTHORIZED,
-    status_of,
-)
+from ._reports import AUTH_DATA, NTP_DATA, REPORTS, SOURCESTATS
+from ._wire import UNAUTHORIZED, status_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,11 +14,10 @@ from ipaddress import ip_address
 from threading import Thread
 from typing import Any, TypeAlias, TypeVar
 
+from ._reports import CONTROL, INVALID, Report
 from ._wire import (
     BAD_LENGTH,
     BAD_VERSION,
-    CONTROL,
-    INVALID,
     LONGEST_REQUEST,
     REPLY_HEADER,
     REQUEST_HEADER,
@@ -26,7 +25,6 @@ from ._wire import (
     VERSION,
     Datagram,
     Reply,
-    Report,
     Request,
     parse_request,
     refusal,

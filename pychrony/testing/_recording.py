@@ -40,18 +40,20 @@ from pychrony import _address
 from pychrony._waiting import Waiter
 
 from ._daemon import Daemon, Replies, bound_socket
-from ._wire import (
+from ._reports import (
     ADDRESS,
     INDEX,
     N_SOURCES,
     NOTHING,
-    REPLY_HEADER,
     REPORTS,
     SOURCESTATS,
-    SOURCESTATS_ADDRESS,
     Argument,
-    Reply,
     Report,
+)
+from ._wire import (
+    REPLY_HEADER,
+    SOURCESTATS_ADDRESS,
+    Reply,
     is_reply,
     request,
 )

@@ -36,7 +36,7 @@ from ._factories import (
     make_source_stats,
     make_tracking,
 )
-from ._wire import (
+from ._reports import (
     ACTIVITY,
     ALL_COMMANDS,
     AUTH_DATA,
@@ -55,11 +55,10 @@ from ._wire import (
     SOURCESTATS,
     TRACKING,
     Count,
-    Reply,
     Report,
     SourceName,
-    success,
 )
+from ._wire import Reply, success
 from .faults import Fault
 
 G = TypeVar("G")

@@ -16,9 +16,9 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
+from ._reports import N_SOURCES
 from ._wire import (
     BAD_VERSION,
-    N_SOURCES,
     NULL_REPLY,
     REPLY_HEADER,
     Datagram,
