@@ -272,7 +272,7 @@ class LiveView(App[None]):
         self._keys.update(words(keys, self.size.width - 2, _FIELD_GAP)[0], layout=False)
 
     def _show_hosts(self, hosts: Sequence[Host]) -> None:
-        counts = Counter(host_state(host.last) for host in hosts)
+        counts = Counter(host_state(host.last) for host in hosts if host.last)
         fields = [(f"{len(hosts)} clocks", "")]
         for state in WORST_FIRST:
             if counts[state]:
@@ -290,7 +290,10 @@ class LiveView(App[None]):
         small = self.screen.has_class("small")
         parts: list[tuple[str, str]] = []
         if host.error is not None:
-            parts.append((f"LOST: {host.error.message}", "$text-error"))
+            message = host.error.message
+            if small:  # there is room for the cause alone
+                message = message.removeprefix(f"{host.name}: ")
+            parts.append((f"LOST: {message}", "$text-error"))
         elif host.reading is None:
             parts.append((_ASKING, ""))
         elif host.reading.wrong and not small:
@@ -312,11 +315,9 @@ class LiveView(App[None]):
     def _show_state(self, parts: Sequence[tuple[str, str]]) -> None:
         if self._still is not None:
             parts = [("PAUSED", "reverse"), *parts]
-        words_of: list[tuple[str, str]] = []
-        for text, style in parts:
-            words_of += [(word, style) for word in text.split()]
         self._state.display = bool(parts)
-        self._state.show(self._fields(words_of, " "))
+        each_word = [(word, style) for text, style in parts for word in text.split()]
+        self._state.show(self._fields(each_word, " "))
 
     def _show_details(self, reading: Reading | None) -> None:
         index = self._lines.index if reading is not None else None

@@ -131,7 +131,7 @@ def test_small_screen_has_one_line_of_the_clock_and_the_sources() -> None:
         )
         await view.press("l")
         daemon.stop()
-        shown = await view.until(" LOST: ")
+        shown = await view.until(" LOST: Connection refused.")
         assert shown.split("\n")[1].split()[0] == "MS"
 
     with ScriptedDaemon(sources=SOURCES, open_commands=ALL_COMMANDS) as daemon:
@@ -216,6 +216,15 @@ def test_several_clocks() -> None:
     ):
         addresses = [one.address for one in (good, late, wrong, lost)]
         assert watch(addresses, test) == 0
+
+
+def test_clocks_that_were_not_read_yet_have_no_state() -> None:
+    async def test(view: View) -> None:
+        shown = await view.until("2 clocks", silent.address, "...")
+        assert "OK" not in shown
+
+    with ScriptedDaemon(misbehave=faults.silent) as silent:
+        watch([silent.address, "127.0.0.1:1"], test, timeout=60.0, interval=1000)
 
 
 def test_colours_follow_the_limits() -> None:
