@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from pychrony.testing import (
 from pychrony.watch._follow import Reading
 from pychrony.watch._table import (
     REASONS,
+    Table,
     host_state,
     hosts_table,
     source_fields,
@@ -45,36 +47,40 @@ def reading(addresses: list[str], **changes: Any) -> Reading:
     return Reading(tracking, sources, selection, read_at=tracking.ref_time + 9)
 
 
-@pytest.mark.parametrize("addresses", ADDRESSES)
-@pytest.mark.parametrize("width", [*range(40, 130)])
-def test_sources_fit_the_width_and_no_word_is_broken(
-    addresses: list[str], width: int
-) -> None:
-    widest = sources_table(reading(addresses), 1000)
-    known = {"Offset", "Name,", *widest.head.split()}
+def check_every_width(make: Callable[[int], Table], *others: str) -> None:
+    """Whatever the width, nothing is beyond it, and no word is broken."""
+    widest = make(1000)
+    known = {*others, *widest.head.split()}
     known |= {word for row in widest.rows for word in row.lines[0].split()}
-    table = sources_table(reading(addresses), width)
-    lines = [table.head, *(line for row in table.rows for line in row.lines)]
-    found = {word for line in lines for word in line.split()}
-    assert max(map(len, lines)) <= width
-    assert found - known <= {"+123us"}
-    assert set(addresses) <= found
-    assert len({len(row.lines) for row in table.rows}) <= 1
+    for width in range(40, 130):
+        table = make(width)
+        lines = [table.head, *(line for row in table.rows for line in row.lines)]
+        assert max(map(len, lines)) <= width
+        assert {word for line in lines for word in line.split()} <= known
+        assert {row.key.split()[0] for row in table.rows} <= set(
+            " ".join(lines).split()
+        )
+        assert len({len(row.lines) for row in table.rows}) <= 1
 
 
-@pytest.mark.parametrize("width", [*range(40, 130)])
-def test_clocks_fit_the_width_and_no_word_is_broken(width: int) -> None:
+@pytest.mark.parametrize("addresses", ADDRESSES)
+def test_sources_fit_every_width(addresses: list[str]) -> None:
+    one = reading(addresses)
+    check_every_width(
+        lambda width: sources_table(one, width), "Name,", "Offset", "+123us"
+    )
+
+
+def test_clocks_fit_every_width() -> None:
     hosts = [
-        ("ntp1.example", reading(ADDRESSES[0])),
+        ("ntp1.example", reading(ADDRESSES[0], offset=0.1)),
         ("a-rather-long-name-of-a-host.example", reading(ADDRESSES[0])),
         ("ntp2.example", None),
+        ("ntp3.example", ChronyConnectionError("ntp3.example: this is a long story")),
     ]
-    widest, table = hosts_table(hosts, 1000), hosts_table(hosts, width)
-    known = {"Clock,", *widest.head.split()}
-    known |= {word for row in widest.rows for word in row.lines[0].split()}
-    lines = [table.head, *(line for row in table.rows for line in row.lines)]
-    assert max(map(len, lines)) <= width
-    assert {word for line in lines for word in line.split()} <= known
+    check_every_width(
+        lambda width: hosts_table(hosts, width), "Clock,", "\N{HORIZONTAL ELLIPSIS}"
+    )
 
 
 def test_clocks_are_sorted_worst_first() -> None:
