@@ -32,8 +32,6 @@ def _integer(size: int, *, signed: bool = False) -> Kind:
 
     def encode(record: Any, name: str) -> bytes:
         value = getattr(record, name)
-        if value is None:  # an age: never
-            value = high - 1
         number = operator.index(value.value if isinstance(value, Enum) else value)
         if not low <= number < high:
             raise ValueError(f"{number} is not in {low} to {high - 1}")

@@ -107,9 +107,9 @@ class TerminalDriver(LinuxDriver):
         """Make the terminal what it was, from any thread, without waiting for it."""
         # A process in the background would be stopped here.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
-        if self.attrs_before is not None:
-            with suppress(termios.error):
-                termios.tcsetattr(self.fileno, termios.TCSANOW, self.attrs_before)
+        before = self.attrs_before or []  # where it was gone at the start
+        with suppress(termios.error, TypeError):
+            termios.tcsetattr(self.fileno, termios.TCSANOW, before)
         self.output.give_up(0)
         self.output.write(_RESET)
 

@@ -123,7 +123,8 @@ def test_small_screen_has_one_line_of_the_clock_and_the_sources() -> None:
         assert max(map(len, lines)) <= 40
         await view.press("down", "down")
         # Of the chosen one, what matters most: its row has the name.
-        await view.until(" selection: disagrees with the majority\n score")
+        shown = await view.until(" selection: disagrees with the majority\n score")
+        assert shown.count("192.0.2.2") == 1
         await view.press("l")
         shown = await view.until("reference clock")
         assert re.search(
@@ -166,6 +167,17 @@ def test_many_sources_scroll() -> None:
     sources = many_sources(300)
     with ScriptedDaemon(sources=sources) as daemon:
         watch(daemon.address, test, size=(80, 24), timeout=5.0, interval=1000)
+
+
+def test_no_sources() -> None:
+    async def test(view: View) -> None:
+        await view.until("No sources")
+        await view.press("down", "pageup")
+        await view.click(5, view.screen._lines.region.y)
+        assert view.screen._lines.chosen is None
+
+    with ScriptedDaemon(sources=[]) as daemon:
+        watch(daemon.address, test)
 
 
 def test_chosen_source() -> None:
@@ -338,5 +350,8 @@ def test_end_of_the_readings(status: int) -> None:
         while view.screen.return_code is None:
             await asyncio.sleep(0.01)
 
-    with ScriptedDaemon(misbehave=faults.silent if status else None) as daemon:
-        assert watch(daemon.address, test, count=2) == status
+    with (
+        ScriptedDaemon(misbehave=faults.silent if status else None) as daemon,
+        ScriptedDaemon() as other,
+    ):
+        assert watch([daemon.address, other.address], test, count=2) == status

@@ -168,6 +168,18 @@ def test_output_leaves_out_what_is_not_taken() -> None:
         output.write("nobody reads it")
 
 
+def test_output_to_what_is_ready_for_less_than_the_text() -> None:
+    counter = os.eventfd(0, os.EFD_NONBLOCK)
+    try:
+        os.eventfd_write(counter, 2**64 - 3)  # there is room for 1
+        output = Output(counter)
+        output.give_up(0.1)
+        output.write("8 bytes!")
+        assert os.eventfd_read(counter) == 2**64 - 3
+    finally:
+        os.close(counter)
+
+
 @pytest.mark.parametrize(
     "variables",
     [

@@ -98,7 +98,8 @@ def test_none_puts_the_default_back() -> None:
 
 
 def test_its_class_can_be_inspected() -> None:
-    assert ScriptedDaemon.tracking is vars(ScriptedDaemon)["tracking"]
+    for name in ("tracking", "sources"):
+        assert getattr(ScriptedDaemon, name) is vars(ScriptedDaemon)[name]
     assert "Attributes:" in str(ScriptedDaemon.__doc__)
 
 
