@@ -154,6 +154,7 @@ class Lines(ScrollView, can_focus=True):
     def on_resize(self, _: Resize) -> None:
         if self._make is not None:
             self.show(self._make)
+            self._see_chosen()  # the details of the chosen one take lines from here
 
     @property
     def index(self) -> int | None:
@@ -164,6 +165,11 @@ class Lines(ScrollView, can_focus=True):
     def choose(self, key: str | None) -> None:
         """Choose the row with this key, or none, and see to it that it is seen."""
         self.chosen = key
+        self._see_chosen()
+        self.refresh()
+        self.post_message(self.Chosen())
+
+    def _see_chosen(self) -> None:
         index = self.index
         if index is not None:
             each = len(self._table.rows[index].lines)
@@ -172,8 +178,6 @@ class Lines(ScrollView, can_focus=True):
                 self.scroll_to(y=top, animate=False)
             elif top + each > self.scroll_offset.y + seen:
                 self.scroll_to(y=top + each - seen, animate=False)
-        self.refresh()
-        self.post_message(self.Chosen())
 
     def _move(self, by: int) -> None:
         rows = self._table.rows

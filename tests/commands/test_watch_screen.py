@@ -155,14 +155,17 @@ def test_many_sources_scroll() -> None:
         await view.until(f"*  {first} ", "Name/IP", without=f"*  {last} ")
         for key, shown, hidden in (
             ("end", last, first),
-            ("pageup", sources[-12].address, first),
+            ("pageup", sources[-17].address, first),
             ("home", first, last),
-            ("pagedown", sources[5].address, last),
-            ("pagedown", sources[25].address, last),
-            ("up", sources[25].address, last),
+            ("pagedown", sources[16].address, last),
+            ("pagedown", sources[32].address, last),
+            ("up", sources[31].address, last),
         ):
             await view.press(key)
-            await view.until(f"*  {shown} ", "Name/IP", without=f"*  {hidden} ")
+            # The details take lines of the list.
+            await view.until(
+                f"*  {shown} ", f" {shown}\n No reasons", without=f"*  {hidden} "
+            )
 
     sources = many_sources(300)
     with ScriptedDaemon(sources=sources) as daemon:
