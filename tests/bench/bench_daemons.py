@@ -19,7 +19,7 @@ from collections import deque
 from time import perf_counter
 from typing import NamedTuple
 
-from pychrony.testing import _wire, make_source, make_tracking
+from pychrony.testing import _reports, _wire, make_source, make_tracking
 
 IP_PKTINFO = 8
 """Linux's; the socket module has it from Python 3.14 on."""
@@ -45,10 +45,10 @@ class Daemons:
         self._loss = loss
         self._dead = dead
         self._random = random.Random(1)
-        self._tracking = _wire.success(_wire.TRACKING, make_tracking())
-        self._count = _wire.success(_wire.N_SOURCES, _wire.Count(0))
+        self._tracking = _wire.success(_reports.TRACKING, make_tracking())
+        self._count = _wire.success(_reports.N_SOURCES, _reports.Count(0))
         self._sources = [
-            _wire.success(_wire.SOURCE_DATA, make_source(address=address))
+            _wire.success(_reports.SOURCE_DATA, make_source(address=address))
             for address in (f"10.0.{i >> 8}.{i & 255}" for i in range(MOST_SOURCES))
         ]
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -88,10 +88,10 @@ class Daemons:
         if self._dead and int.from_bytes(host[2:], "big") % 100 == 99:
             return None
         code = request[5]
-        if code == _wire.TRACKING.code:
+        if code == _reports.TRACKING.code:
             start, end = self._tracking
             end = end[:8] + host + host + end[16:]
-        elif code == _wire.SOURCE_DATA.code:
+        elif code == _reports.SOURCE_DATA.code:
             start, end = self._sources[int.from_bytes(request[20:24], "big")]
         else:
             start, end = self._count

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "tools")]
 import bench_daemons  # noqa: E402
 import provision  # noqa: E402
 
-from pychrony.testing import _wire, make_source_stats  # noqa: E402
+from pychrony.testing import _reports, _wire, make_source_stats  # noqa: E402
 
 TARGETS = 500
 SOURCES = 4
@@ -36,9 +36,11 @@ class Fleet(bench_daemons.Daemons):
 
     def __init__(self) -> None:
         super().__init__(0.0, dead=False)
-        self._count = _wire.success(_wire.N_SOURCES, _wire.Count(SOURCES))
+        self._count = _wire.success(_reports.N_SOURCES, _reports.Count(SOURCES))
         self._stats = [
-            _wire.success(_wire.SOURCESTATS, make_source_stats(address=f"10.0.0.{one}"))
+            _wire.success(
+                _reports.SOURCESTATS, make_source_stats(address=f"10.0.0.{one}")
+            )
             for one in range(SOURCES)
         ]
 
@@ -49,12 +51,12 @@ class Fleet(bench_daemons.Daemons):
             return None
         code = request[5]
         start, end = self._count
-        if code == _wire.TRACKING.code:
+        if code == _reports.TRACKING.code:
             start, end = self._tracking
             end = end[:8] + host + host + end[16:]
-        elif code == _wire.SOURCE_DATA.code:
+        elif code == _reports.SOURCE_DATA.code:
             start, end = self._sources[request[23]]
-        elif code == _wire.SOURCESTATS.code:
+        elif code == _reports.SOURCESTATS.code:
             start, end = self._stats[request[23]]
         return bench_daemons.Reply([start, request[8:12], end], control, 0, client)
 

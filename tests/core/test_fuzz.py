@@ -23,7 +23,8 @@ from pychrony.testing import (
     ALL_COMMANDS,
     Request,
     ScriptedDaemon,
-    _wire,
+    _fields,
+    _reports,
     faults,
     make_rtc_data,
     make_smoothing,
@@ -45,7 +46,7 @@ REFERENCE_CLOCK = st.integers(0, 0xFFFFFFFF).map(refid_name)
 
 class Report(NamedTuple):
     record: type[Any]
-    wire: _wire.Report
+    wire: _reports.Report
     read: Callable[[ChronyConnection], Any]
     key: Callable[[Any], object] | None = None
     """What tells one record of a list from another."""
@@ -54,11 +55,11 @@ class Report(NamedTuple):
 # By the attribute of ScriptedDaemon.
 REPORTS = {
     "tracking": Report(
-        pychrony.TrackingStatus, _wire.TRACKING, ChronyConnection.get_tracking
+        pychrony.TrackingStatus, _reports.TRACKING, ChronyConnection.get_tracking
     ),
     "sources": Report(
         pychrony.Source,
-        _wire.SOURCE_DATA,
+        _reports.SOURCE_DATA,
         ChronyConnection.get_sources,
         lambda one: _identity(
             "" if one.mode is SourceMode.REFCLOCK else one.address, one.address
@@ -66,39 +67,39 @@ REPORTS = {
     ),
     "source_stats": Report(
         pychrony.SourceStats,
-        _wire.SOURCESTATS,
+        _reports.SOURCESTATS,
         ChronyConnection.get_source_stats,
         lambda one: _identity(one.address, one.reference_id),
     ),
     "select_data": Report(
         pychrony.SelectData,
-        _wire.SELECT_DATA,
+        _reports.SELECT_DATA,
         ChronyConnection.get_select_data,
         lambda one: _identity(one.address, one.reference_id),
     ),
     "activity": Report(
-        pychrony.Activity, _wire.ACTIVITY, ChronyConnection.get_activity
+        pychrony.Activity, _reports.ACTIVITY, ChronyConnection.get_activity
     ),
     "auth_data": Report(
         pychrony.AuthData,
-        _wire.AUTH_DATA,
+        _reports.AUTH_DATA,
         ChronyConnection.get_auth_data,
         lambda one: one.address,
     ),
     "ntp_data": Report(
         pychrony.NTPData,
-        _wire.NTP_DATA,
+        _reports.NTP_DATA,
         ChronyConnection.get_ntp_data,
         lambda one: one.address,
     ),
     "server_stats": Report(
-        pychrony.ServerStats, _wire.SERVER_STATS, ChronyConnection.get_server_stats
+        pychrony.ServerStats, _reports.SERVER_STATS, ChronyConnection.get_server_stats
     ),
     "rtc_data": Report(
-        pychrony.RTCData, _wire.RTCREPORT, ChronyConnection.get_rtc_data
+        pychrony.RTCData, _reports.RTCREPORT, ChronyConnection.get_rtc_data
     ),
     "smoothing": Report(
-        pychrony.Smoothing, _wire.SMOOTHING, ChronyConnection.get_smoothing
+        pychrony.Smoothing, _reports.SMOOTHING, ChronyConnection.get_smoothing
     ),
 }
 
@@ -111,18 +112,18 @@ FLOATS = st.builds(
     st.integers(-(2**24) + 1, 2**24 - 1),
     st.integers(-64, 63),
 )
-VALUES: dict[_wire.Kind, st.SearchStrategy[Any]] = {
-    _wire.u8: st.integers(0, 0xFF),
-    _wire.u16: st.integers(0, 0xFFFF),
-    _wire.u32: st.integers(0, 0xFFFFFFFF),
-    _wire.u64: st.integers(0, 2**64 - 1),
-    _wire.i8: st.integers(-0x80, 0x7F),
-    _wire.age: st.integers(0, 0xFFFFFFFF),
-    _wire.i16: st.integers(-0x8000, 0x7FFF),
-    _wire.float32: FLOATS,
+VALUES: dict[_fields.Kind, st.SearchStrategy[Any]] = {
+    _fields.u8: st.integers(0, 0xFF),
+    _fields.u16: st.integers(0, 0xFFFF),
+    _fields.u32: st.integers(0, 0xFFFFFFFF),
+    _fields.u64: st.integers(0, 2**64 - 1),
+    _fields.i8: st.integers(-0x80, 0x7F),
+    _fields.age: st.integers(0, 0xFFFFFFFF),
+    _fields.i16: st.integers(-0x8000, 0x7FFF),
+    _fields.float32: FLOATS,
     # From this high word on, it would be a time of a 32-bit sender.
-    _wire.timespec: st.integers(0, (0x7FFFFFFF << 32) * 10**9 - 1),
-    _wire.address: st.one_of(SOMEWHERE, st.sampled_from(["", "?"])),
+    _fields.timespec: st.integers(0, (0x7FFFFFFF << 32) * 10**9 - 1),
+    _fields.address: st.one_of(SOMEWHERE, st.sampled_from(["", "?"])),
 }
 # libchrony calls them measures: they have no sign.
 MEASURES = {
@@ -131,9 +132,9 @@ MEASURES = {
 }
 
 
-def value(draw: st.DrawFn, field: Field[Any], kind: _wire.Kind | None) -> Any:
+def value(draw: st.DrawFn, field: Field[Any], kind: _fields.Kind | None) -> Any:
     """Make the value of an attribute that is sent in some way, or not at all."""
-    if "extra" in field.metadata or kind is _wire.source_address:
+    if "extra" in field.metadata or kind is _fields.source_address:
         return draw(SOMEWHERE)
     if kind is None:  # not in the layout of an older chronyd
         return None

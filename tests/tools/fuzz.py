@@ -54,7 +54,7 @@ from pychrony._queries import (
     read_single,
 )
 from pychrony._session import Session
-from pychrony.testing import _wire
+from pychrony.testing import _reports
 
 # The replies to each request: their codes, and the bytes after the header.
 LAYOUTS = {
@@ -62,16 +62,16 @@ LAYOUTS = {
         (code, sum(kind.size for kind, _ in layout))
         for code, layout in report.layouts.items()
     ]
-    for report in _wire.REPORTS
+    for report in _reports.REPORTS
 }
 REPLIES = {reply for layouts in LAYOUTS.values() for reply, _ in layouts}
 
 # The place of an address's family; 1 is IPv4. A source without an address is a
 # reference clock, for which libchrony asks nothing more.
 FAMILY = {
-    _wire.SOURCE_DATA.code: 17,
-    _wire.SOURCESTATS.code: 21,
-    _wire.SELECT_DATA.code: 21,
+    _reports.SOURCE_DATA.code: 17,
+    _reports.SOURCESTATS.code: 21,
+    _reports.SELECT_DATA.code: 21,
 }
 
 COUNTS = (0, *(1, 2, 3) * 5, 4, 5, 65536, 65537, 10**8, 1 << 31, (1 << 32) - 2)
@@ -116,7 +116,7 @@ class Liar:
         return wrong
 
     def _body(self, code: int, size: int) -> bytes:
-        if code == _wire.N_SOURCES.code:
+        if code == _reports.N_SOURCES.code:
             return int(self.pick(COUNTS)).to_bytes(4, "big")
         random = self.random
         dice = random.random()
