@@ -17,36 +17,35 @@ from collections.abc import Iterator
 import pytest
 
 import pychrony
-
-from . import ScriptedDaemon, _factories
+from pychrony import testing
 
 
 @pytest.fixture
-def chrony_daemon() -> Iterator[ScriptedDaemon]:
+def chrony_daemon() -> Iterator[testing.ScriptedDaemon]:
     """A running ``ScriptedDaemon`` on a UDP port of 127.0.0.1, with all defaults.
 
     Raises:
         ChronyLibraryError: there is no usable libchrony to read it with.
     """
     pychrony.reports()  # without libchrony a test could pass for another reason
-    with ScriptedDaemon() as daemon:
+    with testing.ScriptedDaemon() as daemon:
         yield daemon
 
 
-chrony_tracking = pytest.fixture(_factories.make_tracking)
-chrony_source = pytest.fixture(_factories.make_source)
-chrony_source_stats = pytest.fixture(_factories.make_source_stats)
-chrony_select_data = pytest.fixture(_factories.make_select_data)
-chrony_activity = pytest.fixture(_factories.make_activity)
-chrony_auth_data = pytest.fixture(_factories.make_auth_data)
-chrony_ntp_data = pytest.fixture(_factories.make_ntp_data)
-chrony_server_stats = pytest.fixture(_factories.make_server_stats)
-chrony_rtc_data = pytest.fixture(_factories.make_rtc_data)
-chrony_smoothing = pytest.fixture(_factories.make_smoothing)
+chrony_tracking = pytest.fixture(testing.make_tracking)
+chrony_source = pytest.fixture(testing.make_source)
+chrony_source_stats = pytest.fixture(testing.make_source_stats)
+chrony_select_data = pytest.fixture(testing.make_select_data)
+chrony_activity = pytest.fixture(testing.make_activity)
+chrony_auth_data = pytest.fixture(testing.make_auth_data)
+chrony_ntp_data = pytest.fixture(testing.make_ntp_data)
+chrony_server_stats = pytest.fixture(testing.make_server_stats)
+chrony_rtc_data = pytest.fixture(testing.make_rtc_data)
+chrony_smoothing = pytest.fixture(testing.make_smoothing)
 
 # Their names in pychrony 2.0. A fixture of the same name in a test's own file or
 # conftest.py goes before these.
-tracking_status = pytest.fixture(_factories.make_tracking)
-source = pytest.fixture(_factories.make_source)
-source_stats = pytest.fixture(_factories.make_source_stats)
-rtc_data = pytest.fixture(_factories.make_rtc_data)
+tracking_status = pytest.fixture(testing.make_tracking)
+source = pytest.fixture(testing.make_source)
+source_stats = pytest.fixture(testing.make_source_stats)
+rtc_data = pytest.fixture(testing.make_rtc_data)
