@@ -13,74 +13,55 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from . import prepare
-from .tools import (
-    DIST,
-    NOTES,
-    ReleaseError,
-    environment,
-    git,
-    read_manifest,
-    run,
-    say,
-    write_manifest,
-)
+from . import prepare, tools
+from .tools import DIST, ReleaseError, git
 
 
 def main(python: str) -> None:
     shutil.rmtree(DIST, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        build(DIST, environment(Path(temporary, "environment"), python, "build"))
+    build(DIST, python)
     version = Version(min(os.listdir(DIST)).split("-")[1])
     # Between the commit of a release and its tag there may be nothing new.
-    (DIST / NOTES).write_text("" if version.local else prepare.notes(version))
-    write_manifest(DIST)
-    for name, digest in read_manifest().items():
-        say(f"{digest}  {name}")
+    (DIST / tools.NOTES).write_text("" if version.local else prepare.notes(version))
+    tools.write_manifest(DIST)
+    tools.say((DIST / tools.MANIFEST).read_text())
 
 
-def build(target: Path, python: Path) -> None:
+def build(target: Path, python: str) -> None:
     """Build the sdist from a clean clone, and the wheel from the sdist alone."""
     if git("rev-parse", "--is-shallow-repository") == "true":
         raise ReleaseError(
             "this clone is shallow, so its version would be wrong: "
             "get the rest with git fetch --unshallow --tags"
         )
-    epoch = commit_time()
     # Nothing else of this process's environment can have a say.
     env = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-    env |= {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(epoch)}
+    env |= {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(commit_time())}
+    # Neither the user's settings nor hooks decide about the bytes.
+    plain = ("git", "-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null")
+
+    def do(*command: str) -> None:
+        advice = f"{Path(command[0]).name} failed"
+        tools.run(*command, env=env, umask=0o022, show=True, advice=advice)
+
     with tempfile.TemporaryDirectory() as temporary:
-        clone, made = Path(temporary, "clone"), Path(temporary, "made")
-
-        def do(*command: str) -> None:
-            name = Path(command[0]).name
-            run(*command, env=env, umask=0o022, show=True, advice=f"{name} failed")
-
-        def make(kind: str, source: Path) -> Path:
-            options = ("--no-isolation", f"--{kind}", "--outdir", str(made))
-            do(str(python), "-I", "-m", "build", *options, str(source))
-            (path,) = made.glob("*.whl" if kind == "wheel" else "*.tar.gz")
-            return path
-
-        # Neither the user's settings nor hooks decide about the bytes.
-        plain = ("git", "-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null")
-        do(*plain, "clone", "-q", "--no-checkout", ".", str(clone))
-        commit = git("rev-parse", "HEAD")
-        do(*plain, "-C", str(clone), "checkout", "-q", "--detach", commit)
+        clone, made = f"{temporary}/clone", f"{temporary}/made"
+        builder = tools.environment(Path(temporary, "environment"), python, "build")
+        do(*plain, "clone", "-q", "--no-checkout", ".", clone)
+        do(*plain, "-C", clone, "checkout", "-q", "--detach", git("rev-parse", "HEAD"))
+        options = ("--no-isolation", "--outdir", made, clone)
+        do(str(builder), "-I", "-m", "build", *options)
         target.mkdir(parents=True)
-        sdist = make("sdist", clone)
-        normalise(sdist, target / sdist.name, epoch)
-        do("tar", "-xzf", str(target / sdist.name), "-C", temporary)
-        wheel = make("wheel", Path(temporary, sdist.name.removesuffix(".tar.gz")))
-        shutil.copyfile(wheel, target / wheel.name)
+        for path in Path(made).iterdir():
+            copy = normalise if path.suffix == ".gz" else shutil.copyfile
+            copy(path, target / path.name)
 
 
 def commit_time() -> int:
     return int(git("log", "-1", "--format=%ct"))
 
 
-def normalise(source: Path, target: Path, epoch: int) -> None:
+def normalise(source: Path, target: Path) -> None:
     """Write the sdist anew, with nothing in it but names, contents and x bits."""
     with tarfile.open(source) as archive:
         files = [
@@ -88,10 +69,11 @@ def normalise(source: Path, target: Path, epoch: int) -> None:
             for member in archive
             if (file := archive.extractfile(member))
         ]
-    pack(target, files, epoch)
+    pack(target, files)
 
 
-def pack(target: Path, files: Iterable[tuple[str, bytes, bool]], epoch: int) -> None:
+def pack(target: Path, files: Iterable[tuple[str, bytes, bool]]) -> None:
+    epoch = commit_time()
     with (
         target.open("wb") as raw,
         gzip.GzipFile("", "wb", 9, raw, mtime=epoch) as packed,

@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from . import verify
 from .tools import BRANCH, TAG, ReleaseError, demand_clean, git, say
@@ -27,15 +27,15 @@ def main(text: str) -> None:
     tags = [Version(tag[1:]) for tag in git("tag").split() if TAG.fullmatch(tag)]
     known = {"git": tags}
     for index in verify.INDEXES:
-        packages = verify.served(index) or ()
-        known[index] = [Version(one.version) for one in packages if one.version]
+        listed = [package.version for package in verify.served(index)]
+        known[index] = [Version(text) for text in listed if text]
     for where, versions in known.items():
-        newest = max(versions, default=version)
         # On the test index anything may have been tried.
-        if version in versions or (newest > version and where != "testpypi"):
+        taken = [v for v in versions if v == version or where != "testpypi"]
+        if taken and max(taken) >= version:
             raise ReleaseError(
-                f"{where} has {version if version in versions else newest} already, "
-                f"so {version} cannot be released: choose a newer version"
+                f"{where} has {max(taken)} already, so {version} cannot be released: "
+                "choose a newer version"
             )
     changes = changes_of(UNRELEASED)
     # A pre-release leaves what is unreleased for the final one.
@@ -57,15 +57,11 @@ def main(text: str) -> None:
 
 def version_of(text: str) -> Version:
     """A version that a tag can have, written in its one canonical form."""
-    try:
-        version = Version(text)
-    except InvalidVersion:
-        version = None
-    if version is None or str(version) != text or not TAG.fullmatch(f"v{text}"):
+    if not TAG.fullmatch(f"v{text}") or str(Version(text)) != text:
         raise ReleaseError(
             f"{text!r} is no version of a release: write it like 1.2.0 or 1.2.0rc1"
         )
-    return version
+    return Version(text)
 
 
 def changes_of(title: str) -> str:

@@ -18,125 +18,117 @@ from .tools import BRANCH, TAG, git, run, say
 
 # What an untagged commit becomes in its clone, which nobody ever sees.
 VERSION = "9999.0"
-PROGRAMS = {
-    # GitHub's, as if CI were green and a release could be made.
-    "gh": """#!/bin/sh
+INDEXES = ("testpypi", "pypi")
+# GitHub's, as if CI were green and a release could be made.
+GH = """#!/bin/sh
 case "$1 $2" in
-"run list") echo '[{"status": "completed", "conclusion": "success", "url": ""}]' ;;
+"run list") echo "completed success" ;;
 "release view") exit 1 ;;
 *) echo "GitHub is told: gh $*" ;;
 esac
-""",
-    # twine skips what is there already only at the addresses that it knows.
-    "sitecustomize.py": """import contextlib, os
-with contextlib.suppress(ImportError, KeyError):
-    import twine.repository
-    twine.repository.TEST_WAREHOUSE = os.environ["TWINE_REPOSITORY_URL"]
-""",
-}
-SIGN = """for file in dist/*.whl dist/*.gz; do
-  echo '{}' > "$file.publish.attestation"
-done"""
-INSTEAD = {
-    ("sign", "pip install"): ":",
-    ("sign", "pypi_attestations"): SIGN,
-    ("docs", "nox"): "mkdir -p docs/_build/html",
-    ("pypi", "pip install"): ":",  # as for testpypi, and still there
+"""
+CHANGES = {
+    # pip takes 20 s for each.
+    ".github/scripts/install ": (
+        f"""sh -c 'uv="{sys.executable} -m uv"; $uv venv -q "$1" &&
+      $uv pip install -qp "$1" --require-hashes -r ".github/locks/$0.txt"' """
+    ),
+    # twine skips what is there already at no other address than it knows.
+    '--repository "$INDEX" --skip-existing': (
+        '--repository-url "$(printenv "REHEARSAL_$INDEX")"'
+    ),
+    # It signs with an identity that only GitHub gives.
+    ".locked/bin/python -m pypi_attestations sign": (
+        """sh -c 'for file; do echo "{}" > "$file.publish.attestation"; done' sign"""
+    ),
+    ".venv/bin/nox -s docs": "echo not here",
 }
 
 
 def main() -> None:
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
-        place = Path(temporary)
-        ports = {
-            name: stack.enter_context(index(place / name))
-            for name in ("testpypi", "pypi")
-        }
-        os.environ["REHEARSAL_PORTS"] = " ".join(f"{k}={v}" for k, v in ports.items())
-        tag = clone(place / "clone")
-        results = runner(place, tag, ports).run(Path(".github/workflows/release.yml"))
-        uploads = [path.name for name in ports for path in (place / name).iterdir()]
-    done = [name for name, result in results.items() if result == "success"]
+    with tempfile.TemporaryDirectory() as temporary, indexes(Path(temporary)):
+        work = Path(temporary, "work")
+        tag = clone(work)
+        skipped = runner(work, tag).run(work / ".github/workflows/release.yml")
+        uploads = [*Path(temporary).glob("*pypi/*")]
     say(
-        f"\nThe rehearsal took {time.monotonic() - begun:.0f} s: {', '.join(done)}.\n"
+        f"\nThe rehearsal took {time.monotonic() - begun:.0f} s. "
         f"All {len(uploads)} uploads went to 127.0.0.1, nothing was pushed, and your "
-        "repository is as it was.\nNot rehearsed: signing, the pages, Fedora, and most "
-        f"of the tests; {', '.join(sorted({*results} - {*done})) or 'nothing'} skipped."
+        "repository is as it was.\nNot rehearsed: signing, the pages, Fedora, most of "
+        f"the tests; skipped as on GitHub: {', '.join(skipped) or 'nothing'}."
     )
 
 
 def clone(target: Path) -> str:
-    """A private clone with HEAD under a version tag; return the tag."""
+    """A private clone of HEAD under a version tag; return the tag."""
     head = git("rev-parse", "HEAD")
     git("clone", "--quiet", "--no-hardlinks", ".", str(target))
-    for tag in git("tag", "--points-at", head).split():
-        if TAG.fullmatch(tag):
-            return tag
+    git("-C", str(target), "checkout", "--quiet", "-B", BRANCH, head)
+    for tag in filter(TAG.fullmatch, git("tag", "--points-at", head).split()):
+        return tag
     # Between the commit of a release and its tag, nothing else is unreleased.
     text = git("show", f"{head}:CHANGELOG.rst")
     if match := re.search(r"^Unreleased\n-+\n+([\d.]+) \(", text, re.MULTILINE):
-        say(f"This commit has no version tag: its clone gets v{match[1]}.")
-        git("-C", str(target), "tag", "--force", f"v{match[1]}", head)
+        git("-C", str(target), "tag", "--force", f"v{match[1]}")
         return f"v{match[1]}"
     say(f"This commit has no version tag: its clone is prepared as {VERSION}.")
-    git("-C", str(target), "checkout", "--quiet", "-B", BRANCH, head)
-    for name in ("user.name", "user.email"):
-        git("-C", str(target), "config", name, "rehearsal")
-    git("-C", str(target), "config", "user.signingkey", "")
+    for name in ("user.name", "user.email", "user.signingkey"):
+        value = "" if name == "user.signingkey" else "rehearsal"
+        git("-C", str(target), "config", name, value)
     step = (sys.executable, "-m", "release", "prepare", VERSION)
     run("env", "-C", str(target), *step, advice="it cannot be prepared")
     return f"v{VERSION}"
 
 
-def runner(place: Path, tag: str, ports: dict[str, str]) -> Runner:
-    for name, text in PROGRAMS.items():
-        program = place / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(text)
-        program.chmod(0o755)
+def runner(work: Path, tag: str) -> Runner:
+    gh = work.parent / "bin" / "gh"
+    gh.parent.mkdir()
+    gh.write_text(GH)
+    gh.chmod(0o755)
     env = {k: v for k, v in os.environ.items() if k[:6] not in ("TWINE_", "GITHUB")}
     env |= {
-        "PATH": f"{place / 'bin'}{os.pathsep}{env['PATH']}",
-        "PYTHONPATH": str(place / "bin"),
+        "PATH": f"{gh.parent}{os.pathsep}{env['PATH']}",
         # The programs of a job must not be taken for those of this session.
+        "PYTHONPATH": "",
         "VIRTUAL_ENV": "",
-        "GIT_CONFIG_GLOBAL": str(place / "gitconfig"),
+        "GIT_CONFIG_GLOBAL": str(work.parent / "gitconfig"),
         "GITHUB_REF_NAME": tag,
         "GITHUB_REPOSITORY": "nobody/pychrony",
-        "GITHUB_WORKSPACE": str(place / "work"),
+        "GITHUB_WORKSPACE": str(work),
         "TWINE_USERNAME": "nobody",
         "TWINE_PASSWORD": "nothing",
         # A part suffices to see that it is the wheel that is tested.
         "PYTEST_ADDOPTS": "tests/core/test_models.py",
     }
-    instead = dict(INSTEAD)
-    for name, port in ports.items():
-        address = f"export TWINE_REPOSITORY_URL=http://127.0.0.1:{port}/"
-        instead[name, "twine upload"] = f"{address}\n"
-    github = {"ref_name": tag, "repository": "nobody/pychrony", "token": "none"}
-    matrix = {"python": ".".join(map(str, sys.version_info[:2])), "runner": "here"}
-    return Runner(place / "clone", place, github, matrix, env, instead)
+    context = {
+        "github.repository": "nobody/pychrony",
+        "github.token": "none",
+        "matrix.python": ".".join(map(str, sys.version_info[:2])),
+    }
+    return Runner(work, context, env, CHANGES)
+
+
+@contextmanager
+def indexes(place: Path) -> Iterator[None]:
+    """Two empty ones, which `verify` asks: directories that pypiserver serves."""
+    with ExitStack() as stack:
+        for name in INDEXES:
+            os.environ[f"REHEARSAL_{name}"] = stack.enter_context(index(place / name))
+            stack.callback(os.environ.pop, f"REHEARSAL_{name}")
+        yield
 
 
 @contextmanager
 def index(directory: Path) -> Iterator[str]:
-    """pypiserver on a port of 127.0.0.1, for one index."""
     directory.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ("-i", "127.0.0.1", "-p", str(port), "-a", ".", "-P", ".")
-    command = ("-m", "pypiserver", "run", *options, "--disable-fallback")
-    with subprocess.Popen(
-        [sys.executable, *command, str(directory)], stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            while True:
-                with socket.socket() as asked:
-                    if not asked.connect_ex(("127.0.0.1", port)):
-                        break
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    options = f"-i 127.0.0.1 -p {address[1]} -a . -P . --disable-fallback"
+    command = (sys.executable, "-m", "pypiserver", "run", *options.split())
+    with subprocess.Popen([*command, str(directory)], stderr=subprocess.DEVNULL) as one:
+        with socket.socket() as asked:
+            while asked.connect_ex(address):
                 time.sleep(0.05)
-            yield str(port)
-        finally:
-            process.terminate()
+        yield f"http://127.0.0.1:{address[1]}/"
+        one.terminate()

@@ -12,44 +12,27 @@ from typing import Any
 
 import yaml
 
-from .tools import ReleaseError, say
+from .tools import ReleaseError, git, say
 
-Context = dict[str, Any]
-# What an expression consists of, and how Python writes it.
-TOKEN = re.compile(r"'[^']*'|!cancelled\(\)|[\w-]+(?:\.[\w-]+)+|&&|\|\||!(?!=)")
-AS_PYTHON = {"&&": " and ", "||": " or ", "!": " not ", "!cancelled()": "True"}
-# What the scripts of one job install is left for the next one.
-KEPT = (".venv", ".nox", ".locked")
-
-
-def evaluate(expression: str, context: Context) -> Any:
-    """The value of an expression; a name that nothing has set is refused."""
-
-    def translate(match: re.Match[str]) -> str:
-        if match[0][0] == "'" or match[0] in AS_PYTHON:
-            return AS_PYTHON.get(match[0], match[0])
-        found: Any = context
-        for part in match[0].split("."):
-            if part not in found:
-                raise ReleaseError(f"{match[0]} is used, but nothing sets it")
-            found = found[part]
-        return repr(found)
-
-    return eval(TOKEN.sub(translate, expression), {"__builtins__": {}})  # noqa: S307 - of our own YAML
-
-
-def fill(value: Any, context: Context) -> str:
-    """A text with its expressions evaluated, and a truth value as GitHub writes it."""
-
-    def write(match: re.Match[str]) -> str:
-        return fill(evaluate(match[1].strip(), context), context)
-
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return re.sub(r"\$\{\{(.+?)\}\}", write, text)
+# What expressions see, by its whole name, such as needs.build.result.
+Context = dict[str, str]
+# A condition of ours is one of Python but for these.
+AS_PYTHON = {"!cancelled()": "True", "&&": " and ", "||": " or "}
 
 
 def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
+
+
+def fill(value: object, context: Context) -> str:
+    return re.sub(r"\$\{\{ (\S+) \}\}", lambda m: context[m[1]], str(value))
+
+
+def holds(condition: str, context: Context) -> bool:
+    text = re.sub(r"\w+\.[\w.]+", lambda m: repr(context[m[0]]), condition)
+    for theirs, ours in AS_PYTHON.items():
+        text = text.replace(theirs, ours)
+    return bool(eval(text, {"__builtins__": {}}))  # noqa: S307 - it is of our own YAML
 
 
 @dataclass
@@ -57,111 +40,80 @@ class Runner:
     """One machine that runs the jobs of a workflow in the order of the file.
 
     Attributes:
-        clone: The repository as GitHub has it.
-        place: An empty directory.
-        github, matrix: What expressions see under these names.
+        work: A clone with the tag checked out.
+        context: What expressions see in all jobs.
         env: The environment of all scripts.
-        instead: Of a job and a part of its script, what to run before it, or in its
-            place if that does not end with a newline.
+        changes: What is different here in the texts of the scripts.
     """
 
-    clone: Path
-    place: Path
-    github: Context
-    matrix: Context
+    work: Path
+    context: Context
     env: Mapping[str, str]
-    instead: Mapping[tuple[str, str], str]
+    changes: Mapping[str, str]
 
-    def run(self, workflow: Path) -> dict[str, str]:
-        """The result of each job; a script that fails is an error."""
-        needs: Context = {}
+    def run(self, workflow: Path) -> list[str]:
+        """Return the jobs that were skipped; a script that fails is an error."""
+        told: Context = {}
+        skipped = []
         for name, job in load(workflow)["jobs"].items():
-            mine = {need: needs[need] for need in job.get("needs", ())}
-            done = all(need["result"] == "success" for need in mine.values())
-            go = evaluate(job["if"], {"needs": mine}) if "if" in job else done
-            needs[name] = {"result": "success" if go else "skipped", "outputs": {}}
-            say(f"\n{name}{'' if go else ': skipped'}")
+            needs = job.get("needs", ())
+            mine = {k: v for k, v in told.items() if k.split(".")[1] in needs}
+            results = {mine[f"needs.{need}.result"] for need in needs}
+            go = holds(job.get("if", str(results <= {"success"})), mine)
             if go and "container" not in job:
-                context = {"needs": mine, "matrix": self.matrix, "steps": {}}
-                self.work = self.place / "work"
-                self.clear()
-                self.steps(name, job["steps"], {**context, "github": self.github})
+                say(f"\n{name}")
+                # What one job has installed is left for the next.
+                git("-C", str(self.work), "clean", "-ffdxq", "-e.venv", "-e.nox")
+                outputs = self.steps(job["steps"], {**self.context, **mine})
                 for key, text in job.get("outputs", {}).items():
-                    needs[name]["outputs"][key] = fill(text, context)
-        return {name: need["result"] for name, need in needs.items()}
+                    told[f"needs.{name}.outputs.{key}"] = fill(text, outputs)
+            told[f"needs.{name}.result"] = "success" if go else "skipped"
+            skipped += [] if go else [name]
+        return skipped
 
-    def clear(self) -> None:
-        for name in KEPT:
-            if (self.work / name).exists():
-                (self.work / name).rename(self.place / name)
-        shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir()
-
-    def steps(self, job: str, steps: list[Context], context: Context) -> None:
+    def steps(self, steps: list[Any], context: Context) -> Context:
+        outputs = {}
         for step in steps:
             given = {k: fill(v, context) for k, v in step.get("with", {}).items()}
             action = step.get("uses", "").partition("@")[0]
-            if "if" in step and not evaluate(step["if"], context):
-                continue
             if "run" in step:
-                outputs = self.script(job, step, context)
-                context["steps"][step.get("id")] = {"outputs": outputs}
+                for key, value in self.script(step, context).items():
+                    outputs[f"steps.{step['id']}.outputs.{key}"] = value
             elif action.startswith("./"):
-                declared = load(self.work / action / "action.yml")
-                inputs = {
-                    k: v.get("default", "") for k, v in declared["inputs"].items()
-                }
-                github = {**self.github, "action_path": f"{self.work}/{action}"}
-                inner = {"inputs": {**inputs, **given}, "github": github, "steps": {}}
-                self.steps(job, declared["runs"]["steps"], inner)
+                inputs = {f"inputs.{key}": value for key, value in given.items()}
+                inner = load(self.work / action / "action.yml")["runs"]["steps"]
+                self.steps(inner, {**self.context, **inputs})
             elif action == "actions/checkout":
-                self.checkout(given)
-            elif action.endswith("load-artifact"):
-                self.artifact(action, given["name"], given["path"])
+                paths = given.get("sparse-checkout", "/*").split()
+                only = ("sparse-checkout", "set", "--no-cone", *paths)
+                git("-C", str(self.work), *only)
+            elif action == "actions/upload-artifact":
+                self.upload(given["name"], given["path"])
+            elif action == "actions/download-artifact":
+                stored = self.work.parent / "artifacts" / given["name"]
+                shutil.copytree(stored, self.work / given["path"], dirs_exist_ok=True)
+        return outputs
 
-    def script(self, job: str, step: Context, context: Context) -> dict[str, str]:
-        text = fill(step["run"], context)
-        for (where, part), other in self.instead.items():
-            if where == job and part in text:
-                text = other + text if other.endswith("\n") else other
-        for line in text.splitlines():
-            say(f"  $ {line}")
-        output = self.place / "output"
+    def upload(self, name: str, path: str) -> None:
+        stored = self.work.parent / "artifacts" / name
+        stored.mkdir(parents=True)
+        for file in self.work.glob(f"{path}*" if path.endswith("/") else path):
+            shutil.copy(file, stored)
+
+    def script(self, step: Any, context: Context) -> dict[str, str]:
+        text = step["run"]
+        for part, other in self.changes.items():
+            text = text.replace(part, other)
+        say("  $ " + text.strip().replace("\n", "\n    "))
+        output = self.work.parent / "output"
         output.write_text("")
         own = {key: fill(value, context) for key, value in step.get("env", {}).items()}
         result = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text],
-            cwd=self.work / step.get("working-directory", ""),
+            cwd=self.work,
             env={**self.env, **own, "GITHUB_OUTPUT": str(output)},
             check=False,
         )
         if result.returncode:
-            raise ReleaseError(f"the job {job} failed: see above")
-        lines = [line.partition("=") for line in output.read_text().splitlines()]
-        return {name: value for name, _, value in lines}
-
-    def checkout(self, given: Mapping[str, str]) -> None:
-        depth = [] if given.get("fetch-depth") == "0" else ["--depth=1"]
-        url, ref = f"file://{self.clone}", self.github["ref_name"]
-        git = ("git", "-c", "advice.detachedHead=false", "clone", "--quiet", *depth)
-        subprocess.run([*git, "--branch", ref, url, str(self.work)], check=True)
-        if paths := given.get("sparse-checkout", "").split():
-            command = ("git", "sparse-checkout", "set", "--no-cone", *paths)
-            subprocess.run(command, cwd=self.work, check=True)
-        for name in KEPT:
-            if (self.place / name).exists():
-                (self.place / name).rename(self.work / name)
-
-    def artifact(self, action: str, name: str, path: str) -> None:
-        stored = self.place / "artifacts" / name
-        if action == "actions/download-artifact":
-            if not stored.exists():
-                raise ReleaseError(f"no job has uploaded the artifact {name}")
-            shutil.copytree(stored, self.work / path, dirs_exist_ok=True)
-            return
-        shutil.rmtree(stored, ignore_errors=True)
-        for file in self.work.glob(f"{path}*" if path.endswith("/") else path):
-            stored.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, stored)
-        if not stored.exists():
-            raise ReleaseError(f"there is nothing at {path} to upload as {name}")
+            raise ReleaseError("a script of this job failed: see above")
+        return dict(line.split("=", 1) for line in output.read_text().splitlines())

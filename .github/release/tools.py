@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from packaging.version import Version
 
@@ -20,7 +21,8 @@ DIST = Path("dist")
 # In the format of sha256sum, so that users can check their downloads with it.
 MANIFEST = "SHA256SUMS"
 NOTES = "NOTES.md"
-LOCKS = Path(__file__).parents[1] / "locks"
+GITHUB = Path(__file__).parents[1]
+LOCKS = GITHUB / "locks"
 
 
 class ReleaseError(Exception):
@@ -31,37 +33,26 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run(
-    *command: str,
-    advice: str,
-    env: Mapping[str, str] | None = None,
-    umask: int = -1,
-    show: bool = False,
-) -> None:
-    """Run a command; when it fails, refuse with the advice and its last line."""
-    result = subprocess.run(
-        command,
-        env=env,
-        umask=umask,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+def run(*command: str, advice: str, show: bool = False, **options: Any) -> str:
+    """The output of a command; when it fails, refuse with the advice and its end."""
+    given: dict[str, Any] = {"capture_output": True, "text": True, **options}
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, **given)
     if result.returncode:
+        told = result.stdout + result.stderr
         if show:
-            say(result.stdout)
-        *_, last = ["no reason given", *filter(str.strip, result.stdout.splitlines())]
+            say(told)
+        *_, last = ["no reason given", *filter(str.strip, told.splitlines())]
         raise ReleaseError(f"{advice} ({last.strip()})")
+    return str(result.stdout)
 
 
-def environment(directory: Path, python: str, lock: str) -> Path:
+def environment(directory: Path, python: str, lock: str = "") -> Path:
     """An interpreter of a new environment with exactly what a lock lists."""
     uv = (sys.executable, "-m", "uv", "venv", "--quiet", "--python", python)
     run(*uv, str(directory), advice=f"{python} makes no environment")
     interpreter = directory / "bin" / "python"
-    install(interpreter, "-r", str(LOCKS / f"{lock}.txt"))
+    if lock:
+        install(interpreter, "-r", str(LOCKS / f"{lock}.txt"))
     return interpreter
 
 
@@ -69,55 +60,31 @@ def install(
     python: Path, *arguments: str, env: Mapping[str, str] | None = None
 ) -> None:
     uv = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--require-hashes")
-    run(
-        *(*uv, "--only-binary", ":all:", "--python", str(python), *arguments),
-        env=env,
-        advice="uv cannot install what is needed; is there a network?",
-    )
+    own = ("--only-binary", ":all:", "--python", str(python), *arguments)
+    run(*uv, *own, env=env, advice="nothing can be installed; is there a network?")
 
 
 def git(*arguments: str) -> str:
-    result = subprocess.run(
-        ["git", *arguments],
-        env={**os.environ, "LC_ALL": "C"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "dubious ownership" in result.stderr:
-        raise ReleaseError(
-            f"{Path.cwd()} belongs to another user, so git does not read it: "
-            "work in a clone of your own, or add it to safe.directory of git's settings"
-        )
-    if result.returncode:
-        *_, last = ["no reason given", *result.stderr.strip().splitlines()]
-        raise ReleaseError(f"git {arguments[0]} failed: {last}")
-    return result.stdout.strip()
+    """What git says. Of a checkout of another user its last line is the cure."""
+    env = {**os.environ, "LC_ALL": "C"}
+    return run("git", *arguments, env=env, advice=f"git {arguments[0]} failed").strip()
 
 
 def demand_clean() -> None:
     changes = git("status", "--porcelain").splitlines()
     if changes:
-        more = f" and {len(changes) - 1} more" if changes[1:] else ""
         raise ReleaseError(
-            f"the working tree is not clean ({changes[0].strip()}{more}): "
-            "commit, stash or ignore it first"
+            f"the working tree is not clean ({changes[0].strip()}, {len(changes)} in "
+            "all): commit, stash or ignore it first"
         )
 
 
 def tagged_version() -> Version:
-    found = git("tag", "--points-at", "HEAD").split()
-    tags = [tag for tag in found if TAG.fullmatch(tag)]
-    if not tags:
+    tags = [*filter(TAG.fullmatch, git("tag", "--points-at", "HEAD").split())]
+    if len(tags) != 1:
         raise ReleaseError(
-            "this commit has no version tag: check out the tag of the release, "
-            "or make one with: nox -s release -- VERSION"
-        )
-    if len(tags) > 1:
-        raise ReleaseError(
-            f"this commit has more than one version tag, {' and '.join(tags)}: "
-            "a release has one; delete the others"
+            f"this commit has {' and '.join(tags) or 'no version tag'}: a release has "
+            "one version tag; check out its commit, or see nox -s release -- VERSION"
         )
     return Version(tags[0][1:])
 
@@ -126,27 +93,21 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_manifest(directory: Path) -> None:
+def digests_in(directory: Path) -> dict[str, str]:
     paths = sorted(path for path in directory.iterdir() if path.name != MANIFEST)
-    lines = [f"{sha256(path)}  {path.name}\n" for path in paths]
+    return {path.name: sha256(path) for path in paths}
+
+
+def write_manifest(directory: Path) -> None:
+    lines = [f"{digest}  {name}\n" for name, digest in digests_in(directory).items()]
     (directory / MANIFEST).write_text("".join(lines))
 
 
-def read_manifest(directory: Path = DIST) -> dict[str, str]:
-    """The digest of each file in the directory, if they are as they were built."""
-    again = "build again with nox -s build"
-    try:
-        lines = (directory / MANIFEST).read_text("ascii").splitlines()
-        listed = {line[66:]: line[:64] for line in lines}
-        found = {path.name: sha256(path) for path in directory.iterdir()}
-    except FileNotFoundError:
-        raise ReleaseError(f"{directory} has no {MANIFEST}: {again}") from None
-    except (OSError, UnicodeError) as error:
-        raise ReleaseError(f"{directory} cannot be read ({error}): {again}") from None
-    del found[MANIFEST]
-    for name, _ in sorted(listed.items() ^ found.items()):
-        raise ReleaseError(f"{directory} and its {MANIFEST} differ in {name}: {again}")
-    return listed
+def read_manifest() -> dict[str, str]:
+    """The digest of each file in dist/, if they are as they were built."""
+    run(str(GITHUB / "scripts" / "receive"), advice="nox -s build makes it anew")
+    lines = (DIST / MANIFEST).read_text().splitlines()
+    return {line[66:]: line[:64] for line in lines}
 
 
 def distributions(version: object) -> tuple[str, str]:

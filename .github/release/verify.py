@@ -22,7 +22,7 @@ from pypi_simple import (
 from twine.utils import TEST_REPOSITORY
 
 from . import tools
-from .tools import PROJECT, ReleaseError, distributions, say, tagged_version
+from .tools import PROJECT, ReleaseError, distributions, say
 
 # By the names that twine has for them.
 INDEXES = {
@@ -34,28 +34,18 @@ PAUSES = (2, 8, 30, 60, 90, 120)
 
 
 def main(index: str) -> None:
-    version, digests = tagged_version(), tools.read_manifest()
-    for pause in (*PAUSES, None):
-        lacking = missing(index, version, digests)
-        if not lacking:
+    version, digests = tools.tagged_version(), tools.read_manifest()
+    for pause in PAUSES:
+        if not (lacking := missing(index, version, digests)):
             break
-        if pause is None:
-            raise ReleaseError(
-                f"{lacking}: if it was uploaded, re-run this later; a file that was "
-                "deleted there never comes back, so then release a new version"
-            )
         say(f"{lacking}; next look in {pause} s")
         time.sleep(pause)
-    with tempfile.TemporaryDirectory() as temporary, client(index) as asked:
-        for package in served(index) or ():
-            if package.filename in digests:
-                try:
-                    asked.download_package(package, Path(temporary, package.filename))
-                except DigestMismatchError:
-                    raise ReleaseError(
-                        f"{index} serves other bytes of {package.filename} than it "
-                        "lists: do not approve, and tell the index's security team"
-                    ) from None
+    if lacking := missing(index, version, digests):
+        raise ReleaseError(
+            f"{lacking}: if it was uploaded, re-run this later; a file that was "
+            "deleted there never comes back, so then release a new version"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
         install(index, version, digests, Path(temporary))
     say(f"{index}: {PROJECT} {version} is what was built, installs and works")
 
@@ -64,6 +54,16 @@ def install(
     index: str, version: Version, digests: Mapping[str, str], place: Path
 ) -> None:
     """Only our own files come from that index, where anybody can have any name."""
+    for package in served(index):
+        if package.filename in digests:
+            try:
+                with PyPISimple() as client:
+                    client.download_package(package, place / package.filename)
+            except DigestMismatchError:
+                raise ReleaseError(
+                    f"{index} serves other bytes of {package.filename} than it "
+                    "lists: do not approve, and tell the index's security team"
+                ) from None
     hashes = [f"--hash=sha256:{digests[name]}" for name in distributions(version)]
     requirement = place / "requirements.txt"
     requirement.write_text(f"{PROJECT}=={version} {' '.join(hashes)}\n")
@@ -79,24 +79,19 @@ def install(
 
 def address(index: str) -> str:
     """The simple index; those of the rehearsal are on loopback."""
-    pairs = os.environ.get("REHEARSAL_PORTS", "").split()
-    ports = dict(pair.split("=") for pair in pairs)
-    return f"http://127.0.0.1:{ports[index]}/simple/" if ports else INDEXES[index]
+    rehearsed = os.environ.get(f"REHEARSAL_{index}")
+    return f"{rehearsed}simple/" if rehearsed else INDEXES[index]
 
 
-def client(index: str) -> PyPISimple:
-    return PyPISimple(address(index))
-
-
-def served(index: str) -> list[DistributionPackage] | None:
-    """All that the index lists of this project, or None if it has no such project."""
+def served(index: str) -> list[DistributionPackage]:
+    """All that the index lists of this project; nothing if it has no such project."""
+    # No cache in between may answer: what counts is what there is now.
+    fresh = {"Cache-Control": "no-cache"}
     try:
-        with client(index) as asked:
-            # No cache in between may answer: what counts is what there is now.
-            fresh = {"Cache-Control": "no-cache"}
-            return asked.get_project_page(PROJECT, timeout=30, headers=fresh).packages
+        with PyPISimple(address(index)) as client:
+            return client.get_project_page(PROJECT, timeout=30, headers=fresh).packages
     except NoSuchProjectError:
-        return None
+        return []
     except (requests.RequestException, UnsupportedContentTypeError) as error:
         lost = isinstance(error, requests.ConnectionError)
         raise ReleaseError(
@@ -108,8 +103,6 @@ def served(index: str) -> list[DistributionPackage] | None:
 def missing(index: str, version: Version, digests: Mapping[str, str]) -> str:
     """What the index lacks of a release, in words; refuse other files of it."""
     packages = served(index)
-    if packages is None:
-        return f"{index} has no project {PROJECT}"
     lacking = {*distributions(version)}
     for package in packages:
         name, found = package.filename, package.digests.get("sha256")
@@ -119,4 +112,6 @@ def missing(index: str, version: Version, digests: Mapping[str, str]) -> str:
                 "is ever replaced; release a new version, and find out whose it is"
             )
         lacking.discard(name)
+    if not packages:
+        return f"{index} has no project {PROJECT}"
     return f"{index} does not list {min(lacking)}" if lacking else ""

@@ -9,71 +9,59 @@ from itertools import product
 from pathlib import Path
 
 import requests
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from pypi_simple import PyPISimple
 
 from . import build, tools
-from .tools import DIST, PROJECT, ReleaseError, distributions, say, tagged_version
+from .tools import DIST, PROJECT, ReleaseError
 
-PLATFORM = re.compile(r"(many|musl)linux.*_(x86_64|aarch64)")
+# As uv calls them.
+PLATFORMS = (
+    *("x86_64-manylinux2014", "aarch64-manylinux2014"),
+    *("x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"),
+)
 
 
 def main(*pythons: str) -> None:
-    """For these versions of CPython; prove that this one installs from it."""
-    version, digests = tagged_version(), tools.read_manifest()
+    """For these versions of CPython; prove that each of them installs from it."""
+    version, digests = tools.tagged_version(), tools.read_manifest()
     lock = (tools.LOCKS / "runtime.txt").read_text()
-    interpreters = ["cp" + python.replace(".", "") for python in pythons]
-    wanted = {*product(interpreters, ("many", "musl"), ("x86_64", "aarch64"))}
     # As an sdist is called, since pypi-attestations signs nothing else.
     name = f"{PROJECT}_wheelhouse-{version}"
-    _, wheel = distributions(version)
+    _, wheel = tools.distributions(version)
     with tempfile.TemporaryDirectory() as temporary:
         tree = Path(temporary)
         (tree / wheel).write_bytes((DIST / wheel).read_bytes())
-        own = f"{PROJECT}=={version} --hash=sha256:{digests[wheel]}\n"
         requirements = tree / "requirements.txt"
+        own = f"{PROJECT}=={version} --hash=sha256:{digests[wheel]}\n"
         requirements.write_text(lock + own)
-        for project in {*re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}:
-            try:
-                wanted -= fetch(project, lock, interpreters, tree)
-            except requests.RequestException as error:
-                kind = type(error).__name__
-                raise ReleaseError(
-                    f"cannot fetch {project} from pypi: {kind}"
-                ) from None
-        if wanted:
-            raise ReleaseError(
-                f"the lock has no wheel for {' '.join(min(wanted))}: make it anew with "
-                "nox -s lock, or drop what has none any more"
-            )
-        python = tools.environment(tree / "environment", sys.executable, "runtime")
-        tools.install(python, "--no-index", "-f", temporary, "-r", str(requirements))
-        files = [path for path in tree.iterdir() if path.is_file()]
-        packed = [(f"{name}/{path.name}", path.read_bytes(), False) for path in files]
-    build.pack(DIST / f"{name}.tar.gz", packed, build.commit_time())
+        fetch(lock, pythons, tree)
+        files = [(f"{name}/{p.name}", p.read_bytes(), False) for p in tree.iterdir()]
+        python = tools.environment(tree / "environment", sys.executable)
+        own_only = ("--no-index", "-f", temporary, "-r", str(requirements))
+        tools.install(python, *own_only)
+        for one, platform in product(pythons, PLATFORMS):
+            there = ("--python-version", one, "--python-platform", platform)
+            nowhere = ("--dry-run", "--target", f"{temporary}/none")
+            tools.install(python, *there, *nowhere, *own_only)
+    build.pack(DIST / f"{name}.tar.gz", files)
     tools.write_manifest(DIST)
-    say(f"{name}.tar.gz: {len(files) - 1} wheels")
+    tools.say(f"{name}.tar.gz: {len(files) - 1} wheels")
 
 
-def fetch(
-    project: str, lock: str, interpreters: list[str], target: Path
-) -> set[tuple[str, str, str]]:
-    """Download its wheels that the lock lists; return what they are for."""
-    found = set()
-    with PyPISimple() as client:
-        for package in client.get_project_page(project, timeout=30).packages:
-            if package.digests.get("sha256", "none") not in lock:
-                continue
-            try:
-                *_, tags = parse_wheel_filename(package.filename)
-            except InvalidWheelFilename:
-                continue
-            fits = {
-                (tag.abi, match[1], match[2])
-                for tag in tags
-                if tag.abi in interpreters and (match := PLATFORM.match(tag.platform))
-            }
-            if fits or any(tag.platform == "any" for tag in tags):
-                client.download_package(package, target / package.filename)
-            found |= fits
-    return found
+def fetch(lock: str, pythons: tuple[str, ...], target: Path) -> None:
+    """Download the wheels for Linux that the lock lists."""
+    abis = "|".join(python.replace(".", "") for python in pythons)
+    wanted = re.compile(rf"-cp({abis})-.*linux.*_(x86_64|aarch64)\.whl|-any\.whl")
+    try:
+        with PyPISimple() as client:
+            for project in {*re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}:
+                for package in client.get_project_page(project, timeout=30).packages:
+                    listed = package.digests.get("sha256", "none") in lock
+                    if listed and wanted.search(package.filename):
+                        client.download_package(package, target / package.filename)
+    except requests.RequestException as error:
+        reason = type(error).__name__
+        text = (
+            f"what the lock lists cannot be downloaded: {reason}; is there a network?"
+        )
+        raise ReleaseError(text) from None

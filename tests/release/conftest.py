@@ -1,5 +1,5 @@
 """The fixtures of project.py, for all tests here."""
 
-from project import built, dist, fresh, own_git, tree, untagged
+from project import dist, indexes, made, tree, untagged
 
-__all__ = ["built", "dist", "fresh", "own_git", "tree", "untagged"]
+__all__ = ["dist", "indexes", "made", "tree", "untagged"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from release import build, tools
+from release import build, rehearse, tools
 
 ROOT = Path(__file__).parents[2]
 VERSION = "3.1.0"
@@ -22,7 +22,7 @@ def git(tree: Path, *arguments: str) -> str:
     return subprocess.check_output(["git", "-C", str(tree), *arguments], text=True)
 
 
-def commit(tree: Path, name: str, content: str, tag: str = "") -> None:
+def commit(tree: Path, name: str, content: str = "", tag: str = "") -> None:
     (tree / name).write_text(content)
     git(tree, "add", "--all")
     git(tree, "commit", "--quiet", "--message", name)
@@ -31,61 +31,57 @@ def commit(tree: Path, name: str, content: str, tag: str = "") -> None:
 
 
 @pytest.fixture(scope="session")
-def own_git() -> Iterator[None]:
-    """Neither the settings of the user nor a hook that runs this."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The repository, and beside it what the build job makes of the tag."""
+    tree = tmp_path_factory.mktemp("made") / "tree"
+    (tree / "pychrony").mkdir(parents=True)
+    (tree / "pychrony" / "py.typed").touch()
+    (tree / "pychrony" / "__init__.py").write_text('"""A library."""\n')
+    settings = (".git_archival.txt", ".gitattributes", ".gitignore")
+    for name in ("pyproject.toml", "setup.cfg", "README.rst", "LICENSE", *settings):
+        shutil.copy(ROOT / name, tree)
     with pytest.MonkeyPatch.context() as patch:
+        # Neither the settings of the user nor a hook that runs this.
         for name in [name for name in os.environ if name.startswith("GIT")]:
             patch.delenv(name)
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-        yield
-
-
-@pytest.fixture(scope="session")
-def untagged(own_git: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tree = tmp_path_factory.mktemp("project")
-    for name in ("pyproject.toml", "setup.cfg", "README.rst", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    for name in (".git_archival.txt", ".gitattributes", ".gitignore"):
-        shutil.copy(ROOT / name, tree)
-    (tree / "pychrony").mkdir()
-    (tree / "pychrony" / "py.typed").touch()
-    (tree / "pychrony" / "__init__.py").write_text('"""A library."""\n')
-    git(tree, "init", "--quiet", "--initial-branch", "main")
-    git(tree, "config", "user.name", "A")
-    git(tree, "config", "user.email", "a@example.org")
-    commit(tree, "CHANGELOG.rst", CHANGELOG + RELEASED)
-    return tree
-
-
-@pytest.fixture
-def fresh(untagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy to spoil, which is the current directory."""
-    tree = shutil.copytree(untagged, tmp_path / "tree")
-    monkeypatch.chdir(tree)
-    return tree
-
-
-@pytest.fixture
-def tree(fresh: Path) -> Path:
-    git(fresh, "tag", f"v{VERSION}")
-    return fresh
-
-
-@pytest.fixture(scope="session")
-def built(untagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the build job makes of the tag, with a wheelhouse of nothing."""
-    tree = shutil.copytree(untagged, tmp_path_factory.mktemp("built") / "tree")
-    git(tree, "tag", f"v{VERSION}")
-    with pytest.MonkeyPatch.context() as patch:
+        git(tree, "init", "--quiet", "--initial-branch", "main")
+        for setting in ("user.name", "user.email"):
+            git(tree, "config", setting, "a@example.org")
+        commit(tree, "CHANGELOG.rst", CHANGELOG + RELEASED, f"v{VERSION}")
+        # What the tests run with has all that the lock lists.
+        patch.setattr(tools, "environment", lambda *_: Path(sys.executable))
         patch.chdir(tree)
-        build.build(tools.DIST, Path(sys.executable))
-        (tree / "dist" / f"pychrony_wheelhouse-{VERSION}.tar.gz").write_bytes(b"")
-        (tree / "dist" / tools.NOTES).write_text("- It works.\n")
-        tools.write_manifest(tools.DIST)
+        build.main(sys.executable)
+        tools.DIST.rename("../dist")
+        yield tree
+
+
+@pytest.fixture
+def tree(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to spoil, which is the current directory."""
+    monkeypatch.chdir(shutil.copytree(made, tmp_path / "tree"))
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def untagged(tree: Path) -> Path:
+    git(tree, "tag", "--delete", f"v{VERSION}")
+    return tree
+
+
+@pytest.fixture
+def dist(made: Path, tree: Path) -> Path:
+    """A copy of what was built, with a wheelhouse of nothing."""
+    shutil.copytree(made.parent / "dist", tree / "dist")
+    (tree / "dist" / f"pychrony_wheelhouse-{VERSION}.tar.gz").touch()
+    tools.write_manifest(tree / "dist")
     return tree / "dist"
 
 
 @pytest.fixture
-def dist(built: Path, tree: Path) -> Path:
-    return shutil.copytree(built, tree / "dist")
+def indexes(tmp_path: Path) -> Iterator[Path]:
+    """Two empty ones: directories in which pypiserver serves what one puts there."""
+    with rehearse.indexes(tmp_path):
+        yield tmp_path

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ from project import ROOT, VERSION, git
 from release import rehearse, runner, tools
 
 GITHUB = ROOT / ".github"
-WORKFLOWS = sorted(GITHUB.glob("workflows/*.yml"))
-RELEASE = runner.load(GITHUB / "workflows" / "release.yml")["jobs"]
+SCRIPTS = GITHUB / "scripts"
+WORKFLOWS = {path.stem: runner.load(path) for path in GITHUB.glob("workflows/*.yml")}
+RELEASE = WORKFLOWS["release"]["jobs"]
 JOBS = {
-    f"{path.stem}/{name}": job
-    for path in WORKFLOWS
-    for name, job in runner.load(path)["jobs"].items()
+    f"{stem}/{name}": job
+    for stem, workflow in WORKFLOWS.items()
+    for name, job in workflow["jobs"].items()
 }
-NOXFILE = (ROOT / "noxfile.py").read_text()
+SESSIONS = re.findall(r"\ndef (\w+)\(session", (ROOT / "noxfile.py").read_text())
+WRITERS = {"sign", "testpypi", "pypi", "pages", "github"}
 
 
 def flat(steps: list[Any]) -> Iterator[Any]:
@@ -30,14 +32,7 @@ def flat(steps: list[Any]) -> Iterator[Any]:
     for step in steps:
         if step.get("uses", "").startswith("./"):
             action = runner.load(ROOT / step["uses"] / "action.yml")
-            inputs = {
-                name: one.get("default") for name, one in action["inputs"].items()
-            }
-            given = {"inputs": {**inputs, **step.get("with", {})}}
-            inner = action["runs"]["steps"]
-            yield from flat(
-                [s for s in inner if runner.evaluate(s.get("if", "1"), given)]
-            )
+            yield from flat(action["runs"]["steps"])
         else:
             yield step
 
@@ -46,20 +41,6 @@ def before(name: str) -> set[str]:
     """The jobs that have ended when this one begins."""
     needs = {*RELEASE[name].get("needs", ())}
     return needs.union(*map(before, needs))
-
-
-def test_needs_and_outputs_exist() -> None:
-    for name, job in RELEASE.items():
-        needs = {*job.get("needs", ())}
-        assert needs <= {*list(RELEASE)[: list(RELEASE).index(name)]}
-        for need, what in re.findall(r"needs\.([\w-]+)\.([\w.]+)", str(job)):
-            assert need in needs, name
-            kind, _, output = what.partition(".")
-            assert kind == "result" or output in RELEASE[need]["outputs"]
-        for output, text in job.get("outputs", {}).items():
-            (step,) = re.findall(r"steps\.(\w+)\.outputs", text)
-            (script,) = [one["run"] for one in job["steps"] if one.get("id") == step]
-            assert f'echo "{output}=' in script
 
 
 def artifacts(name: str, verb: str) -> set[str]:
@@ -76,147 +57,153 @@ def test_artifacts_are_uploaded_before() -> None:
 
 
 def test_permissions() -> None:
-    assert all(runner.load(path)["permissions"] == {} for path in WORKFLOWS)
-    writes = {
-        (name, kind)
-        for name, job in JOBS.items()
-        for kind, right in job["permissions"].items()
-        if right == "write"
-    }
-    tokens = {"sign", "testpypi", "pypi", "pages"}
-    allowed = {(f"release/{name}", "id-token") for name in tokens}
-    assert writes == allowed | {
-        ("release/github", "contents"),
-        ("release/pages", "pages"),
-    }
+    for name, workflow in WORKFLOWS.items():
+        assert workflow["permissions"] == {"contents": "read"}, name
+    found = {name: job.get("permissions", {}).items() for name, job in JOBS.items()}
+    writes = {(n, k) for n, rights in found.items() for k, v in rights if v == "write"}
+    tokens = {(f"release/{name}", "id-token") for name in WRITERS - {"github"}}
+    others = {("release/github", "contents"), ("release/pages", "pages")}
+    assert writes == tokens | others
     for name in ("testpypi", "pypi"):
         assert RELEASE[name]["environment"] == name
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name, job in JOBS.items() if "write" in job["permissions"].values()],
-)
+@pytest.mark.parametrize("name", sorted(WRITERS))
 def test_a_job_that_may_write_runs_nothing_of_the_project(name: str) -> None:
-    allowed = (
-        *(".github/actions/receive/receive$", "python3 -m venv .locked\n"),
-        *(".locked/bin/python -m (twine|pypi_attestations) ", "if ! gh release view "),
-    )
-    for step in flat(JOBS[name]["steps"]):
+    own = r"\.github/scripts/|\.locked/bin/python -m (twine|pypi_attestations) "
+    for step in flat(RELEASE[name]["steps"]):
         if "run" in step:
-            assert any(re.match(start, step["run"]) for start in allowed)
+            assert re.match(own, step["run"]) and "install-nox" not in step["run"]
         elif step["uses"].startswith("actions/checkout@"):
             wanted = step["with"]["sparse-checkout"].split()
-            assert wanted == ["/.github/actions/", "/.github/locks/"]
-    assert not list(GITHUB.glob("actions/**/*.py"))
+            places = ("actions", "locks", "scripts")
+            assert wanted == [f"/.github/{place}/" for place in places]
+    assert not [*GITHUB.glob("actions/**/*.py"), *GITHUB.glob("scripts/*.py")]
 
 
 def test_nothing_is_set_on_github_but_names() -> None:
     """No variable could send a release elsewhere, or pretend that it is there."""
-    for path in GITHUB.glob("**/*.yml"):
+    for path in [*GITHUB.glob("**/*.yml"), *SCRIPTS.iterdir()]:
         assert not re.search(r"\b(vars|secrets)\.|REHEARSAL", path.read_text())
 
 
 def test_scripts_are_sessions_or_run_below() -> None:
-    inline = set()
+    known = {*SESSIONS, "$SESSION", *JOBS["ci/others"]["strategy"]["matrix"]["session"]}
+    assert known - {"$SESSION"} == {*SESSIONS}
     for job in JOBS.values():
+        depth = 1
         for step in flat(job["steps"]):
-            match = re.match(r"\.venv/bin/nox .*?-s (.*)", step.get("run", ""))
-            if not match:
-                inline.add(step.get("run", "").split(" ")[0].strip())
-                continue
-            for session in match[1].partition(" -- ")[0].split():
-                name = session.strip('"').partition("(")[0]
-                assert name == "$SESSION" or f"\ndef {name}(session" in NOXFILE
-    matrix = JOBS["ci/others"]["strategy"]["matrix"]["session"]
-    assert all(f"\ndef {name}(session" in NOXFILE for name in matrix)
-    own = {".ci/run", ".github/actions/receive/receive", "if", "python3", "dnf", ""}
-    installs = {".github/actions/setup/install-nox", ".locked/bin/python"}
-    assert inline == own | installs | {"digest=$(sha256sum"}
-
-
-# What needs the network or takes long has tests of its own.
-def instead(dist: Path, work: str) -> dict[tuple[str, str], str]:
-    python = f"mkdir -p .locked/bin; echo 'exec {sys.executable} \"$@\"' > {work}"
-    found = {("build", "nox -"): f"cp -r {dist} dist", ("docs", "nox -"): "mkdir -p d"}
-    for job in RELEASE:
-        found[job, "install-nox"] = ":"
-        found.setdefault((job, "nox -s"), ":")
-        found[job, "pip install"] = f"{python}; chmod +x {work}"
-    return found
+            depth = step.get("with", {}).get("fetch-depth", depth)
+            script = step.get("run", ".ci/run")
+            if match := re.match(r"\.venv/bin/nox .*?-s (.*)", script):
+                for session in match[1].partition(" -- ")[0].split():
+                    assert session.strip('"').partition("(")[0] in known
+                # These take the version from the tags.
+                assert depth == 0 or re.search("wheel_tests|verify", script)
+            else:
+                own = script.split()[0]
+                assert own in ("dnf", ".locked/bin/python") or (ROOT / own).is_file()
 
 
 @pytest.mark.parametrize("version", [VERSION, "3.2.0rc1"])
 def test_the_jobs_of_a_release(
-    built: Path,
-    tree: Path,
-    tmp_path: Path,
-    version: str,
-    capfd: pytest.CaptureFixture[str],
+    dist: Path, indexes: Path, version: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    subprocess.run(["cp", "-r", str(GITHUB), str(tree)], check=True)
-    git(tree, "add", "--all")
-    git(tree, "commit", "--quiet", "--message", "machinery")
-    git(tree, "tag", "--force", f"v{version}")
-    with ExitStack() as stack:
-        names = ("testpypi", "pypi")
-        ports = {n: stack.enter_context(rehearse.index(tmp_path / n)) for n in names}
-        jobs = rehearse.runner(tmp_path, f"v{version}", ports)
-        jobs.clone = tree
-        mine = instead(built, ".locked/bin/python")
-        jobs.instead = {**mine, **dict(jobs.instead)}
-        jobs.instead["sign", "pip install"] = ":"
-        jobs.instead["docs", "nox -s"] = "mkdir -p docs/_build/html"
-        results = jobs.run(GITHUB / "workflows" / "release.yml")
+    subprocess.run(["cp", "-r", str(GITHUB), "."], check=True)
+    built = dist.rename(indexes / "built")
+    git(dist.parent, "add", "--all")
+    git(dist.parent, "commit", "--quiet", "--message", "machinery")
+    git(dist.parent, "tag", "--force", f"v{version}")
+    work = indexes / "work"
+    git(dist.parent, "clone", "--quiet", ".", str(work))
+    python = f"mkdir -p .locked/bin; echo 'exec {sys.executable} \"$@\"'"
+    jobs = rehearse.runner(work, f"v{version}")
+    # What needs the network or takes long has tests of its own.
+    jobs.changes = {
+        **jobs.changes,
+        ".venv/bin/nox --stop": f"cp -r {built} dist; echo nox --stop",
+        ".venv/bin/nox": "echo nox",
+        ".github/scripts/install-nox": "echo install",
+        ".github/scripts/install ": (
+            f"{python} > .locked/bin/python; chmod +x .locked/bin/*; echo "
+        ),
+    }
+    skipped = jobs.run(work / ".github/workflows/release.yml")
     told = capfd.readouterr().out
     final = version == VERSION
-    skipped = {name for name, result in results.items() if result == "skipped"}
-    assert skipped == (set() if final else {"pypi", "verify-pypi", "docs", "pages"})
+    assert skipped == ([] if final else ["pypi", "verify_pypi", "docs", "pages"])
     assert f"--prerelease={str(not final).lower()} --title v{version}" in told
+    signed = [
+        f"attestations/{path.name}.publish.attestation" for path in built.glob("p*")
+    ]
+    assert all(name in told for name in signed) and len(signed) == 3
     uploaded = sorted(tools.distributions(VERSION))
-    for name in names[: 2 if final else 1]:
-        assert sorted(path.name for path in (tmp_path / name).iterdir()) == uploaded
+    for name in rehearse.INDEXES[: 2 if final else 1]:
+        assert sorted(path.name for path in (indexes / name).iterdir()) == uploaded
 
 
-def write(path: Path, text: str) -> None:
-    path.write_text(text)
+def script(name: str, **variables: str) -> str:
+    """How the script ends, or nothing if it succeeds."""
+    result = subprocess.run(
+        [str(SCRIPTS / name)], env={"PATH": "/usr/bin:/bin", **variables},
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    return "" if not result.returncode else result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("name", "content", "message"),
     [
-        (lambda d: None, ""),
-        (lambda d: write(d / "SHA256SUMS", ""), "SHA256SUMS is not that of the build"),
-        (lambda d: write(d / "NOTES.md", ""), "a file was changed"),
-        (lambda d: (d / "NOTES.md").unlink(), "a file was changed"),
-        (lambda d: write(d / "pychrony-9.tar.gz", ""), "has files that are not in"),
+        ("SHA256SUMS", "", "SHA256SUMS is not that of the build job"),
+        ("SHA256SUMS", "", "a file is not as"),
+        ("SHA256SUMS", None, "a file is not as"),
+        ("NOTES.md", "", "a file is not as"),
+        ("NOTES.md", None, "a file is not as"),
+        ("pychrony-9.tar.gz", "", "there are files that"),
+        (".hidden", "", "there are files that"),
+        (".", None, "nothing was built"),
     ],
 )
-def test_receive(dist: Path, damage: Any, message: str) -> None:
+def test_receive(dist: Path, name: str, content: str | None, message: str) -> None:
     manifest = tools.sha256(dist / tools.MANIFEST)
-    damage(dist)
-    result = subprocess.run(
-        [str(GITHUB / "actions/receive/receive")],
-        cwd=dist.parent,
-        env={"MANIFEST": manifest, "PATH": "/usr/bin:/bin"},
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    assert bool(result.returncode) == bool(message)
-    assert not message or message in result.stderr.splitlines()[-1]
+    assert script("receive", MANIFEST=manifest) == ""
+    assert "of the build job" in script("receive", MANIFEST="")
+    assert len(tools.read_manifest()) == 4
+    if content is not None:
+        (dist / name).write_text(content)
+    else:
+        shutil.rmtree(dist) if name == "." else (dist / name).unlink()
+    if "the build job" in message:
+        assert message in script("receive", MANIFEST=manifest)
+    else:
+        with pytest.raises(tools.ReleaseError, match=message):
+            tools.read_manifest()
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ("completed failure, completed success", ""),
+        ("in_progress ", "(in_progress ): wait until it is"),
+        ("completed failure", "(completed failure): wait until it is, or mend"),
+        ("", "(it never ran)"),
+    ],
+)
+@pytest.mark.usefixtures("tree")
+def test_demand_green(tmp_path: Path, runs: str, message: str) -> None:
+    (tmp_path / "gh").write_text(f"#!/bin/sh\nprintf '{runs}'\n")
+    (tmp_path / "gh").chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    told = script("demand-green", PATH=path, GITHUB_REPOSITORY="a/b")
+    assert message in told and bool(message) == bool(told)
 
 
 def test_the_pip_of_old_pythons_takes_the_locks() -> None:
     """It wants extras to be in the lock as in the requirements: pydantic[email]."""
-    groups = (ROOT / "pyproject.toml").read_text().partition("[dependency-groups]")[2]
-    for path in GITHUB.glob("locks/*.txt"):
-        assert f"\n{path.stem} = [" in groups
-    sign = (GITHUB / "locks" / "sign.txt").read_text()
-    assert "\npydantic[email]==" in sign
+    assert "\npydantic[email]==" in (GITHUB / "locks" / "sign.txt").read_text()
     nox = (GITHUB / "locks" / "nox.txt").read_text()
     assert "pydantic" not in nox and len(re.findall("^[a-z]", nox, re.M)) < 25
-    assert "--no-strip-extras" in NOXFILE
+    assert "--no-strip-extras" in (ROOT / "noxfile.py").read_text()
 
 
 def test_programs_of_some_distributions_only_are_marked() -> None:
