@@ -44,6 +44,14 @@ def test_who_builds_where_does_not_change_a_byte(dist: Path, tmp_path: Path) -> 
     assert {m.mode for m in members} == {0o644}
 
 
+def test_a_reader_on_the_index_reaches_the_source_and_the_pages(dist: Path) -> None:
+    with zipfile.ZipFile(dist / WHEEL) as archive:
+        text = archive.read(f"{INFO}METADATA").decode()
+    for name in ("Documentation", "Source", "Changelog", "Issues"):
+        assert f"\nProject-URL: {name}, https://" in text
+    assert not re.search(r"``docs/|^\.\. _[^:]+: (?!https://)", text, re.MULTILINE)
+
+
 # What is done in the repository, or in a clone of it, and how a step then refuses.
 def shallow(tree: Path) -> None:
     commit(tree, "more")

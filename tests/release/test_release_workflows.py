@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def before(name: str) -> set[str]:
     return needs.union(*map(before, needs))
 
 
-def artifacts(name: str, verb: str) -> set[str]:
-    steps = [one for one in flat(RELEASE[name]["steps"]) if "uses" in one]
+def artifacts(job: Any, verb: str) -> set[str]:
+    steps = [one for one in flat(job["steps"]) if "uses" in one]
     found = {s["with"]["name"] for s in steps if f"/{verb}-artifact@" in s["uses"]}
     pages = {"upload": "/upload-pages-artifact@", "download": "/deploy-pages@"}[verb]
     return found | {"github-pages" for s in steps if pages in s["uses"]}
@@ -52,8 +53,9 @@ def artifacts(name: str, verb: str) -> set[str]:
 
 def test_artifacts_are_uploaded_before() -> None:
     for name in RELEASE:
-        uploaded = {one for job in before(name) for one in artifacts(job, "upload")}
-        assert artifacts(name, "download") <= uploaded, name
+        earlier = [artifacts(RELEASE[job], "upload") for job in before(name)]
+        assert artifacts(RELEASE[name], "download") <= {*chain(*earlier)}, name
+    assert artifacts(JOBS["ci/build"], "upload") == {"dist"}
 
 
 def test_permissions() -> None:
@@ -132,7 +134,9 @@ def test_the_jobs_of_a_release(
     told = capfd.readouterr().out
     final = version == VERSION
     assert skipped == ([] if final else ["pypi", "verify_pypi", "docs", "pages"])
-    assert f"--prerelease={str(not final).lower()} --title v{version}" in told
+    assert "nox --stop-on-first-error -s preflight build wheelhouse check" in told
+    how = f"--prerelease={str(not final).lower()} --title v{version}"
+    assert f"{how} --notes-file dist/NOTES.md" in told
     signed = [
         f"attestations/{path.name}.publish.attestation" for path in built.glob("p*")
     ]
