@@ -28,11 +28,6 @@ case "$1 $2" in
 esac
 """
 CHANGES = {
-    # pip takes 20 s for each.
-    ".github/scripts/install ": (
-        f"""sh -c 'uv="{sys.executable} -m uv"; $uv venv -q "$1" &&
-      $uv pip install -qp "$1" --require-hashes -r ".github/locks/$0.txt"' """
-    ),
     # twine skips what is there already at no other address than it knows.
     '--repository "$INDEX" --skip-existing': (
         '--repository-url "$(printenv "REHEARSAL_$INDEX")"'
