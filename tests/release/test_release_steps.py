@@ -64,6 +64,16 @@ def topic(tree: Path) -> None:
     commit(tree, "more", "", "v3.2.0rc1")
 
 
+def other_tag(tree: Path) -> None:
+    git(tree, "tag", "v3.2.0")
+    git(tree, "tag", "--delete", f"v{VERSION}")
+
+
+def no_wheelhouse(tree: Path) -> None:
+    (tree / "dist" / f"pychrony_wheelhouse-{VERSION}.tar.gz").unlink()
+    tools.write_manifest(tree / "dist")
+
+
 TREES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("preflight", lambda t: None, ""),
     ("preflight", lambda t: git(t, "tag", "v3.1.0-broken"), ""),
@@ -92,7 +102,8 @@ TREES: list[tuple[str, Callable[[Path], Any], str]] = [
         lambda t: commit(t, "setup.py", "1 / 0"),
         r"python.* failed \(",
     ),
-    (f"check {PYTHON}", lambda t: None, r"has pychrony-3\.1\.0-py3.*here is v3\.2\.0"),
+    (f"check {PYTHON}", other_tag, r"has pychrony-3\.1\.0-py3.* here is v3\.2\.0"),
+    (f"check {PYTHON}", no_wheelhouse, "lacks pychrony_wheelhouse"),
     *[
         (
             step,
@@ -111,9 +122,6 @@ def test_a_tree_is_refused(
     (indexes / "pypi" / "pychrony-3.4.0.tar.gz").touch()
     (indexes / "testpypi" / "pychrony-3.5.0.tar.gz").touch()
     damage(dist.parent)
-    if step.startswith("check"):
-        git(dist.parent, "tag", "--force", "v3.2.0")
-        git(dist.parent, "tag", "--delete", f"v{VERSION}")
     if not message:
         run(step)
         return
