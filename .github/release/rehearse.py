@@ -122,8 +122,10 @@ def index(directory: Path) -> Iterator[str]:
     options = f"-i 127.0.0.1 -p {address[1]} -a . -P . --disable-fallback"
     command = (sys.executable, "-m", "pypiserver", "run", *options.split())
     with subprocess.Popen([*command, str(directory)], stderr=subprocess.DEVNULL) as one:
-        with socket.socket() as asked:
-            while asked.connect_ex(address):
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{address[1]}/"
-        one.terminate()
+        try:
+            with socket.socket() as asked:
+                while asked.connect_ex(address):
+                    time.sleep(0.05)
+            yield f"http://127.0.0.1:{address[1]}/"
+        finally:
+            one.terminate()

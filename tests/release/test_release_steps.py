@@ -203,6 +203,11 @@ def test_the_rehearsal_has_a_tag_of_its_own(
         preflight.main()
 
 
+def test_a_rehearsal_that_fails_ends(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError), rehearse.indexes(tmp_path):
+        raise ReleaseError
+
+
 def test_each_index_is_the_one_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMPLE_INDEX", verify.INDEXES["testpypi"])
     assert verify.address("pypi") == PYPI_SIMPLE_ENDPOINT
