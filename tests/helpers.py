@@ -10,16 +10,24 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 import pychrony
-from pychrony.testing import make_source
+from pychrony import SourceMode, _address
+from pychrony._base import timeouts_of
+from pychrony._session import Session
+from pychrony.testing import ScriptedDaemon, make_source
+
+T = TypeVar("T")
+Runner = Callable[[Coroutine[Any, Any, T]], T]
+Results = Iterator[tuple[Any, Any]]
+Ask = Callable[..., Results]
 
 QUICK: Any = {"timeout": 0.1, "retries": 1}
 
@@ -91,6 +99,30 @@ def many_sources(number: int) -> list[pychrony.Source]:
     ]
 
 
+MANY = "ABCDEFGHIJKLMNOPQRST"
+
+
+def sources_of(letters: str) -> list[pychrony.Source]:
+    """A source for each letter; ``#`` is a reference clock."""
+    return [
+        make_source(address="GPS", mode=SourceMode.REFCLOCK)
+        if letter == "#"
+        else make_source(address=f"192.0.2.{ord(letter)}")
+        for letter in letters
+    ]
+
+
+def letters_of(sources: list[pychrony.Source]) -> str:
+    return "".join(
+        "#" if one.address == "GPS" else chr(int(one.address.rpartition(".")[2]))
+        for one in sources
+    )
+
+
+def places(daemons: Iterable[ScriptedDaemon]) -> list[str]:
+    return [daemon.address for daemon in daemons]
+
+
 def resident() -> int:
     """Memory of this process in KiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -150,3 +182,42 @@ def interrupted_at(number: int, work: Callable[[], object]) -> bool:
     finally:
         sys.settrace(before)
     return False
+
+
+@contextmanager
+def by_hand(address: str, timeout: float, retries: int) -> Iterator[Session]:
+    session = Session(_address.parse(address), timeouts_of(timeout, retries))
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def in_threads(number: int, work: Callable[[int], None]) -> None:
+    """Run ``work`` in threads, all at once, and raise what it raised."""
+    errors: list[BaseException] = []
+
+    def run(index: int) -> None:
+        try:
+            work(index)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+async def steps(number: int) -> None:
+    """Let the loop go round."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)

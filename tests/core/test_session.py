@@ -9,16 +9,23 @@ from contextlib import suppress
 from select import POLLIN, POLLOUT
 
 import pytest
-from helpers import descriptors, short_directory
+from helpers import (
+    by_hand,
+    descriptors,
+    hung_daemon,
+    short_directory,
+)
 
 from pychrony import (
     AuthData,
     ChronyConnection,
+    ChronyError,
     ChronyTimeoutError,
     SmoothingFlag,
     TrackingStatus,
     _address,
     _decode,
+    _library,
     _session,
 )
 from pychrony._base import open_session, timeouts_of
@@ -166,3 +173,85 @@ def test_flags_of_the_network_do_not_fill_the_memory() -> None:
         assert member(value).value == value
     # Before Python 3.11, the last value may create a member for each of its bits.
     assert len(SmoothingFlag._value2member_map_) <= 4096 + 32
+
+
+def test_each_wait_is_twice_the_one_before() -> None:
+    with (
+        ScriptedDaemon(misbehave=faults.silent) as daemon,
+        by_hand(daemon.address, 1000, 2) as session,
+    ):
+        begin = time.monotonic()
+        conversation = read_single(session, TrackingStatus)
+        waits = [next(conversation), conversation.send(False), conversation.send(False)]
+        end = time.monotonic()
+        with pytest.raises(ChronyTimeoutError, match="3 requests in 7000 s"):
+            conversation.send(False)
+    for (_, events, deadline), wait in zip(waits, (1000, 2000, 4000), strict=True):
+        assert events == POLLIN
+        assert begin + wait <= deadline <= end + wait
+
+
+def test_late_process_still_takes_the_answer_that_is_there() -> None:
+    with ScriptedDaemon() as daemon, by_hand(daemon.address, 1e-9, 0) as session:
+        conversation = read_single(session, TrackingStatus)
+        fd, events, deadline = next(conversation)
+        assert deadline <= time.monotonic()
+        assert Waiter().wait(fd, events, time.monotonic() + 20)
+        with pytest.raises(StopIteration) as end:
+            conversation.send(True)
+        assert end.value.value.stratum == 2
+
+
+def test_woken_for_nothing_it_waits_again(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
+        by_hand(daemon.address, 1000, 0) as session,
+    ):
+        conversation = read_single(session, TrackingStatus)
+        wait = next(conversation)
+        for _ in range(3):
+            assert conversation.send(True) == wait
+        with pytest.raises(ChronyTimeoutError, match=r"hung|running there"):
+            conversation.send(False)
+
+
+@pytest.mark.timeout(30)
+def test_flood_ends_at_the_deadline(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
+        by_hand(daemon.address, 0.05, 0) as session,
+    ):
+        conversation = read_single(session, TrackingStatus)
+        next(conversation)
+        with pytest.raises(ChronyTimeoutError):
+            while True:
+                conversation.send(True)
+
+
+def test_error_that_nobody_expected() -> None:
+    lib = _library.load()
+    with ScriptedDaemon() as daemon, by_hand(daemon.address, 1, 0) as session:
+        request = session.record("nonsense", 0, lambda _: None)
+        with pytest.raises(ChronyError, match="nonsense: ") as caught:
+            next(request)
+        assert type(caught.value) is ChronyError
+        assert caught.value.error_code == lib.CHRONY_UNKNOWN_REPORT
+
+
+@pytest.mark.timeout(30)
+def test_queue_that_fills_again_ends_at_the_deadline() -> None:
+    with hung_daemon() as path, by_hand(path, 0.05, 0) as session:
+        conversation = read_single(session, TrackingStatus)
+        _, events, _ = next(conversation)
+        assert events == POLLOUT
+        with pytest.raises(ChronyTimeoutError):
+            while True:
+                conversation.send(True)
+
+
+def test_driver_has_the_last_word_on_a_full_queue() -> None:
+    with hung_daemon() as path, by_hand(path, 1000, 0) as session:
+        conversation = read_single(session, TrackingStatus)
+        next(conversation)
+        with pytest.raises(ChronyTimeoutError):
+            conversation.send(False)

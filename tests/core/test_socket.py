@@ -8,10 +8,12 @@ import re
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import pytest
 from helpers import (
     QUICK,
     descriptors,
+    hung_daemon,
     in_child,
     interrupted_at,
     short_directory,
@@ -38,7 +41,11 @@ from pychrony import (
 )
 from pychrony._base import timeouts_of
 from pychrony._session import Session
-from pychrony.testing import ScriptedDaemon
+from pychrony.testing import (
+    Request,
+    ScriptedDaemon,
+    make_tracking,
+)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = 65534
@@ -433,3 +440,115 @@ def test_threads_open_and_close_at_the_same_time(
         thread.join()
     assert not own_sockets(directory)
     assert not _socket._unclosed
+
+
+# --- opening a Unix socket, and what libchrony does with it -----------------
+
+
+def test_no_socket_there() -> None:
+    with pytest.raises(
+        ChronyConnectionError, match=r"No such file.*running\?"
+    ) as caught:
+        get_tracking("/nowhere/chronyd.sock")
+    assert caught.value.error_code == -1
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize("path", [__file__, str(Path(__file__).parent)])
+def test_path_of_something_else(path: str) -> None:
+    with pytest.raises(ChronyConnectionError, match=r"That is no socket; .* by"):
+        get_tracking(path)
+
+
+def test_socket_that_nobody_listens_on() -> None:
+    with short_directory() as directory:
+        path = Path(f"{directory}/chronyd.sock")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+            dead.bind(str(path))
+        with pytest.raises(ChronyConnectionError, match=r"refused\. Is .* running\?"):
+            get_tracking(str(path))
+        path.unlink()
+
+
+def test_socket_without_the_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = os.geteuid() == 0
+    with short_directory() as directory:
+        os.chmod(directory, 0o755)
+        with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
+            os.chmod(daemon.address, 0)
+            if root:
+                os.seteuid(65534)
+            try:
+                with pytest.raises(
+                    ChronyPermissionError, match=r"address 127\.0\.0\.1"
+                ):
+                    get_tracking(daemon.address)
+                # Auto-detection goes on to UDP, where anybody may read.
+                with ScriptedDaemon(tracking=make_tracking(stratum=6)) as udp:
+                    local = (daemon.address, udp.address)
+                    monkeypatch.setattr(_address, "LOCAL", local)
+                    assert get_tracking().stratum == 6
+            finally:
+                if root:
+                    os.seteuid(0)
+
+
+@pytest.mark.timeout(30)
+def test_full_queue_is_waited_for() -> None:
+    """The kernel queues few datagrams on a Unix socket, some systems only ten."""
+
+    def busy(request: Request, reply: bytes) -> Iterable[bytes]:
+        time.sleep(0.01)
+        return (reply,)
+
+    results: list[int] = []
+    with short_directory() as directory:
+        path = f"{directory}/chronyd.sock"
+        with ScriptedDaemon(address=path, misbehave=busy) as daemon:
+            threads = [
+                threading.Thread(
+                    target=lambda: results.append(
+                        get_tracking(daemon.address, timeout=20, retries=0).stratum
+                    )
+                )
+                for _ in range(40)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    assert results == [2] * 40
+
+
+@pytest.mark.timeout(30)
+def test_full_queue_of_a_hung_daemon() -> None:
+    with hung_daemon() as path:
+        with pytest.raises(ChronyTimeoutError, match="hung or stopped"):
+            get_tracking(path, **QUICK)
+
+
+@pytest.mark.parametrize("timeout", [2.5, 0.009])
+def test_libchrony_itself_waits_for_the_timeout_at_most(
+    timeout: float, address: str
+) -> None:
+    with (
+        ScriptedDaemon(address=address) as daemon,
+        ChronyConnection(daemon.address, timeout=timeout) as connection,
+    ):
+        assert connection._session is not None
+        fd = connection._session._fd
+        # Not where its send() would wait, too, or the kernel's clock is too coarse.
+        waits = timeout == 2.5 and not address.startswith("/")
+        assert os.get_blocking(fd) == waits
+        with socket.socket(fileno=os.dup(fd)) as copy:
+            limit = copy.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+        assert struct.unpack("ll", limit) == ((2, 500_000) if waits else (0, 0))
+
+
+def test_descriptors_are_not_inherited(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address) as daemon,
+        ChronyConnection(daemon.address) as connection,
+    ):
+        assert connection._session is not None
+        assert not os.get_inheritable(connection._session._fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import socket
 import sys
@@ -14,9 +15,14 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from helpers import descriptors
+from helpers import (
+    descriptors,
+)
 
-from pychrony import ChronyConnectionError, ChronyTimeoutError
+from pychrony import (
+    ChronyConnectionError,
+    ChronyTimeoutError,
+)
 from pychrony._waiting import Waiter, side_by_side, within
 
 NEVER = time.monotonic() + 50_000
@@ -453,3 +459,14 @@ def test_no_descriptor_to_wait_with() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert isinstance(caught.value.__cause__, OSError)
     assert log == []
+
+
+def test_a_deadline_that_is_over_is_no_endless_wait() -> None:
+    read, write = os.pipe()
+    try:
+        assert not Waiter().wait(read, POLLIN, 0.0)
+        os.write(write, b"!")
+        assert Waiter().wait(read, POLLIN, 0.0)
+    finally:
+        os.close(read)
+        os.close(write)

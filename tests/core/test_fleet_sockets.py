@@ -1,0 +1,262 @@
+"""The sockets of a sweep: each goes from one host to the next, and few may be left."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from helpers import (
+    Ask,
+    descriptors,
+    many_sources,
+)
+
+from pychrony import (
+    ChronyError,
+    TrackingStatus,
+    _address,
+    _queries,
+    query_many,
+)
+from pychrony._base import timeouts_of
+from pychrony._queries import read_single
+from pychrony._session import Session
+from pychrony._waiting import Waiter
+from pychrony.testing import (
+    Request,
+    ScriptedDaemon,
+    faults,
+    make_source,
+    make_tracking,
+)
+
+
+def test_what_one_host_left_is_not_told_of_the_next() -> None:
+    def noisy(request: Request, reply: bytes) -> Iterable[bytes]:
+        return (reply, *(b"noise",) * 20)
+
+    with (
+        ScriptedDaemon(misbehave=noisy) as noise,
+        ScriptedDaemon(misbehave=faults.silent) as silent,
+    ):
+        results = query_many(
+            [noise.address, silent.address], concurrency=1, timeout=0.05, retries=0
+        )
+        assert next(results)[1].stratum == 2
+        time.sleep(0.05)  # until all the noise is there
+        ((_, error),) = results
+        assert "ignored" not in str(error)
+        assert "Is chronyd running there" in str(error)
+
+
+def test_datagrams_of_one_host_do_not_reach_the_next() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
+        host.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{host.getsockname()[1]}"
+        session = Session(_address.parse(place), timeouts_of(1, 0))
+        try:
+            here = session._socket.raw.getsockname()
+            for _ in range(5):
+                host.sendto(b"before", here)
+            # Nobody is there, which is told before all of that.
+            host.close()
+            session._socket.raw.send(b"is anybody there?")
+            session.reconnect(_address.parse("127.0.0.1:9"))
+            with pytest.raises(BlockingIOError):
+                session._socket.raw.recv(1)
+        finally:
+            session.close()
+
+
+def test_datagrams_behind_an_error_do_not_reach_the_next_host() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
+        host.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{host.getsockname()[1]}"
+        session = Session(_address.parse(place), timeouts_of(1, 0))
+        try:
+            for _ in range(5):
+                host.sendto(b"before", session._socket.raw.getsockname())
+            host.close()
+            session._socket.raw.send(b"is anybody there?")
+            session.reconnect(_address.parse("127.0.0.1:9"))
+            with pytest.raises(BlockingIOError):
+                session._socket.raw.recv(1)
+        finally:
+            session.close()
+
+
+def test_late_replies_of_one_host_are_no_answers_of_the_next() -> None:
+    def twice(request: Request, reply: bytes) -> Iterable[Any]:
+        return (reply, (0.01, reply), (0.02, reply))
+
+    with (
+        ScriptedDaemon(tracking=make_tracking(stratum=1), misbehave=twice) as one,
+        ScriptedDaemon(tracking=make_tracking(stratum=9), misbehave=twice) as other,
+    ):
+        wanted: dict[Any, int] = {one.address: 1, other.address: 9}
+        for address, result in query_many([*wanted] * 50, concurrency=3):
+            assert result.stratum == wanted[address]
+
+
+def test_error_of_one_host_is_not_one_of_the_next() -> None:
+    with ScriptedDaemon() as gone, ScriptedDaemon(address="127.0.0.1:0") as daemon:
+        session = Session(_address.parse(gone.address), timeouts_of(20, 0))
+        try:
+            gone.stop()
+            session._socket.raw.send(b"is anybody there?")
+            session.reconnect(_address.parse(daemon.address))
+            assert Waiter().drive(read_single(session, TrackingStatus)).stratum == 2
+        finally:
+            session.close()
+
+
+def test_each_host_is_asked_from_an_address_of_its_own() -> None:
+    """What suits a host on loopback suits no other."""
+    session = Session(_address.parse("127.0.0.1:9"), timeouts_of(1, 0))
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        ports = set()
+        for number in range(2, 6):
+            session.reconnect(_address.parse(f"127.0.0.{number}:9"))
+            ports.add(session._socket.raw.getsockname()[1])
+        assert len(ports) > 1
+        # Nothing is sent there.
+        with suppress(OSError):
+            probe.connect(("192.0.2.99", 9))
+            session.reconnect(_address.parse("192.0.2.99:9"))
+            expected = probe.getsockname()[0]
+            assert session._socket.raw.getsockname()[0] == expected
+    finally:
+        probe.close()
+        session.close()
+
+
+def test_sockets_are_used_again() -> None:
+    """To make a session takes longer than all the rest."""
+    seen: set[int] = set()
+
+    def fds(request: Request, reply: bytes) -> Iterable[bytes]:
+        seen.update(map(int, os.listdir("/proc/self/fd")))
+        return (reply,)
+
+    with ScriptedDaemon(misbehave=fds) as one, ScriptedDaemon(misbehave=fds) as other:
+        made: list[Any] = []
+        usual = Session.__init__
+
+        def counting(self: Session, *arguments: Any, **named: Any) -> None:
+            made.append(self)
+            usual(self, *arguments, **named)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Session, "__init__", counting)
+            addresses = [one.address, other.address] * 50
+            assert len(list(query_many(addresses, concurrency=4))) == 100
+        assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "each"), [(1, 128), (4, 32), (40, 3), (256, 1)]
+)
+def test_hosts_share_the_requests_in_flight(
+    concurrency: int, each: int, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
+    most = 0
+
+    def watched(request: Request, reply: bytes) -> Iterable[bytes]:
+        nonlocal most
+        most = max(most, descriptors())
+        return (reply,)
+
+    with ScriptedDaemon(sources=many_sources(140), misbehave=watched) as daemon:
+        before = descriptors()
+        for _, found in ask([daemon.address] * 3, "sources", concurrency=concurrency):
+            assert len(found) == 140
+        hosts = min(concurrency, 3)
+        # Besides the sessions: what the loop has, what waits, and what counts.
+        assert 0 <= most - before - 2 * each <= 2 * (hosts - 1) * each + hosts + 16
+
+
+def test_length_of_a_list_is_not_that_of_the_next_host(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
+    with (
+        ScriptedDaemon(sources=many_sources(9)) as one,
+        ScriptedDaemon(sources=many_sources(6)) as other,
+    ):
+        addresses = [one.address, other.address]
+        for number in (1, 2):
+            found = list(ask(addresses, "sources", concurrency=1, timeout=20))
+            assert [len(result) for _, result in found] == [9, 6]
+            # Counted before and while they are read, then read.
+            assert other.requests.count(("N_SOURCES", None)) == 2 * number
+            assert max(index or 0 for _, index in other.requests) == 5
+
+
+@pytest.mark.parametrize("report", ["tracking", "sources"])
+@pytest.mark.parametrize("left", [0, 1, 2, 3, 4, 5, 11, 60])
+def test_with_few_descriptors_fewer_are_asked_at_once(
+    left: int, report: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each host is asked, or has an honest error; none is skipped."""
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
+    sources = [make_source(address=f"192.0.2.{index}") for index in range(1, 10)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ScriptedDaemon(sources=sources) as daemon:
+        list(ask([daemon.address], report, concurrency=1))  # the loop has its own
+        found: list[Any] = []
+        holes: list[int] = []
+        results = ask(lazy(daemon.address, holes, left), report, concurrency=60)
+        try:
+            found += results
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in holes:
+                os.close(fd)
+    assert len(found) == 200
+    errors = Counter(str(one) for _, one in found if isinstance(one, ChronyError))
+    if left >= 2:
+        assert not errors
+    else:
+        assert sum(errors.values()) == 200
+        assert all("Too many open files" in text for text in errors)
+
+
+def lazy(address: str, holes: list[int], left: int) -> Iterator[str]:
+    """Leave a number of descriptors when the first address is taken."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = max(map(int, os.listdir("/proc/self/fd"))) + 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    with suppress(OSError):
+        while True:
+            holes.append(os.open("/dev/null", os.O_RDONLY))
+    for _ in range(left):
+        os.close(holes.pop())
+    for _ in range(200):
+        yield address
+
+
+def test_descriptors_run_out_later() -> None:
+    """As when others of the process take them; the last one goes on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def addresses() -> Iterator[str]:
+        for number in range(300):
+            if number == 100:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            yield "nonsense:0" if number % 2 else daemon.address
+
+    with ScriptedDaemon() as daemon:
+        try:
+            found = list(query_many(addresses(), concurrency=20))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(found) == 300
