@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -71,24 +73,132 @@ def on_alarm(
 
 
 @contextmanager
+def unix_daemon() -> Iterator[tuple[str, socket.socket]]:
+    """A Unix socket to answer by hand, and its path."""
+    with (
+        short_directory() as directory,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon,
+    ):
+        path = f"{directory}/chronyd.sock"
+        daemon.bind(path)
+        daemon.setblocking(False)
+        try:
+            yield path, daemon
+        finally:
+            os.unlink(path)
+
+
+def fill_queue(path: str) -> None:
+    """Send to a Unix socket until no more datagram fits."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                client.sendto(b"", path)
+
+
+@contextmanager
 def hung_daemon() -> Iterator[str]:
     """The path of a Unix socket that nobody reads, and whose queue is full."""
-    with short_directory() as directory:
-        path = f"{directory}/chronyd.sock"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hung:
-            hung.bind(path)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-                client.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    while True:
-                        client.sendto(b"", path)
-            yield path
-        os.unlink(path)
+    with unix_daemon() as (path, _):
+        fill_queue(path)
+        yield path
+
+
+def answer_all(script: ScriptedDaemon, daemon: socket.socket) -> int:
+    """Answer what has arrived as a scripted daemon would; say how many that was."""
+    number = 0
+    with suppress(BlockingIOError):
+        while True:
+            request, peer = daemon.recvfrom(1000)
+            number += 1
+            for reply in script._answer(request):
+                assert isinstance(reply, bytes)
+                daemon.sendto(reply, peer)
+    return number
+
+
+@contextmanager
+def connected(
+    **options: Any,
+) -> Iterator[tuple[ScriptedDaemon, pychrony.ChronyConnection]]:
+    """A scripted daemon and an open connection to it; the options are of both."""
+    waits = {
+        name: options.pop(name)
+        for name in ("timeout", "retries", "limit")
+        if name in options
+    }
+    with (
+        ScriptedDaemon(**options) as daemon,
+        pychrony.ChronyConnection(daemon.address, **waits) as connection,
+    ):
+        yield daemon, connection
+
+
+def python(
+    code: str,
+    *arguments: str,
+    options: Sequence[str] = (),
+    status: int = 0,
+    cwd: Path | None = None,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own, which must end with this status.
+
+    An empty variable is unset.
+    """
+    environment = {**os.environ, **variables}
+    result = subprocess.run(
+        [sys.executable, *options, "-c", code, *arguments],
+        env={name: value for name, value in environment.items() if value},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == status, result.stderr
+    return result
 
 
 def descriptors() -> int:
     """How many this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def limit_of_descriptors_restored() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def limit_descriptors(number: int) -> None:
+    """Let this process open none of this number or above."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+
+
+@contextmanager
+def descriptors_left(number: int) -> Iterator[list[int]]:
+    """Leave so many to this process; what is yielded takes the others."""
+    taken: list[int] = []
+    with limit_of_descriptors_restored():
+        spare = [os.open("/dev/null", os.O_RDONLY) for _ in range(number)]
+        limit_descriptors(max(map(int, os.listdir("/proc/self/fd"))) + 1)
+        try:
+            with suppress(OSError):
+                while True:
+                    taken.append(os.open("/dev/null", os.O_RDONLY))
+            for fd in spare:
+                os.close(fd)
+            yield taken
+        finally:
+            for fd in taken:
+                os.close(fd)
 
 
 def many_sources(number: int) -> list[pychrony.Source]:

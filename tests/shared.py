@@ -11,6 +11,7 @@ import pytest
 from helpers import LOOPS, Ask, Results, Runner, T, short_directory
 
 from pychrony import async_query_many, query_many
+from pychrony._session import Session
 from pychrony.testing import ScriptedDaemon, make_tracking
 
 
@@ -106,3 +107,17 @@ def many() -> Iterator[Callable[..., list[ScriptedDaemon]]]:
             ]
 
         yield start
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """The sessions that are opened."""
+    made: list[Session] = []
+    usual = Session.__init__
+
+    def counting(self: Session, *arguments: Any, **named: Any) -> None:
+        made.append(self)
+        usual(self, *arguments, **named)
+
+    monkeypatch.setattr(Session, "__init__", counting)
+    return made

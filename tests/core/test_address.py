@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +14,9 @@ from typing import Any
 import pytest
 from helpers import (
     descriptors,
+    descriptors_left,
     interrupted_at,
+    python,
     short_directory,
     traces_every_instruction,
 )
@@ -139,6 +139,10 @@ def test_url_of_a_socket_is_read(scheme: str) -> None:
         ("12345::", "not an IPv6 address"),
         ("256.0.0.1", "not an IPv4 address"),
         ("127.1", "not an IPv4 address"),
+        ("01.2.3.4", "not an IPv4 address"),
+        ("1.2.3.4.5", "not an IPv4 address"),
+        ("1.2.3.\u0664", "neither"),
+        ("1.2.3.4\n", "neither"),
         ("12", "not an IPv4 address"),
         ("run/chronyd.sock", "neither an IP address nor a host name"),
         ("ntp 1.example", "neither"),
@@ -208,10 +212,8 @@ except pychrony.ChronyAddressError as error:
 
 
 def test_path_that_the_locale_lacks() -> None:
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
-    environment.pop("PYTHONUTF8", None)
-    command = [sys.executable, "-X", "utf8=0", "-c", IN_ASCII]
-    said = subprocess.check_output(command, text=True, env=environment)
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": ""}
+    said = python(IN_ASCII, options=["-X", "utf8=0"], **locale).stdout
     assert "encoding ascii here, which lacks one of its characters" in said
     assert "PYTHONUTF8=1" in said
 
@@ -318,28 +320,14 @@ def test_interruption_at_every_instruction_of_a_lookup_leaves_nothing(
 
 def test_resolver_without_descriptors() -> None:
     """With few left, those for the thread are there, but none for the resolver."""
-    import resource
-
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken: list[int] = []
-    seen: list[str] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
-    try:
-        with pytest.raises(OSError, match="Too many open files"):
-            while True:
-                taken.append(os.open("/dev/null", os.O_RDONLY))
+    with descriptors_left(0) as taken:
         for _ in range(3):
             with pytest.raises(ChronyConnectionError, match="raise the lim") as caught:
                 get_tracking("localhost:9", timeout=20, retries=0)
             assert isinstance(caught.value.__cause__, OSError)
             assert caught.value.__cause__.errno == errno.EMFILE
-            seen.append(caught.value.message)
+            assert "Too many open files" in caught.value.message
             os.close(taken.pop())
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for fd in taken:
-            os.close(fd)
-    assert all("Too many open files" in message for message in seen)
 
 
 HANGING_RESOLVER = """
@@ -353,8 +341,7 @@ except pychrony.ChronyTimeoutError:
 
 
 def test_resolver_does_not_hold_up_the_exit() -> None:
-    command = [sys.executable, "-c", HANGING_RESOLVER]
-    assert subprocess.check_output(command, text=True, timeout=60) == "late\n"
+    assert python(HANGING_RESOLVER).stdout == "late\n"
 
 
 def test_resolved_address_keeps_its_scope(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,15 +364,3 @@ def test_resolved_address_keeps_its_scope(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_plain_ipv4_is_parsed_as_any_other(text: str) -> None:
     assert parse(text) == _parse_any(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("256.0.2.1", "01.2.3.4", "1.2.3", "1.2.3.4.5", "1.2.3.4:", "1.2.3.4:0"),
-        *("1.2.3.4:65536", "1.2.3.4:99999", "1.2.3.\u0664", "1.2.3.4\n"),
-    ],
-)
-def test_almost_an_ipv4_address(text: str) -> None:
-    with pytest.raises(ChronyAddressError):
-        parse(text)

@@ -169,6 +169,17 @@ def test_read_only_mount(parts: Parts) -> None:
 
 
 @in_namespaces
+def test_proc_that_is_not_mounted(parts: Parts) -> None:
+    code = (
+        "try: pychrony.get_tracking({!r})\n"
+        "except pychrony.ChronyConnectionError as e: print(e.message)"
+    )
+    with Chronyd(parts) as daemon:
+        said = inside("mount -t tmpfs none /proc", code.format(daemon.socket))
+    assert "/proc is not mounted" in said
+
+
+@in_namespaces
 def test_container_that_has_the_directory_at_the_same_path(parts: Parts) -> None:
     """Its network is another one, and has not even the address 127.0.0.1."""
     with Chronyd(parts) as daemon:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from helpers import (
     descriptors,
     in_child,
     many_sources,
+    python,
     steps,
     until,
 )
@@ -290,15 +290,8 @@ asyncio.run(cut())""",
 def test_exit_with_an_open_connection(end: str, address: str) -> None:
     with ScriptedDaemon(address=address) as daemon:
         daemon.misbehave = faults.only("N_SOURCES", faults.silent)
-        result = subprocess.run(
-            [
-                *(sys.executable, "-W", "always", "-c"),
-                *(EXIT.format(end=end), daemon.address),
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        code = EXIT.format(end=end)
+        result = python(code, daemon.address, options=["-W", "always"])
     assert result.stdout == "2\n"
     assert "Traceback" not in result.stderr
     # A task that is cancelled closes it, nothing else does.

@@ -11,6 +11,7 @@ import pytest
 from helpers import (
     MANY,
     QUICK,
+    connected,
     letters_of,
     sources_of,
 )
@@ -63,9 +64,9 @@ def test_bad_answers(
     fault: faults.Fault, kind: type[ChronyError], message: str, address: str
 ) -> None:
     timeout = 0.25 if kind is ChronyTimeoutError else 20
-    with (
-        ScriptedDaemon(address=address, misbehave=fault) as daemon,
-        ChronyConnection(daemon.address, timeout=timeout, retries=1) as connection,
+    with connected(address=address, misbehave=fault, timeout=timeout, retries=1) as (
+        daemon,
+        connection,
     ):
         with pytest.raises(kind) as caught:
             connection.get_tracking()
@@ -112,10 +113,7 @@ def test_every_request_of_a_list_has_its_own_resends() -> None:
 
 
 def test_late_and_double_replies_disturb_nothing() -> None:
-    with (
-        ScriptedDaemon(sources=sources_of(MANY)) as daemon,
-        ChronyConnection(daemon.address, timeout=0.1) as connection,
-    ):
+    with connected(sources=sources_of(MANY), timeout=0.1) as (daemon, connection):
         daemon.misbehave = faults.first(1, faults.delayed(0.15))
         assert connection.get_tracking().stratum == 2
         assert len(daemon.requests) == 2  # the late reply is still to come
@@ -125,9 +123,9 @@ def test_late_and_double_replies_disturb_nothing() -> None:
 
 
 def test_what_an_earlier_request_ignored_is_not_told() -> None:
-    with (
-        ScriptedDaemon(misbehave=faults.first(1, faults.duplicated)) as daemon,
-        ChronyConnection(daemon.address, **QUICK) as connection,
+    with connected(misbehave=faults.first(1, faults.duplicated), **QUICK) as (
+        daemon,
+        connection,
     ):
         for _ in range(2):  # the second finds and ignores the second reply
             assert connection.get_tracking().stratum == 2
@@ -137,10 +135,7 @@ def test_what_an_earlier_request_ignored_is_not_told() -> None:
 
 
 def test_no_session_survives_an_error(address: str) -> None:
-    with (
-        ScriptedDaemon(address=address) as daemon,
-        ChronyConnection(daemon.address, **QUICK) as connection,
-    ):
+    with connected(address=address, **QUICK) as (daemon, connection):
         before = connection._session
         daemon.misbehave = faults.status(2)
         with pytest.raises(ChronyPermissionError):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers import (
     QUICK,
+    connected,
 )
 
 import pychrony
@@ -68,10 +69,7 @@ def test_without_with_it_opens_at_the_first_report(address: str) -> None:
 )
 def test_one_shot_functions(name: str, address: str) -> None:
     arguments = ["tracking"] if name == "get_report" else []
-    with (
-        ScriptedDaemon(address=address, open_commands=ALL_COMMANDS) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
+    with connected(address=address, open_commands=ALL_COMMANDS) as (daemon, connection):
         expected = getattr(connection, name)(*arguments)
         found = getattr(pychrony, name)(*arguments, daemon.address, **QUICK)
         assert found == expected
@@ -133,8 +131,10 @@ def test_limit_of_a_list_that_is_answered(address: str) -> None:
     sources = [make_source(address=f"192.0.2.{number}") for number in range(200)]
     slow = faults.delayed(0.3)
     with (
-        ScriptedDaemon(address=address, sources=sources, misbehave=slow) as daemon,
-        ChronyConnection(daemon.address, limit=1) as connection,
+        connected(address=address, sources=sources, misbehave=slow, limit=1) as (
+            _,
+            connection,
+        ),
         pytest.raises(ChronyTimeoutError, match="limit of 1 s"),
     ):
         for _ in range(100):  # a list far away may be read at once

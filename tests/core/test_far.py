@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import socket
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,16 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from helpers import descriptors, many_sources, on_alarm, short_directory
+from helpers import (
+    answer_all,
+    by_hand,
+    connected,
+    descriptors,
+    descriptors_left,
+    many_sources,
+    on_alarm,
+    short_directory,
+)
 
 import pychrony
 from pychrony import (
@@ -99,10 +107,7 @@ def test_any_length(number: int) -> None:
     before = descriptors()
     watched = Watched()
     sources = many_sources(number)
-    with (
-        ScriptedDaemon(sources=sources, misbehave=watched) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
+    with connected(sources=sources, misbehave=watched) as (_, connection):
         with_one = descriptors()
         found = connection.get_sources()
         assert [one.address for one in found] == [one.address for one in sources]
@@ -116,10 +121,7 @@ def test_any_length(number: int) -> None:
 
 @pytest.mark.parametrize("change", [0, -30, -1, 1, 30])
 def test_number_of_the_last_time_saves_a_round_trip_or_nothing(change: int) -> None:
-    with (
-        ScriptedDaemon(sources=many_sources(40)) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
+    with connected(sources=many_sources(40)) as (daemon, connection):
         assert len(connection.get_sources()) == 40
         assert daemon.requests[0] == ("N_SOURCES", None)
         asked = len(daemon.requests)
@@ -132,30 +134,19 @@ def test_number_of_the_last_time_saves_a_round_trip_or_nothing(change: int) -> N
             assert daemon.requests[asked:].count(("N_SOURCES", None)) == 1
 
 
-def test_all_are_asked_for_before_an_answer_is_waited_for() -> None:
+def test_all_records_are_asked_for_before_an_answer_is_waited_for() -> None:
     script = ScriptedDaemon(sources=many_sources(40))
     batches: list[int] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
         daemon.bind(("127.0.0.1", 0))
         daemon.setblocking(False)
-        place = f"127.0.0.1:{daemon.getsockname()[1]}"
-        session = Session(_address.parse(place), timeouts_of(20, 0))
-        try:
+        with by_hand(f"127.0.0.1:{daemon.getsockname()[1]}", 20, 0) as session:
             conversation = read_list(session, Source)
             next(conversation)
             with pytest.raises(StopIteration) as end:
                 while True:
-                    batches.append(0)
-                    with suppress(BlockingIOError):
-                        while True:
-                            request, peer = daemon.recvfrom(1000)
-                            batches[-1] += 1
-                            for reply in script._answer(request):
-                                assert isinstance(reply, bytes)
-                                daemon.sendto(reply, peer)
+                    batches.append(answer_all(script, daemon))
                     conversation.send(True)
-        finally:
-            session.close()
     assert len(end.value.value) == 40
     # The number, the last one, the others with the number, and the last one.
     assert batches == [1, 1, 40, 1]
@@ -165,12 +156,11 @@ def test_unix_socket_is_never_far() -> None:
     watched = Watched()
     with (
         short_directory() as directory,
-        ScriptedDaemon(
+        connected(
             address=f"{directory}/chronyd.sock",
             sources=many_sources(20),
             misbehave=watched,
-        ) as daemon,
-        ChronyConnection(daemon.address) as connection,
+        ) as (_, connection),
     ):
         before = descriptors()
         assert len(connection.get_sources()) == 20
@@ -187,9 +177,9 @@ def test_what_is_lost_is_sent_again_alone() -> None:
         return (reply,)
 
     sources = many_sources(40)
-    with (
-        ScriptedDaemon(sources=sources, misbehave=losing) as daemon,
-        ChronyConnection(daemon.address, timeout=0.5, retries=1) as connection,
+    with connected(sources=sources, misbehave=losing, timeout=0.5, retries=1) as (
+        daemon,
+        connection,
     ):
         assert len(connection.get_sources()) == 40
         assert sorted(filter(None, lost)) == [3, 17, 39]
@@ -201,10 +191,9 @@ def test_what_is_lost_is_sent_again_alone() -> None:
 
 def test_silence_in_the_middle() -> None:
     fault = faults.only("SOURCE_DATA", faults.silent, index=3)
-    with (
-        ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon,
-        ChronyConnection(daemon.address, timeout=0.05, retries=1) as connection,
-    ):
+    with connected(
+        sources=many_sources(40), misbehave=fault, timeout=0.05, retries=1
+    ) as (daemon, connection):
         with pytest.raises(ChronyTimeoutError, match=r"no answer to 2 requests"):
             connection.get_sources()
         assert daemon.requests.count(("SOURCE_DATA", 3)) == 2
@@ -212,31 +201,20 @@ def test_silence_in_the_middle() -> None:
         assert len(connection.get_sources()) == 40
 
 
+@pytest.mark.parametrize("which", ["sources", "get_report sources"])
 @pytest.mark.parametrize("times", [1, 9, 10])
-def test_source_that_is_not_there(times: int) -> None:
+def test_source_that_is_not_there(times: int, which: str) -> None:
+    name, *arguments = LISTS[which]
     fault = faults.only("SOURCE_DATA", faults.first(times, faults.status(4)), index=3)
-    with (
-        ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
+    with connected(sources=many_sources(40), misbehave=fault) as (daemon, connection):
         before = descriptors()
         if times < 10:
-            assert len(connection.get_sources()) == 40
+            assert len(getattr(connection, name)(*arguments)) == 40
             assert descriptors() == before
         else:
             with pytest.raises(ChronyDataError, match="changed during each of 10"):
-                connection.get_sources()
+                getattr(connection, name)(*arguments)
         assert daemon.requests.count(("SOURCE_DATA", 3)) == min(times + 1, 10)
-
-
-def test_list_that_never_holds_still() -> None:
-    fault = faults.only("SOURCE_DATA", faults.status(4), index=3)
-    with (
-        ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon,
-        ChronyConnection(daemon.address) as connection,
-        pytest.raises(ChronyDataError, match="changed during each of 10"),
-    ):
-        connection.get_report("sources")
 
 
 @pytest.mark.parametrize("which", ["sources", "get_report sources"])
@@ -274,33 +252,17 @@ def test_interrupt_closes_all() -> None:
 
 
 @pytest.mark.parametrize("left", range(12))
-def test_with_few_descriptors(left: int) -> None:
+def test_list_with_few_descriptors(left: int) -> None:
     """They are asked over fewer sessions, or one by one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with connected(sources=many_sources(40)) as (_, connection), descriptors_left(left):
+        assert len(connection.get_sources()) == 40
+
+
+def test_driver_that_leaves_a_list_closes_all_sessions() -> None:
     with (
         ScriptedDaemon(sources=many_sources(40)) as daemon,
-        ChronyConnection(daemon.address) as connection,
+        by_hand(daemon.address, 9, 0) as session,
     ):
-        fill = [os.open("/dev/null", os.O_RDONLY) for _ in range(left)]
-        limit = max(map(int, os.listdir("/proc/self/fd"))) + 1
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-        holes: list[int] = []
-        try:
-            with suppress(OSError):
-                while True:
-                    holes.append(os.open("/dev/null", os.O_RDONLY))
-            for fd in fill:
-                os.close(fd)
-            assert len(connection.get_sources()) == 40
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for fd in holes:
-                os.close(fd)
-
-
-def test_driver_that_leaves_closes_all() -> None:
-    with ScriptedDaemon(sources=many_sources(40)) as daemon:
-        session = Session(_address.parse(daemon.address), timeouts_of(9.0, 0))
         before = descriptors()
         conversation = read_list(session, Source)
         wait = next(conversation)
@@ -310,24 +272,9 @@ def test_driver_that_leaves_closes_all() -> None:
         assert descriptors() > before + 40
         conversation.close()
         assert descriptors() == before
-        session.close()
 
 
 # --- when many are in flight, decided for each call -------------------------
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
-    """The sessions that are opened."""
-    made: list[Session] = []
-    usual = Session.__init__
-
-    def counting(self: Session, *arguments: Any, **named: Any) -> None:
-        made.append(self)
-        usual(self, *arguments, **named)
-
-    monkeypatch.setattr(Session, "__init__", counting)
-    return made
 
 
 @pytest.mark.parametrize(("late", "expected"), [(1, 0), (2, 10)])
@@ -336,9 +283,9 @@ def test_late_replies_count_for_this_call_only(
 ) -> None:
     monkeypatch.setattr(_queries, "_HIGH_LATENCY", 0.5)
     fault = faults.first(late, faults.delayed(0.7))
-    with (
-        ScriptedDaemon(sources=many_sources(10), misbehave=fault) as daemon,
-        ChronyConnection(daemon.address, timeout=20) as connection,
+    with connected(sources=many_sources(10), misbehave=fault, timeout=20) as (
+        _,
+        connection,
     ):
         before = len(opened)
         assert len(connection.get_sources()) == 10
@@ -362,10 +309,7 @@ def test_lists_of_the_same_machine(
     monkeypatch.setattr(_queries, "_HIGH_LATENCY", 9e9)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     sources = many_sources(number)
-    with (
-        ScriptedDaemon(sources=sources) as daemon,
-        ChronyConnection(daemon.address, timeout=20) as connection,
-    ):
+    with connected(sources=sources, timeout=20) as (_, connection):
         before = len(opened)
         found = connection.get_sources()
         assert [one.address for one in found] == [one.address for one in sources]

@@ -13,6 +13,7 @@ import pytest
 from chronyd import Chronyd
 from helpers import (
     Ask,
+    connected,
     descriptors,
     places,
     resident,
@@ -23,7 +24,6 @@ from provision import Parts
 import pychrony
 from pychrony import (
     ChronyAddressError,
-    ChronyConnection,
     ChronyConnectionError,
     ChronyDataError,
     ChronyError,
@@ -66,15 +66,12 @@ def test_every_report_is_that_of_the_connection(
     method |= {"authdata": "auth_data", "ntpdata": "ntp_data"}
     sources = [make_source(address=f"192.0.2.{index}") for index in range(1, 10)]
     for rtc_data, smoothing in ((make_rtc_data(), make_smoothing()), (None, None)):
-        with (
-            ScriptedDaemon(
-                sources=sources,
-                rtc_data=rtc_data,
-                smoothing=smoothing,
-                open_commands=ALL_COMMANDS,
-            ) as daemon,
-            ChronyConnection(daemon.address) as connection,
-        ):
+        with connected(
+            sources=sources,
+            rtc_data=rtc_data,
+            smoothing=smoothing,
+            open_commands=ALL_COMMANDS,
+        ) as (daemon, connection):
             for report in pychrony.reports():
                 read = getattr(
                     connection, f"get_{method.get(report, report)}", None
@@ -89,7 +86,7 @@ def test_report_that_only_libchrony_knows(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(_queries._BY_NAME, "activity")
-    with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as connection:
+    with connected() as (daemon, connection):
         expected = connection.get_report("activity")
         assert list(ask([daemon.address], "activity")) == [(daemon.address, expected)]
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 from helpers import (
     Ask,
+    by_hand,
     descriptors,
+    descriptors_left,
+    limit_descriptors,
+    limit_of_descriptors_restored,
     many_sources,
 )
 
@@ -25,7 +27,6 @@ from pychrony import (
     _queries,
     query_many,
 )
-from pychrony._base import timeouts_of
 from pychrony._queries import read_single
 from pychrony._session import Session
 from pychrony._waiting import Waiter
@@ -33,7 +34,6 @@ from pychrony.testing import (
     Request,
     ScriptedDaemon,
     faults,
-    make_source,
     make_tracking,
 )
 
@@ -57,30 +57,10 @@ def test_what_one_host_left_is_not_told_of_the_next() -> None:
 
 
 def test_datagrams_of_one_host_do_not_reach_the_next() -> None:
+    """Not even those behind an error, which is told before all of them."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
         host.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{host.getsockname()[1]}"
-        session = Session(_address.parse(place), timeouts_of(1, 0))
-        try:
-            here = session._socket.raw.getsockname()
-            for _ in range(5):
-                host.sendto(b"before", here)
-            # Nobody is there, which is told before all of that.
-            host.close()
-            session._socket.raw.send(b"is anybody there?")
-            session.reconnect(_address.parse("127.0.0.1:9"))
-            with pytest.raises(BlockingIOError):
-                session._socket.raw.recv(1)
-        finally:
-            session.close()
-
-
-def test_datagrams_behind_an_error_do_not_reach_the_next_host() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
-        host.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{host.getsockname()[1]}"
-        session = Session(_address.parse(place), timeouts_of(1, 0))
-        try:
+        with by_hand(f"127.0.0.1:{host.getsockname()[1]}", 1, 0) as session:
             for _ in range(5):
                 host.sendto(b"before", session._socket.raw.getsockname())
             host.close()
@@ -88,8 +68,6 @@ def test_datagrams_behind_an_error_do_not_reach_the_next_host() -> None:
             session.reconnect(_address.parse("127.0.0.1:9"))
             with pytest.raises(BlockingIOError):
                 session._socket.raw.recv(1)
-        finally:
-            session.close()
 
 
 def test_late_replies_of_one_host_are_no_answers_of_the_next() -> None:
@@ -106,22 +84,23 @@ def test_late_replies_of_one_host_are_no_answers_of_the_next() -> None:
 
 
 def test_error_of_one_host_is_not_one_of_the_next() -> None:
-    with ScriptedDaemon() as gone, ScriptedDaemon(address="127.0.0.1:0") as daemon:
-        session = Session(_address.parse(gone.address), timeouts_of(20, 0))
-        try:
-            gone.stop()
-            session._socket.raw.send(b"is anybody there?")
-            session.reconnect(_address.parse(daemon.address))
-            assert Waiter().drive(read_single(session, TrackingStatus)).stratum == 2
-        finally:
-            session.close()
+    with (
+        ScriptedDaemon() as gone,
+        ScriptedDaemon(address="127.0.0.1:0") as daemon,
+        by_hand(gone.address, 20, 0) as session,
+    ):
+        gone.stop()
+        session._socket.raw.send(b"is anybody there?")
+        session.reconnect(_address.parse(daemon.address))
+        assert Waiter().drive(read_single(session, TrackingStatus)).stratum == 2
 
 
 def test_each_host_is_asked_from_an_address_of_its_own() -> None:
     """What suits a host on loopback suits no other."""
-    session = Session(_address.parse("127.0.0.1:9"), timeouts_of(1, 0))
-    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
+    with (
+        by_hand("127.0.0.1:9", 1, 0) as session,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe,
+    ):
         ports = set()
         for number in range(2, 6):
             session.reconnect(_address.parse(f"127.0.0.{number}:9"))
@@ -133,32 +112,14 @@ def test_each_host_is_asked_from_an_address_of_its_own() -> None:
             session.reconnect(_address.parse("192.0.2.99:9"))
             expected = probe.getsockname()[0]
             assert session._socket.raw.getsockname()[0] == expected
-    finally:
-        probe.close()
-        session.close()
 
 
-def test_sockets_are_used_again() -> None:
+def test_sockets_are_used_again(opened: list[Session]) -> None:
     """To make a session takes longer than all the rest."""
-    seen: set[int] = set()
-
-    def fds(request: Request, reply: bytes) -> Iterable[bytes]:
-        seen.update(map(int, os.listdir("/proc/self/fd")))
-        return (reply,)
-
-    with ScriptedDaemon(misbehave=fds) as one, ScriptedDaemon(misbehave=fds) as other:
-        made: list[Any] = []
-        usual = Session.__init__
-
-        def counting(self: Session, *arguments: Any, **named: Any) -> None:
-            made.append(self)
-            usual(self, *arguments, **named)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Session, "__init__", counting)
-            addresses = [one.address, other.address] * 50
-            assert len(list(query_many(addresses, concurrency=4))) == 100
-        assert len(made) == 4
+    with ScriptedDaemon() as one, ScriptedDaemon() as other:
+        addresses = [one.address, other.address] * 50
+        assert len(list(query_many(addresses, concurrency=4))) == 100
+    assert len(opened) == 4
 
 
 @pytest.mark.parametrize(
@@ -208,19 +169,15 @@ def test_with_few_descriptors_fewer_are_asked_at_once(
 ) -> None:
     """Each host is asked, or has an honest error; none is skipped."""
     monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
-    sources = [make_source(address=f"192.0.2.{index}") for index in range(1, 10)]
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with ScriptedDaemon(sources=sources) as daemon:
+
+    def addresses() -> Iterator[str]:
+        few.enter_context(descriptors_left(left))
+        yield from [daemon.address] * 200
+
+    with ScriptedDaemon(sources=many_sources(9)) as daemon:
         list(ask([daemon.address], report, concurrency=1))  # the loop has its own
-        found: list[Any] = []
-        holes: list[int] = []
-        results = ask(lazy(daemon.address, holes, left), report, concurrency=60)
-        try:
-            found += results
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for fd in holes:
-                os.close(fd)
+        with ExitStack() as few:
+            found = list(ask(addresses(), report, concurrency=60))
     assert len(found) == 200
     errors = Counter(str(one) for _, one in found if isinstance(one, ChronyError))
     if left >= 2:
@@ -230,33 +187,14 @@ def test_with_few_descriptors_fewer_are_asked_at_once(
         assert all("Too many open files" in text for text in errors)
 
 
-def lazy(address: str, holes: list[int], left: int) -> Iterator[str]:
-    """Leave a number of descriptors when the first address is taken."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = max(map(int, os.listdir("/proc/self/fd"))) + 100
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    with suppress(OSError):
-        while True:
-            holes.append(os.open("/dev/null", os.O_RDONLY))
-    for _ in range(left):
-        os.close(holes.pop())
-    for _ in range(200):
-        yield address
-
-
 def test_descriptors_run_out_later() -> None:
     """As when others of the process take them; the last one goes on."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def addresses() -> Iterator[str]:
         for number in range(300):
             if number == 100:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+                limit_descriptors(3)
             yield "nonsense:0" if number % 2 else daemon.address
 
-    with ScriptedDaemon() as daemon:
-        try:
-            found = list(query_many(addresses(), concurrency=20))
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(found) == 300
+    with ScriptedDaemon() as daemon, limit_of_descriptors_restored():
+        assert len(list(query_many(addresses(), concurrency=20))) == 300

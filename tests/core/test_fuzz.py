@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import fuzz
 import pytest
+from helpers import connected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,10 +179,7 @@ def test_what_is_sent_is_what_is_read(name: str) -> None:
     answers = records(report)
     if report.key is not None:
         answers = st.lists(answers, max_size=4, unique_by=report.key)
-    with (
-        ScriptedDaemon(open_commands=ALL_COMMANDS) as daemon,
-        ChronyConnection(daemon.address, timeout=5.0) as connection,
-    ):
+    with connected(open_commands=ALL_COMMANDS, timeout=5.0) as (daemon, connection):
         if name in ("source_stats", "select_data"):
             daemon.sources = ()  # else there are as many as of these
 
@@ -196,10 +194,7 @@ def test_what_is_sent_is_what_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_a_number_loses_half_of_its_24th_bit_at_most(sign: int) -> None:
-    with (
-        ScriptedDaemon() as daemon,
-        ChronyConnection(daemon.address, timeout=5.0) as connection,
-    ):
+    with connected(timeout=5.0) as (daemon, connection):
 
         @REPEATABLE
         @given(st.floats(0, 2.0**37))

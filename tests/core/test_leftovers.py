@@ -7,8 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,10 @@ import pytest
 from helpers import (
     by_hand,
     descriptors,
+    descriptors_left,
+    limit_descriptors,
+    limit_of_descriptors_restored,
+    python,
     resident,
 )
 
@@ -55,32 +58,19 @@ def test_dropped_connection_warns_and_closes(address: str) -> None:
             gc.collect()
 
 
-def test_failed_opening_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_opening_leaves_nothing() -> None:
     """No descriptor is left for /dev/urandom, which libchrony opens."""
-    import resource
-
-    with ScriptedDaemon() as daemon:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        taken: list[int] = []
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-        try:
-            with pytest.raises(OSError, match="Too many open files"):
-                while True:
-                    taken.append(os.open("/dev/null", os.O_RDONLY))
-            with pytest.raises(ChronyConnectionError, match="Too many open files"):
-                get_tracking(daemon.address)
-            os.close(taken.pop())
-            with pytest.raises(
-                ChronyConnectionError, match="/dev/urandom: Too many open files"
-            ) as caught:
-                get_tracking(daemon.address)
-            assert isinstance(caught.value.__cause__, OSError)
-            os.close(taken.pop())
-            assert get_tracking(daemon.address).stratum == 2
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for fd in taken:
-                os.close(fd)
+    with ScriptedDaemon() as daemon, descriptors_left(0) as taken:
+        with pytest.raises(ChronyConnectionError, match="Too many open files"):
+            get_tracking(daemon.address)
+        os.close(taken.pop())
+        with pytest.raises(
+            ChronyConnectionError, match="/dev/urandom: Too many open files"
+        ) as caught:
+            get_tracking(daemon.address)
+        assert isinstance(caught.value.__cause__, OSError)
+        os.close(taken.pop())
+        assert get_tracking(daemon.address).stratum == 2
 
 
 READS_AFTER_A_REFUSAL: Any = {
@@ -100,7 +90,7 @@ def test_failed_reset_leaves_nothing(which: str) -> None:
     read, fault, usual = READS_AFTER_A_REFUSAL[which]
     with ScriptedDaemon(misbehave=starving(fault)) as daemon:
         with ChronyConnection(daemon.address) as connection:
-            with enough_descriptors_later():
+            with limit_of_descriptors_restored():
                 # It is refused, and the session begins afresh after that.
                 with pytest.raises(ChronyConnectionError, match="Too many open files"):
                     read(connection)
@@ -113,7 +103,7 @@ def test_failed_reset_after_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedDaemon(misbehave=starving(fault)) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address,) * 2)
         connection = ChronyConnection()
-        with enough_descriptors_later():
+        with limit_of_descriptors_restored():
             with pytest.raises(ChronyConnectionError, match="Too many open files"):
                 connection.get_sources()
         daemon.misbehave = fault
@@ -123,26 +113,12 @@ def test_failed_reset_after_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def starving(fault: faults.Fault | None) -> faults.Fault:
     """From the first request on, this process can open nothing more."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def starve(request: Request, reply: bytes) -> Iterable[Any]:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        limit_descriptors(3)
         return fault(request, reply) if fault else (reply,)
 
     return starve
-
-
-@contextmanager
-def enough_descriptors_later() -> Iterator[None]:
-    import resource
-
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_second_close_closes_nothing_else(address: str) -> None:
@@ -167,12 +143,7 @@ print(connection.get_tracking().stratum)
 
 def test_exit_with_an_open_connection(address: str) -> None:
     with ScriptedDaemon(address=address) as daemon:
-        result = subprocess.run(
-            [sys.executable, "-W", "always", "-c", EXIT, daemon.address],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        result = python(EXIT, daemon.address, options=["-W", "always"])
         assert result.stdout == "2\n"
         assert f"unclosed connection to chronyd at {daemon.address}" in result.stderr
 
@@ -191,12 +162,7 @@ if pid:
 
 def test_child_that_exits_leaves_the_connection_to_its_parent(address: str) -> None:
     with ScriptedDaemon(address=address) as daemon:
-        result = subprocess.run(
-            [sys.executable, "-W", "always", "-c", FORK, daemon.address],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        result = python(FORK, daemon.address, options=["-W", "always"])
     assert result.stdout == "2\n"
     assert "unclosed" not in result.stderr
 

@@ -9,9 +9,6 @@ import shutil
 import socket
 import stat
 import struct
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -21,12 +18,16 @@ from typing import Any
 import pytest
 from helpers import (
     QUICK,
+    connected,
     descriptors,
     hung_daemon,
     in_child,
+    in_threads,
     interrupted_at,
+    python,
     short_directory,
     traces_every_instruction,
+    unix_daemon,
 )
 
 import pychrony
@@ -71,24 +72,19 @@ def own_sockets(directory: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])
-def test_it_is_beside_that_of_chronyd_and_all_may_write_to_it(
+def test_own_socket_is_beside_that_of_chronyd_and_all_may_write_to_it(
     umask: int, daemon: ScriptedDaemon, directory: str
 ) -> None:
     before = os.umask(umask)
     try:
         with ChronyConnection(daemon.address) as connection:
             (own,) = own_sockets(directory)
+            assert stat.filemode(own.stat().st_mode) == "srw-rw-rw-"
             assert connection.get_tracking().stratum == 2
     finally:
         os.umask(before)
     assert re.fullmatch(r"pychrony\.[0-9a-f]{12}", own.name)
     assert not own.exists()
-
-
-def test_mode(daemon: ScriptedDaemon, directory: str) -> None:
-    with ChronyConnection(daemon.address):
-        (own,) = own_sockets(directory)
-        assert stat.filemode(own.stat().st_mode) == "srw-rw-rw-"
 
 
 def test_only_chronyd_can_send_to_it(daemon: ScriptedDaemon, directory: str) -> None:
@@ -165,8 +161,7 @@ def test_warnings_that_are_errors_leave_nothing(
         "others = [pychrony.ChronyConnection(sys.argv[1]) for _ in range(2)]\n"
         "for each in others: each.get_tracking()\n"
     )
-    command = [sys.executable, "-W", "error", "-c", code, daemon.address]
-    subprocess.run(command, check=False, capture_output=True)
+    python(code, daemon.address, options=["-W", "error"])
     assert not own_sockets(directory)
 
 
@@ -208,13 +203,8 @@ begun.wait()
 
 def test_exit_while_daemon_threads_open_and_close() -> None:
     with ScriptedDaemon() as daemon:
-        command = [sys.executable, "-c", EXIT_WITH_THREADS, daemon.address]
         for _ in range(10):
-            result = subprocess.run(
-                command, check=False, capture_output=True, text=True
-            )
-            assert result.returncode == 0, result.stderr
-            assert not result.stderr
+            assert not python(EXIT_WITH_THREADS, daemon.address).stderr
 
 
 # --- somebody in the directory is hostile ------------------------------------
@@ -351,93 +341,23 @@ def test_directory_that_is_not_writable(directory: str, daemon: ScriptedDaemon) 
     in_child(child)
 
 
-READ = """
-import sys, pychrony
-try:
-    print(pychrony.get_tracking(sys.argv[1], timeout=0.1, retries=0).stratum)
-except pychrony.ChronyError as error:
-    print(type(error).__name__, error.message)
-"""
-
-
-def elsewhere(prepare: str, address: str) -> str:
-    """What a process says where the file systems are mounted in another way."""
-    if not shutil.which("unshare") or os.geteuid():
-        pytest.skip("needs root and unshare")
-    script = f'{prepare} && exec "$@"'
-    command = ["unshare", "--mount", "sh", "-c", script, "sh"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("nothing can be mounted here")
-    result = subprocess.run(
-        [*command, sys.executable, "-c", READ, address],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not result.stderr
-    return result.stdout
-
-
-def test_directory_that_is_read_only(directory: str, daemon: ScriptedDaemon) -> None:
-    mount = f"mount --bind {directory} {directory}"
-    remount = f"mount -o remount,ro,bind {directory}"
-    said = elsewhere(f"{mount} && {remount}", daemon.address)
-    assert said.startswith("ChronyConnectionError")
-    assert "is mounted read-only here" in said
-    assert "127.0.0.1" in said
-
-
-def test_file_that_is_mounted_alone(directory: str, daemon: ScriptedDaemon) -> None:
-    other = Path(f"{directory}2 x")
-    other.mkdir()
-    try:
-        place = f"{other}/chronyd.sock"
-        # Where chronyd runs, that directory is another one.
-        mount = (
-            f"mount -t tmpfs none '{other}' && touch '{place}' && "
-            f"mount --bind {daemon.address} '{place}'"
-        )
-        said = elsewhere(mount, place)
-        assert said.startswith("ChronyTimeoutError")
-        assert "Only the file of the socket is mounted here" in said
-        daemon.stop()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
-            gone.bind(daemon.address)
-        said = elsewhere(mount, place)
-        assert "started again since. Only the file" in said
-        os.unlink(daemon.address)
-    finally:
-        other.rmdir()
-
-
-def test_without_proc(daemon: ScriptedDaemon, directory: str) -> None:
-    said = elsewhere("mount -t tmpfs none /proc", daemon.address)
-    assert said.startswith("ChronyConnectionError")
-    assert "/proc is not mounted" in said
-
-
-def test_silence(directory: str) -> None:
-    path = f"{directory}/chronyd.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as silent:
-        silent.bind(path)
-        with pytest.raises(ChronyTimeoutError, match=r"hung or stopped.*AppArmor"):
-            get_tracking(path, **QUICK)
-    os.unlink(path)
+def test_silent_unix_socket() -> None:
+    with (
+        unix_daemon() as (path, _),
+        pytest.raises(ChronyTimeoutError, match=r"hung or stopped.*AppArmor"),
+    ):
+        get_tracking(path, **QUICK)
 
 
 def test_threads_open_and_close_at_the_same_time(
     daemon: ScriptedDaemon, directory: str
 ) -> None:
-    def read() -> None:
+    def read(_: int) -> None:
         for _ in range(50):
             with suppress(pychrony.ChronyTimeoutError):
                 get_tracking(daemon.address)
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, read)
     assert not own_sockets(directory)
     assert not _socket._unclosed
 
@@ -501,22 +421,14 @@ def test_full_queue_is_waited_for() -> None:
         time.sleep(0.01)
         return (reply,)
 
+    def read(_: int) -> None:
+        results.append(get_tracking(path, timeout=20, retries=0).stratum)
+
     results: list[int] = []
     with short_directory() as directory:
         path = f"{directory}/chronyd.sock"
-        with ScriptedDaemon(address=path, misbehave=busy) as daemon:
-            threads = [
-                threading.Thread(
-                    target=lambda: results.append(
-                        get_tracking(daemon.address, timeout=20, retries=0).stratum
-                    )
-                )
-                for _ in range(40)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+        with ScriptedDaemon(address=path, misbehave=busy):
+            in_threads(40, read)
     assert results == [2] * 40
 
 
@@ -531,10 +443,7 @@ def test_full_queue_of_a_hung_daemon() -> None:
 def test_libchrony_itself_waits_for_the_timeout_at_most(
     timeout: float, address: str
 ) -> None:
-    with (
-        ScriptedDaemon(address=address) as daemon,
-        ChronyConnection(daemon.address, timeout=timeout) as connection,
-    ):
+    with connected(address=address, timeout=timeout) as (_, connection):
         assert connection._session is not None
         fd = connection._session._fd
         # Not where its send() would wait, too, or the kernel's clock is too coarse.
@@ -546,9 +455,6 @@ def test_libchrony_itself_waits_for_the_timeout_at_most(
 
 
 def test_descriptors_are_not_inherited(address: str) -> None:
-    with (
-        ScriptedDaemon(address=address) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
+    with connected(address=address) as (_, connection):
         assert connection._session is not None
         assert not os.get_inheritable(connection._session._fd)

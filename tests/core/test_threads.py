@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from helpers import (
+    connected,
     descriptors,
     in_child,
     in_threads,
@@ -39,9 +40,9 @@ from pychrony.testing import (
 
 @pytest.mark.interrupts
 def test_signals_during_a_wait_are_no_errors() -> None:
-    with (
-        ScriptedDaemon(misbehave=faults.delayed(0.02)) as daemon,
-        ChronyConnection(daemon.address, timeout=10, retries=0) as connection,
+    with connected(misbehave=faults.delayed(0.02), timeout=10, retries=0) as (
+        _,
+        connection,
     ):
         hits: list[int] = []
         with on_alarm(lambda *_: hits.append(1), 0.002, 0.002):
@@ -56,9 +57,9 @@ def test_interrupt_during_a_wait(address: str) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with (
-        ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
-        ChronyConnection(daemon.address, timeout=1000) as connection,
+    with connected(address=address, misbehave=faults.silent, timeout=1000) as (
+        daemon,
+        connection,
     ):
         with pytest.raises(KeyboardInterrupt), on_alarm(interrupt, 0.05):
             connection.get_tracking()
@@ -206,10 +207,7 @@ def test_other_reports_of_other_threads_do_not_write_over_an_address(
 
 
 def test_threads_share_a_connection() -> None:
-    with (
-        ScriptedDaemon(sources=sources_of("ABC")) as daemon,
-        ChronyConnection(daemon.address, timeout=20) as connection,
-    ):
+    with connected(sources=sources_of("ABC"), timeout=20) as (_, connection):
 
         def read(index: int) -> None:
             for _ in range(50):
@@ -240,10 +238,7 @@ def test_close_waits_for_the_call_of_another_thread() -> None:
 
 
 def test_forked_child(address: str) -> None:
-    with (
-        ScriptedDaemon(address=address) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
+    with connected(address=address) as (_, connection):
         connection.get_tracking()
         session = connection._session
         assert session is not None
@@ -313,7 +308,7 @@ def test_child_that_collects_the_parents_connection(address: str) -> None:
 @pytest.mark.timeout(60)
 def test_fork_while_other_threads_read() -> None:
     """A child must not inherit a lock that a thread of the parent was holding."""
-    with ScriptedDaemon() as daemon, ChronyConnection(daemon.address) as unopened:
+    with connected() as (daemon, unopened):
         unopened.close()
         fresh = ChronyConnection(daemon.address)
         stop = threading.Event()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any
 import pytest
 from helpers import (
     descriptors,
+    limit_descriptors,
+    limit_of_descriptors_restored,
 )
 
 from pychrony import (
@@ -448,15 +449,12 @@ def test_side_by_side_within_side_by_side(pipes: Any) -> None:
 
 
 def test_no_descriptor_to_wait_with() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     log: list[Any] = []
     conversation = side_by_side([asking(log, "a", 0)])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
+    with limit_of_descriptors_restored():
+        limit_descriptors(0)
         with pytest.raises(ChronyConnectionError, match="Too many open") as caught:
             next(conversation)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert isinstance(caught.value.__cause__, OSError)
     assert log == []
 
@@ -470,3 +468,15 @@ def test_a_deadline_that_is_over_is_no_endless_wait() -> None:
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_what_was_waited_for_before_wakes_nobody() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        waiter = Waiter()
+        other.send(b"!")
+        assert waiter.wait(one.fileno(), POLLIN, 0.0)
+        assert not waiter.wait(other.fileno(), POLLIN, 0.0)
+        assert waiter.wait(other.fileno(), POLLOUT, 0.0)
+        assert not waiter.wait(other.fileno(), POLLIN, 0.0)
+        assert waiter.wait(one.fileno(), POLLIN, 0.0)
