@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 from random import Random
 from time import CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW
+from types import ModuleType
 
 from pychrony import (
     ChronyError,
@@ -27,6 +30,7 @@ from pychrony import (
     ClockUnboundError,
     LeapStatus,
     TrackingStatus,
+    bounded,
 )
 from pychrony.bounded import Bounds
 from pychrony.testing import make_tracking
@@ -36,6 +40,28 @@ START = 1_800_000_000 * SECOND
 BOOTED = START - 1000 * SECOND
 MAX_SLEW = 83_333e-6
 WANDER = 28.6e-6
+
+
+SOURCE = Path(bounded.__file__).read_text()
+
+Kind = type[Bounds]
+
+
+def without(cure: str, instead: str) -> Kind:
+    """The class Bounds with a change of its source."""
+    assert SOURCE.count(cure) == 1, cure
+    module = ModuleType("pychrony._mutant")
+    module.__package__ = "pychrony"
+    sys.modules[module.__name__] = module
+    try:
+        code = compile(SOURCE.replace(cure, instead), "mutant", "exec")
+        exec(code, vars(module))
+    finally:
+        del sys.modules[module.__name__]
+    for name in ("ClockUnboundError", "_SYNCHRONIZED", "_FREE_RUNNING"):
+        setattr(module, name, getattr(bounded, name))
+    kind: Kind = module.Bounds
+    return kind
 
 
 def in_protocol(value: float) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import inspect
 import os
 import resource
 import signal
@@ -331,3 +333,17 @@ async def steps(number: int) -> None:
 async def until(condition: Callable[[], object]) -> None:
     while not condition():
         await asyncio.sleep(0.001)
+
+
+def on_each_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make an ordinary test of a coroutine: the fixture ``run`` runs it."""
+
+    @functools.wraps(test)
+    def wrapped(run: Runner[None], **fixtures: Any) -> None:
+        run(test(**fixtures))
+
+    signature = inspect.signature(test)
+    run = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [*signature.parameters.values(), run]
+    vars(wrapped)["__signature__"] = signature.replace(parameters=parameters)
+    return wrapped

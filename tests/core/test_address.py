@@ -212,7 +212,7 @@ except pychrony.ChronyAddressError as error:
 
 
 def test_path_that_the_locale_lacks() -> None:
-    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": ""}
+    locale: Any = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": ""}
     said = python(IN_ASCII, options=["-X", "utf8=0"], **locale).stdout
     assert "encoding ascii here, which lacks one of its characters" in said
     assert "PYTHONUTF8=1" in said

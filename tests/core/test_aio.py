@@ -19,6 +19,7 @@ from helpers import (
     descriptors,
     hung_daemon,
     many_sources,
+    on_each_loop,
     short_directory,
     steps,
     until,
@@ -98,6 +99,7 @@ def test_it_has_what_the_blocking_connection_has() -> None:
     assert public(AsyncChronyConnection) == public(ChronyConnection)
 
 
+@on_each_loop
 @pytest.mark.parametrize(
     "fault",
     [
@@ -109,132 +111,112 @@ def test_it_has_what_the_blocking_connection_has() -> None:
         faults.status(77),
     ],
 )
-def test_errors_are_those_of_the_blocking_connection(
-    fault: faults.Fault, address: str, run: Runner[Any]
+async def test_errors_are_those_of_the_blocking_connection(
+    fault: faults.Fault, address: str
 ) -> None:
     patience: Any = {"timeout": 0.02, "retries": 1}
     with ScriptedDaemon(address=address, misbehave=fault) as daemon:
-
-        async def main() -> None:
-            async with AsyncChronyConnection(daemon.address, **patience) as connection:
-                with pytest.raises(ChronyError) as caught:
-                    await connection.get_tracking()
-                assert type(caught.value) is type(expected.value)
-                assert str(caught.value) == str(expected.value)
-                assert connection._session is None
-                daemon.misbehave = None
-            async with AsyncChronyConnection(daemon.address) as connection:
-                assert (await connection.get_tracking()).stratum == 2
-
         with (
             ChronyConnection(daemon.address, **patience) as connection,
             pytest.raises(ChronyError) as expected,
         ):
             connection.get_tracking()
-        run(main())
+        async with AsyncChronyConnection(daemon.address, **patience) as connection:
+            with pytest.raises(ChronyError) as caught:
+                await connection.get_tracking()
+            assert type(caught.value) is type(expected.value)
+            assert str(caught.value) == str(expected.value)
+            assert connection._session is None
+            daemon.misbehave = None
+        async with AsyncChronyConnection(daemon.address) as connection:
+            assert (await connection.get_tracking()).stratum == 2
 
 
-def test_errors_of_places(run: Runner[Any]) -> None:
+@on_each_loop
+async def test_errors_of_places() -> None:
     with ScriptedDaemon() as daemon:
         refused = daemon.address
 
-    async def main() -> None:
-        for place in (refused, "/nowhere/chronyd.sock", "fe80::1%nothere9"):
-            with pytest.raises(ChronyConnectionError) as expected:
-                pychrony.get_tracking(place)
-            connection = AsyncChronyConnection(place)
-            with pytest.raises(ChronyConnectionError) as caught:
-                await connection.get_tracking()
-            assert str(caught.value) == str(expected.value)
-        with pytest.raises(ChronyDataError, match="no report 'nonsense'"):
-            await AsyncChronyConnection(refused).get_report("nonsense")
-
-    run(main())
+    for place in (refused, "/nowhere/chronyd.sock", "fe80::1%nothere9"):
+        with pytest.raises(ChronyConnectionError) as expected:
+            pychrony.get_tracking(place)
+        connection = AsyncChronyConnection(place)
+        with pytest.raises(ChronyConnectionError) as caught:
+            await connection.get_tracking()
+        assert str(caught.value) == str(expected.value)
+    with pytest.raises(ChronyDataError, match="no report 'nonsense'"):
+        await AsyncChronyConnection(refused).get_report("nonsense")
     with pytest.raises(pychrony.ChronyAddressError):
         AsyncChronyConnection("127.0.0.1:99999")
     with pytest.raises(ValueError, match="a day at most"):
         AsyncChronyConnection(timeout=0)
 
 
-def test_local_daemon_is_found(
-    run: Runner[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@on_each_loop
+async def test_local_daemon_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         ScriptedDaemon(misbehave=faults.silent) as silent,
         ScriptedDaemon(tracking=make_tracking(stratum=4)) as daemon,
     ):
         monkeypatch.setattr(_address, "LOCAL", (silent.address, daemon.address))
 
-        async def main() -> None:
-            async with AsyncChronyConnection(timeout=0.1) as connection:
-                assert connection.address == daemon.address
-                assert (await connection.get_tracking()).stratum == 4
-
-        run(main())
+        async with AsyncChronyConnection(timeout=0.1) as connection:
+            assert connection.address == daemon.address
+            assert (await connection.get_tracking()).stratum == 4
 
 
-def test_context_manager(address: str, run: Runner[Any]) -> None:
+@on_each_loop
+async def test_context_manager(address: str) -> None:
     with ScriptedDaemon(address=address) as daemon:
-
-        async def main() -> None:
-            connection = AsyncChronyConnection(daemon.address)
+        connection = AsyncChronyConnection(daemon.address)
+        assert connection.address is None
+        assert "not open" in repr(connection)
+        for _ in range(2):
+            async with connection as entered:
+                assert entered is connection
+                assert "(open)" in repr(connection)
+                assert connection.address == daemon.address
+                assert (await connection.get_tracking()).stratum == 2
+            assert connection.closed
             assert connection.address is None
-            assert "not open" in repr(connection)
-            for _ in range(2):
-                async with connection as entered:
-                    assert entered is connection
-                    assert "(open)" in repr(connection)
-                    assert connection.address == daemon.address
-                    assert (await connection.get_tracking()).stratum == 2
-                assert connection.closed
-                assert connection.address is None
-                with pytest.raises(ChronyUsageError, match="closed"):
-                    await connection.get_tracking()
-                await connection.close()
-
-        run(main())
+            with pytest.raises(ChronyUsageError, match="closed"):
+                await connection.get_tracking()
+            await connection.close()
 
 
-def test_tasks_share_a_connection(address: str, run: Runner[Any]) -> None:
+@on_each_loop
+async def test_tasks_share_a_connection(address: str) -> None:
     with ScriptedDaemon(address=address, sources=many_sources(5)) as daemon:
-
-        async def main() -> None:
-            async with AsyncChronyConnection(daemon.address, timeout=20) as connection:
-                results = await asyncio.gather(
-                    *(
-                        getattr(connection, name)()
-                        for name in ("get_tracking", "get_sources") * 50
-                    )
+        async with AsyncChronyConnection(daemon.address, timeout=20) as connection:
+            results = await asyncio.gather(
+                *(
+                    getattr(connection, name)()
+                    for name in ("get_tracking", "get_sources") * 50
                 )
-                expected = await connection.get_tracking(), many_sources(5)
-                assert [*results[::2]] == [expected[0]] * 50
-                assert all(len(found) == 5 for found in results[1::2])
-
-        run(main())
+            )
+            expected = await connection.get_tracking(), many_sources(5)
+            assert [*results[::2]] == [expected[0]] * 50
+            assert all(len(found) == 5 for found in results[1::2])
 
 
 if sys.version_info >= (3, 11):  # else there are no groups
 
-    def test_error_of_one_task_of_a_group_leaves_the_connection_usable(
-        run: Runner[Any],
-    ) -> None:
+    @on_each_loop
+    async def test_error_of_one_task_of_a_group_leaves_the_connection_usable() -> None:
         fault = faults.only("SOURCE_DATA", faults.status(2))
         with ScriptedDaemon(misbehave=fault) as daemon:
-
-            async def main() -> None:
-                async with AsyncChronyConnection(daemon.address) as connection:
-                    with pytest.raises(Exception, match="TaskGroup") as caught:
-                        async with asyncio.TaskGroup() as group:
-                            for _ in range(10):
-                                group.create_task(connection.get_tracking())
-                                group.create_task(connection.get_sources())
-                    assert isinstance(caught.value.exceptions[0], ChronyPermissionError)
-                    assert (await connection.get_tracking()).stratum == 2
-
-            run(main())
+            async with AsyncChronyConnection(daemon.address) as connection:
+                with pytest.raises(Exception, match="TaskGroup") as caught:
+                    async with asyncio.TaskGroup() as group:
+                        for _ in range(10):
+                            group.create_task(connection.get_tracking())
+                            group.create_task(connection.get_sources())
+                assert isinstance(caught.value.exceptions[0], ChronyPermissionError)
+                assert (await connection.get_tracking()).stratum == 2
 
 
-def test_the_loop_goes_on(run: Runner[Any]) -> None:
+@on_each_loop
+async def test_the_loop_goes_on() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         ticks = 0
 
@@ -244,78 +226,66 @@ def test_the_loop_goes_on(run: Runner[Any]) -> None:
                 await asyncio.sleep(0)
                 ticks += 1
 
-        async def main() -> None:
-            ticker = asyncio.create_task(tick())
-            connection = AsyncChronyConnection(daemon.address, timeout=0.1, retries=0)
-            with pytest.raises(ChronyTimeoutError):
-                await connection.get_tracking()
-            ticker.cancel()
-            await asyncio.wait([ticker])
-
-        run(main())
+        ticker = asyncio.create_task(tick())
+        connection = AsyncChronyConnection(daemon.address, timeout=0.1, retries=0)
+        with pytest.raises(ChronyTimeoutError):
+            await connection.get_tracking()
+        ticker.cancel()
+        await asyncio.wait([ticker])
     assert ticks > 10
 
 
-def test_libchrony_itself_never_waits(address: str, run: Runner[Any]) -> None:
-    async def main() -> None:
+@on_each_loop
+async def test_libchrony_itself_never_waits(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
         async with AsyncChronyConnection(daemon.address) as connection:
             assert connection._session is not None
             assert not os.get_blocking(connection._session._fd)
 
-    with ScriptedDaemon(address=address) as daemon:
-        run(main())
 
-
-def test_close_waits_for_the_calls_of_other_tasks(run: Runner[Any]) -> None:
+@on_each_loop
+async def test_close_waits_for_the_calls_of_other_tasks() -> None:
     with ScriptedDaemon(misbehave=faults.delayed(0.05)) as daemon:
-
-        async def main() -> None:
-            connection = AsyncChronyConnection(daemon.address, timeout=20)
-            running = asyncio.create_task(connection.get_tracking())
-            waiting = asyncio.create_task(connection.get_tracking())
-            await until(lambda: daemon.requests)
-            await connection.close()
-            assert connection.closed
-            assert connection._session is None
-            assert (await running).stratum == 2
-            with pytest.raises(ChronyUsageError, match="closed"):
-                await waiting
-
-        run(main())
+        connection = AsyncChronyConnection(daemon.address, timeout=20)
+        running = asyncio.create_task(connection.get_tracking())
+        waiting = asyncio.create_task(connection.get_tracking())
+        await until(lambda: daemon.requests)
+        await connection.close()
+        assert connection.closed
+        assert connection._session is None
+        assert (await running).stratum == 2
+        with pytest.raises(ChronyUsageError, match="closed"):
+            await waiting
 
 
-def test_cancelled_close_leaves_nothing_open(run: Runner[Any]) -> None:
+@on_each_loop
+async def test_cancelled_close_leaves_nothing_open() -> None:
     with ScriptedDaemon(misbehave=faults.delayed(0.05)) as daemon:
         before = descriptors()
 
-        async def main() -> None:
-            connection = AsyncChronyConnection(daemon.address, timeout=20)
-            running = asyncio.create_task(connection.get_tracking())
-            await until(lambda: daemon.requests)
-            closing = asyncio.create_task(connection.close())
-            await steps(3)
-            closing.cancel()
-            assert (await running).stratum == 2
-            assert closing.cancelled()
-            assert connection.closed
-            assert connection.address is None
-            assert connection._session is None
-
-        run(main())
+        connection = AsyncChronyConnection(daemon.address, timeout=20)
+        running = asyncio.create_task(connection.get_tracking())
+        await until(lambda: daemon.requests)
+        closing = asyncio.create_task(connection.close())
+        await steps(3)
+        closing.cancel()
+        assert (await running).stratum == 2
+        assert closing.cancelled()
+        assert connection.closed
+        assert connection.address is None
+        assert connection._session is None
         assert descriptors() == before
 
 
-def test_limit_of_a_call(run: Runner[Any]) -> None:
-    async def main() -> None:
+@on_each_loop
+async def test_limit_of_a_call() -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
         connection = AsyncChronyConnection(daemon.address, timeout=3600, limit=0.1)
         async with connection:
             with pytest.raises(ChronyTimeoutError, match=r"limit of 0\.1 s"):
                 await connection.get_tracking()
             daemon.misbehave = None
             assert (await connection.get_tracking()).stratum == 2
-
-    with ScriptedDaemon(misbehave=faults.silent) as daemon:
-        run(main())
 
 
 def test_one_loop_after_another(run: Runner[Any]) -> None:
@@ -387,7 +357,8 @@ def test_full_queue_is_waited_for(run: Runner[Any]) -> None:
         run(main(daemon.address))
 
 
-def test_answer_that_is_there_counts_after_its_deadline(run: Runner[Any]) -> None:
+@on_each_loop
+async def test_answer_that_is_there_counts_after_its_deadline() -> None:
     """A loop that was held up for too long still finds it."""
     answered = threading.Event()
 
@@ -396,47 +367,39 @@ def test_answer_that_is_there_counts_after_its_deadline(run: Runner[Any]) -> Non
         answered.set()
 
     with ScriptedDaemon(misbehave=answering) as daemon:
-
-        async def main() -> None:
-            connection = AsyncChronyConnection(daemon.address, timeout=1e-3, retries=0)
-            async with connection:
-                task = asyncio.create_task(connection.get_tracking())
-                await steps(1)
-                answered.wait()
-                time.sleep(0.01)
-                assert (await task).stratum == 2
-
-        run(main())
+        connection = AsyncChronyConnection(daemon.address, timeout=1e-3, retries=0)
+        async with connection:
+            task = asyncio.create_task(connection.get_tracking())
+            await steps(1)
+            answered.wait()
+            time.sleep(0.01)
+            assert (await task).stratum == 2
 
 
-def test_waits(run: Runner[Any]) -> None:
+@on_each_loop
+async def test_waits() -> None:
     unexpected: list[Any] = []
 
-    async def main() -> None:
-        running = asyncio.get_running_loop()
-        running.set_exception_handler(lambda _, context: unexpected.append(context))
-        one, other = socket.socketpair()
-        with one, other:
-            assert not await _wait(one.fileno(), POLLIN, 0.0)
-            assert await _wait(one.fileno(), POLLOUT, time.monotonic() + 20)
-            other.send(b"!")
-            assert await _wait(one.fileno(), POLLIN, time.monotonic() + 20)
-            # Both may come in the same round of the loop.
-            for deadline in (0.0, time.monotonic()):
-                await _wait(one.fileno(), POLLIN, deadline)
-            assert not running.remove_reader(one.fileno())
-            assert not running.remove_writer(one.fileno())
-
-    run(main())
+    running = asyncio.get_running_loop()
+    running.set_exception_handler(lambda _, context: unexpected.append(context))
+    one, other = socket.socketpair()
+    with one, other:
+        assert not await _wait(one.fileno(), POLLIN, 0.0)
+        assert await _wait(one.fileno(), POLLOUT, time.monotonic() + 20)
+        other.send(b"!")
+        assert await _wait(one.fileno(), POLLIN, time.monotonic() + 20)
+        # Both may come in the same round of the loop.
+        for deadline in (0.0, time.monotonic()):
+            await _wait(one.fileno(), POLLIN, deadline)
+        assert not running.remove_reader(one.fileno())
+        assert not running.remove_writer(one.fileno())
     assert unexpected == []
 
 
-def test_conversation_without_a_wait(run: Runner[Any]) -> None:
+@on_each_loop
+async def test_conversation_without_a_wait() -> None:
     def short() -> Any:
         return 7
         yield
 
-    async def main() -> None:
-        assert await _drive(short()) == 7
-
-    run(main())
+    assert await _drive(short()) == 7

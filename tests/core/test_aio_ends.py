@@ -18,6 +18,7 @@ from helpers import (
     descriptors,
     in_child,
     many_sources,
+    on_each_loop,
     python,
     steps,
     until,
@@ -38,53 +39,46 @@ from pychrony.testing import (
 )
 
 
+@on_each_loop
 @pytest.mark.parametrize("far", [False, True])
 @pytest.mark.parametrize("name", ["get_tracking", "get_sources"])
-def test_cancelling_at_any_await(
+async def test_cancelling_at_any_await(
     name: str,
     far: bool,
     address: str,
-    run: Runner[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if far else 9e9)
     with ScriptedDaemon(address=address, sources=many_sources(12)) as daemon:
         expected = getattr(pychrony, name)(daemon.address)
         before = descriptors()
-
-        async def main() -> None:
-            in_loop = descriptors()
-            connection = AsyncChronyConnection(daemon.address, timeout=20)
-            cancelled = number = 0
-            while number < 100:
-                task = asyncio.ensure_future(getattr(connection, name)())
-                for _ in range(number):
-                    if not task.done():
-                        # So long that an answer may arrive.
-                        await asyncio.sleep(0.0001 if number % 2 else 0)
-                task.cancel()
-                await asyncio.wait([task])
-                if task.cancelled():
-                    cancelled += 1
-                    assert connection._session is None
-                    assert descriptors() == in_loop
-                elif number > 5:
-                    break
-                number += 1
-            assert cancelled > 1
-            found = await getattr(connection, name)()
-            assert found == expected
-            await connection.close()
-            assert descriptors() == in_loop
-
-        run(main())
+        connection = AsyncChronyConnection(daemon.address, timeout=20)
+        cancelled = number = 0
+        while number < 100:
+            task = asyncio.ensure_future(getattr(connection, name)())
+            for _ in range(number):
+                if not task.done():
+                    # So long that an answer may arrive.
+                    await asyncio.sleep(0.0001 if number % 2 else 0)
+            task.cancel()
+            await asyncio.wait([task])
+            if task.cancelled():
+                cancelled += 1
+                assert connection._session is None
+                assert descriptors() == before
+            elif number > 5:
+                break
+            number += 1
+        assert cancelled > 1
+        found = await getattr(connection, name)()
+        assert found == expected
+        await connection.close()
         assert descriptors() == before
 
 
+@on_each_loop
 @pytest.mark.parametrize("number", range(6))
-def test_cancelling_while_others_wait_for_their_turn(
-    number: int, run: Runner[Any]
-) -> None:
+async def test_cancelling_while_others_wait_for_their_turn(number: int) -> None:
     cancelled = threading.Event()
 
     def answer_later(_: Request, reply: bytes) -> Iterator[bytes]:
@@ -92,50 +86,43 @@ def test_cancelling_while_others_wait_for_their_turn(
         yield reply
 
     with ScriptedDaemon(misbehave=answer_later) as daemon:
-
-        async def main() -> None:
-            async with AsyncChronyConnection(daemon.address, timeout=20) as connection:
-                tasks = [
-                    asyncio.create_task(connection.get_tracking()) for _ in range(6)
-                ]
-                await until(lambda: daemon.requests)
-                tasks[number].cancel()
-                cancelled.set()
-                await asyncio.wait(tasks)
-                assert [task.cancelled() for task in tasks] == [
-                    index == number for index in range(6)
-                ]
-                assert {t.result().stratum for t in tasks if not t.cancelled()} == {2}
-
-        run(main())
+        async with AsyncChronyConnection(daemon.address, timeout=20) as connection:
+            tasks = [asyncio.create_task(connection.get_tracking()) for _ in range(6)]
+            await until(lambda: daemon.requests)
+            tasks[number].cancel()
+            cancelled.set()
+            await asyncio.wait(tasks)
+            assert [task.cancelled() for task in tasks] == [
+                index == number for index in range(6)
+            ]
+            assert {t.result().stratum for t in tasks if not t.cancelled()} == {2}
 
 
-def test_cancelling_while_the_daemon_is_looked_for(
-    run: Runner[Any], monkeypatch: pytest.MonkeyPatch
+@on_each_loop
+async def test_cancelling_while_the_daemon_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address, daemon.address))
 
-        async def main() -> None:
-            connection = AsyncChronyConnection(timeout=1000)
-            before = descriptors()
-            for begin in (connection.__aenter__, connection.get_tracking):
-                daemon.requests.clear()
-                task = asyncio.ensure_future(begin())
-                await until(lambda: daemon.requests)
-                task.cancel()
-                await asyncio.wait([task])
-                assert task.cancelled()
-                assert descriptors() == before
-            daemon.misbehave = None
-            assert (await connection.get_tracking()).stratum == 2
-            await connection.close()
-
-        run(main())
+        connection = AsyncChronyConnection(timeout=1000)
+        before = descriptors()
+        for begin in (connection.__aenter__, connection.get_tracking):
+            daemon.requests.clear()
+            task = asyncio.ensure_future(begin())
+            await until(lambda: daemon.requests)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            assert descriptors() == before
+        daemon.misbehave = None
+        assert (await connection.get_tracking()).stratum == 2
+        await connection.close()
 
 
-def test_cancelling_while_a_name_is_resolved(
-    run: Runner[Any], monkeypatch: pytest.MonkeyPatch
+@on_each_loop
+async def test_cancelling_while_a_name_is_resolved(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     released, asked = threading.Event(), threading.Event()
 
@@ -149,7 +136,7 @@ def test_cancelling_while_a_name_is_resolved(
     with ScriptedDaemon() as daemon:
         port = daemon.address.rpartition(":")[2]
 
-        async def main() -> None:
+        try:
             connection = AsyncChronyConnection(f"clock.invalid:{port}", timeout=1000)
             task = asyncio.create_task(connection.get_tracking())
             await until(asked.is_set)
@@ -159,47 +146,39 @@ def test_cancelling_while_a_name_is_resolved(
             released.set()
             assert (await connection.get_tracking()).stratum == 2
             await connection.close()
-
-        try:
-            run(main())
         finally:
             released.set()
     while threading.active_count() > threads:  # the resolver's own
         time.sleep(0.001)
 
 
-def test_wait_for(run: Runner[Any]) -> None:
+@on_each_loop
+async def test_wait_for() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
-
-        async def main() -> None:
-            before = descriptors()
-            connection = AsyncChronyConnection(daemon.address, timeout=1000)
-            with pytest.raises(asyncio.TimeoutError) as caught:
-                await asyncio.wait_for(connection.get_tracking(), 0.02)
-            assert not isinstance(caught.value, ChronyError)
-            if sys.version_info >= (3, 11):
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.02):
-                        await connection.get_tracking()
-            assert descriptors() == before
-            daemon.misbehave = None
-            assert (await connection.get_tracking()).stratum == 2
-            await connection.close()
-
-        run(main())
+        before = descriptors()
+        connection = AsyncChronyConnection(daemon.address, timeout=1000)
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await asyncio.wait_for(connection.get_tracking(), 0.02)
+        assert not isinstance(caught.value, ChronyError)
+        if sys.version_info >= (3, 11):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await connection.get_tracking()
+        assert descriptors() == before
+        daemon.misbehave = None
+        assert (await connection.get_tracking()).stratum == 2
+        await connection.close()
 
 
-def test_what_was_answered_is_not_kept_until_its_timeout(run: Runner[Any]) -> None:
-    async def main() -> None:
+@on_each_loop
+async def test_what_was_answered_is_not_kept_until_its_timeout() -> None:
+    with ScriptedDaemon() as daemon:
         async with AsyncChronyConnection(daemon.address, timeout=1000) as connection:
             for _ in range(100):
                 await connection.get_tracking()
             gc.collect()
             waits = [one for one in gc.get_objects() if isinstance(one, asyncio.Future)]
             assert len(waits) < 50
-
-    with ScriptedDaemon() as daemon:
-        run(main())
 
 
 def test_dropped_connection_warns_and_closes(address: str, run: Runner[Any]) -> None:
@@ -299,20 +278,18 @@ def test_exit_with_an_open_connection(end: str, address: str) -> None:
     assert unclosed == ("cut" not in end)
 
 
-def test_no_warning_of_any_kind(address: str, run: Runner[Any]) -> None:
+@on_each_loop
+async def test_no_warning_of_any_kind(address: str) -> None:
     with (
         ScriptedDaemon(address=address) as daemon,
         warnings.catch_warnings(record=True) as seen,
     ):
         warnings.simplefilter("always")
 
-        async def main() -> None:
-            async with AsyncChronyConnection(daemon.address) as connection:
-                task = asyncio.create_task(connection.get_tracking())
-                await steps(2)
-                task.cancel()
-                await asyncio.wait([task])
-
-        run(main())
+        async with AsyncChronyConnection(daemon.address) as connection:
+            task = asyncio.create_task(connection.get_tracking())
+            await steps(2)
+            task.cancel()
+            await asyncio.wait([task])
         gc.collect()
     assert not seen

@@ -6,8 +6,14 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from bounded_simulator import MAX_SLEW, SECOND, Machine, RealtimeAsRaw, simulate
-from test_bounded_traps import without
+from bounded_simulator import (
+    MAX_SLEW,
+    SECOND,
+    Machine,
+    RealtimeAsRaw,
+    simulate,
+    without,
+)
 
 from pychrony import ChronyError, ClockUnboundError
 from pychrony.bounded import Bounds

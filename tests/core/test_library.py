@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import python
@@ -25,7 +26,7 @@ from pychrony import _cdef, _library, _wheel
 LIBRARY = pychrony.library_path()
 
 
-def refusal(library: str, address: str | None = None, **variables: str) -> str:
+def refusal(library: str, address: str | None = None, **variables: Any) -> str:
     """What the first use says where this libchrony cannot be used."""
     code = USE.format(address=address)
     return python(code, status=9, PYCHRONY_LIBCHRONY=library, **variables).stdout
