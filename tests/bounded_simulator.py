@@ -30,9 +30,9 @@ from pychrony import (
     ClockUnboundError,
     LeapStatus,
     TrackingStatus,
-    bounded,
 )
-from pychrony.bounded import Bounds
+from pychrony.bounded import _bounds
+from pychrony.bounded._bounds import Bounds
 from pychrony.testing import make_tracking
 
 SECOND = 10**9
@@ -42,7 +42,7 @@ MAX_SLEW = 83_333e-6
 WANDER = 28.6e-6
 
 
-SOURCE = Path(bounded.__file__).read_text()
+SOURCE = Path(_bounds.__file__).read_text()
 
 Kind = type[Bounds]
 
@@ -50,16 +50,14 @@ Kind = type[Bounds]
 def without(cure: str, instead: str) -> Kind:
     """The class Bounds with a change of its source."""
     assert SOURCE.count(cure) == 1, cure
-    module = ModuleType("pychrony._mutant")
-    module.__package__ = "pychrony"
+    module = ModuleType("pychrony.bounded._mutant")
+    module.__package__ = "pychrony.bounded"
     sys.modules[module.__name__] = module
     try:
         code = compile(SOURCE.replace(cure, instead), "mutant", "exec")
         exec(code, vars(module))
     finally:
         del sys.modules[module.__name__]
-    for name in ("ClockUnboundError", "_SYNCHRONIZED", "_FREE_RUNNING"):
-        setattr(module, name, getattr(bounded, name))
     kind: Kind = module.Bounds
     return kind
 

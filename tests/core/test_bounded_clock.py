@@ -32,8 +32,9 @@ from pychrony import (
     ChronyUsageError,
     ClockUnboundError,
     TrackingStatus,
-    bounded,
 )
+from pychrony.bounded._bounds import Bounds
+from pychrony.bounded._command import main
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
 SECOND = 10**9
@@ -313,29 +314,29 @@ def test_two_hundred_threads(daemon: ScriptedDaemon) -> None:
 def test_thread_survives_what_it_does_not_know(
     daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = bounded.Bounds.read
+    read = Bounds.read
 
-    def fail(self: bounded.Bounds) -> None:
+    def fail(self: Bounds) -> None:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(bounded.Bounds, "read", fail)
+        patch.setattr(Bounds, "read", fail)
         with BoundedClock(daemon.address, interval=0.01) as clock:
             with pytest.raises(ClockUnboundError, match="MemoryError"):
                 clock.now()
-            patch.setattr(bounded.Bounds, "read", read)
+            patch.setattr(Bounds, "read", read)
             clock.wait_until_bounded(timeout=30)
 
 
 def test_thread_that_is_ended_is_no_secret(
     daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leave(_: bounded.Bounds) -> None:
+    def leave(_: Bounds) -> None:
         raise SystemExit
 
     with BoundedClock(daemon.address, interval=0.01) as clock:
         monkeypatch.setattr(threading, "excepthook", lambda _: None)
-        monkeypatch.setattr(bounded.Bounds, "read", leave)
+        monkeypatch.setattr(Bounds, "read", leave)
         with pytest.raises(ChronyUsageError, match="has ended"):
             while True:
                 clock.now()
@@ -398,7 +399,7 @@ def test_import_is_late() -> None:
 )
 def test_report_that_makes_no_sense(name: str, value: float) -> None:
     machine = Machine()
-    bounds = bounded.Bounds(machine)
+    bounds = Bounds(machine)
     changes: Any = {name: value}
     bounds._get_tracking = lambda: replace(machine.report(), **changes)
     with pytest.raises(ChronyDataError, match=name):
@@ -407,7 +408,7 @@ def test_report_that_makes_no_sense(name: str, value: float) -> None:
 
 def test_reading_after_the_end_is_not_used() -> None:
     """The thread may be in the middle of one when the clock is closed."""
-    bounds = bounded.Bounds(Machine())
+    bounds = Bounds(Machine())
     bounds.read()
     bounds.now()
     bounds.end("closed")
@@ -418,16 +419,16 @@ def test_reading_after_the_end_is_not_used() -> None:
 
 def test_command(daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["-H", daemon.address]
-    assert bounded.main_now([*where, "--json"]) == 0
+    assert main([*where, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["earliest"] < time.time_ns() and found["status"] == "SYNCHRONIZED"
     assert found["latest"] - found["earliest"] <= found["error_bound"] * 2 * SECOND + 1
-    assert bounded.main_now(where) == 0
+    assert main(where) == 0
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first.startswith("Earliest time : 20") and last.endswith(": SYNCHRONIZED")
     daemon.tracking = tracking(**LOCAL)
-    assert bounded.main_now([*where, "-t", "0.05"]) == 1
+    assert main([*where, "-t", "0.05"]) == 1
     assert "directive local" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        bounded.main_now(["-H", "192.0.2.7"])
+        main(["-H", "192.0.2.7"])
     assert "of this machine" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from pychrony import (
     LeapStatus,
     TrackingStatus,
 )
-from pychrony.bounded import Bounds
+from pychrony.bounded._bounds import Bounds
 
 DAY = 86_400 * SECOND
 Trap = Callable[[Kind], None]
@@ -126,7 +126,7 @@ def pause_is_no_suspend(kind: Kind) -> None:
     holds(bounds, machine, 0.0001)
 
 
-@trap("// _SECOND + suspended", "// _SECOND")
+@trap("// SECOND + suspended", "// SECOND")
 def short_suspend(kind: Kind) -> None:
     machine, bounds = begun(kind)
     machine.suspend(0.0009)
@@ -263,7 +263,7 @@ def residual_frequency(kind: Kind) -> None:
     holds(bounds, machine, 0.01)
 
 
-@trap("error_bound_at(abs(age) / _SECOND,", "error_bound_at(0.0,")
+@trap("error_bound_at(abs(age) / SECOND,", "error_bound_at(0.0,")
 def drift_since_the_update(kind: Kind) -> None:
     machine = Machine()
     machine.set_drift(45e-6)
@@ -398,7 +398,7 @@ def leap_that_is_taken_back(kind: Kind) -> None:
     holds(bounds, machine, 20.0)
 
 
-@trap("if age < -_SECOND:", "if False:")
+@trap("if age < -SECOND:", "if False:")
 def future_reference_time(kind: Kind) -> None:
     machine = Machine()
     bounds = sharp(kind, machine)
@@ -484,8 +484,8 @@ def reference_error(kind: Kind) -> None:
 
 
 @trap(
-    "latest = high - (raw_before - raw) * high_rate // _SECOND + suspended",
-    "latest = high + (raw - raw_before) * high_rate // _SECOND + suspended",
+    "latest = high - (raw_before - raw) * high_rate // SECOND + suspended",
+    "latest = high + (raw - raw_before) * high_rate // SECOND + suspended",
 )
 @trap(
     "+ suspended\n",
