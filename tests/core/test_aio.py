@@ -92,7 +92,7 @@ def test_every_method_is_that_of_the_blocking_connection(
         run(disabled())
 
 
-def test_it_has_what_the_blocking_connection_has() -> None:
+def test_async_connection_has_the_names_of_the_blocking_one() -> None:
     def public(kind: type[Any]) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
@@ -166,7 +166,7 @@ async def test_local_daemon_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @on_each_loop
-async def test_context_manager(address: str) -> None:
+async def test_async_context_manager(address: str) -> None:
     with ScriptedDaemon(address=address) as daemon:
         connection = AsyncChronyConnection(daemon.address)
         assert connection.address is None
@@ -216,7 +216,7 @@ if sys.version_info >= (3, 11):  # else there are no groups
 
 
 @on_each_loop
-async def test_the_loop_goes_on() -> None:
+async def test_event_loop_goes_on_during_a_call() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         ticks = 0
 
@@ -236,7 +236,7 @@ async def test_the_loop_goes_on() -> None:
 
 
 @on_each_loop
-async def test_libchrony_itself_never_waits(address: str) -> None:
+async def test_libchrony_itself_never_waits_in_an_event_loop(address: str) -> None:
     with ScriptedDaemon(address=address) as daemon:
         async with AsyncChronyConnection(daemon.address) as connection:
             assert connection._session is not None
@@ -377,7 +377,7 @@ async def test_answer_that_is_there_counts_after_its_deadline() -> None:
 
 
 @on_each_loop
-async def test_waits() -> None:
+async def test_wait_for_a_descriptor() -> None:
     unexpected: list[Any] = []
 
     running = asyncio.get_running_loop()

@@ -153,7 +153,7 @@ async def test_cancelling_while_a_name_is_resolved(
 
 
 @on_each_loop
-async def test_wait_for() -> None:
+async def test_wait_for_ends_a_call() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         before = descriptors()
         connection = AsyncChronyConnection(daemon.address, timeout=1000)
@@ -171,7 +171,7 @@ async def test_wait_for() -> None:
 
 
 @on_each_loop
-async def test_what_was_answered_is_not_kept_until_its_timeout() -> None:
+async def test_answered_call_is_not_kept_until_its_timeout() -> None:
     with ScriptedDaemon() as daemon:
         async with AsyncChronyConnection(daemon.address, timeout=1000) as connection:
             for _ in range(100):
@@ -279,7 +279,7 @@ def test_exit_with_an_open_connection(end: str, address: str) -> None:
 
 
 @on_each_loop
-async def test_no_warning_of_any_kind(address: str) -> None:
+async def test_cancelled_call_warns_of_nothing(address: str) -> None:
     with (
         ScriptedDaemon(address=address) as daemon,
         warnings.catch_warnings(record=True) as seen,

@@ -85,7 +85,7 @@ def test_bad_answers(
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
-def test_resends(retries: int) -> None:
+def test_number_of_resends(retries: int) -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         with pytest.raises(
             ChronyTimeoutError, match=f"{retries + 1} request{'s' * (retries > 0)} in"
@@ -122,7 +122,7 @@ def test_late_and_double_replies_disturb_nothing() -> None:
             assert letters_of(connection.get_sources()) == MANY
 
 
-def test_what_an_earlier_request_ignored_is_not_told() -> None:
+def test_replies_that_an_earlier_request_ignored_are_not_told() -> None:
     with connected(misbehave=faults.first(1, faults.duplicated), **QUICK) as (
         daemon,
         connection,

@@ -67,7 +67,7 @@ def wait(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_interval(daemon: ScriptedDaemon) -> None:
+def test_interval_holds_true_time(daemon: ScriptedDaemon) -> None:
     for offset in (0.0, 0.25, -0.25):
         daemon.tracking = tracking(offset=offset)
         with BoundedClock(daemon.address) as clock:
@@ -82,7 +82,7 @@ def test_interval(daemon: ScriptedDaemon) -> None:
             assert clock.now()[:2] < clock.now()[:2]
 
 
-def test_time() -> None:
+def test_bounded_time() -> None:
     one = BoundedTime(1_000_000_000_000_000_001, 1_000_000_000_000_002_002, _status())
     two = BoundedTime(one.latest + 1, one.latest + 9, _status())
     overlapping = BoundedTime(one.latest, one.latest + 9, _status())
@@ -102,7 +102,7 @@ def _status() -> BoundStatus:
     return BoundStatus.SYNCHRONIZED
 
 
-def test_times_have_no_order() -> None:
+def test_bounded_times_have_no_order() -> None:
     one, two = BoundedTime(1, 2, _status()), BoundedTime(2, 3, _status())
     comparisons: list[Callable[[], object]] = [
         lambda: one < two,
@@ -136,7 +136,7 @@ def test_numbers_outside_of_their_range(options: Any) -> None:
 @pytest.mark.parametrize(
     "address", ["192.0.2.7", "192.0.2.7:323", "ntp1.example", "[2001:db8::1]:323", "::"]
 )
-def test_other_machines(address: str) -> None:
+def test_address_of_another_machine_is_refused(address: str) -> None:
     with pytest.raises(ChronyAddressError, match="of this machine"):
         BoundedClock(address)
 
@@ -145,7 +145,7 @@ def test_other_machines(address: str) -> None:
     "address",
     ["/run/chrony/chronyd.sock", "127.0.0.1", "127.9.9.9:99", "::1", "[::1]:3"],
 )
-def test_this_machine(address: str) -> None:
+def test_address_of_this_machine(address: str) -> None:
     assert address in repr(BoundedClock(address))
     assert "of this machine" in repr(BoundedClock())
 
@@ -164,7 +164,7 @@ def test_error_bound_at() -> None:
     assert tracking(**LOCAL).error_bound_at(1.0, 50.0) is None
 
 
-def test_states(daemon: ScriptedDaemon) -> None:
+def test_clock_is_opened_and_closed(daemon: ScriptedDaemon) -> None:
     clock = BoundedClock(daemon.address)
     with pytest.raises(ChronyUsageError, match="not open"):
         clock.now()
@@ -207,7 +207,7 @@ def test_nothing_bounds_the_clock(
         assert found.earliest < clock.now().latest
 
 
-def test_silence(daemon: ScriptedDaemon) -> None:
+def test_silent_daemon_bounds_nothing(daemon: ScriptedDaemon) -> None:
     daemon.misbehave = faults.silent
     with BoundedClock(daemon.address, interval=0.01) as clock:
         with pytest.raises(ClockUnboundError) as caught:
@@ -232,13 +232,13 @@ def test_holdover(daemon: ScriptedDaemon) -> None:
         wait(is_over)
 
 
-def test_permission() -> None:
+def test_daemon_that_refuses() -> None:
     with ScriptedDaemon(tracking=tracking(), open_commands=[]) as daemon:
         with pytest.raises(ChronyPermissionError):
             BoundedClock(daemon.address).__enter__()
 
 
-def test_no_library() -> None:
+def test_error_without_libchrony() -> None:
     code = (
         "import pychrony\n"
         "try: pychrony.BoundedClock('127.0.0.1:9').__enter__()\n"
@@ -249,7 +249,9 @@ def test_no_library() -> None:
     assert output == b"as elsewhere\n"
 
 
-def test_no_thread(daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_a_thread(
+    daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -351,7 +353,7 @@ def test_dropped_open(daemon: ScriptedDaemon) -> None:
 
 
 @pytest.mark.interrupts
-def test_fork(daemon: ScriptedDaemon) -> None:
+def test_forked_child_opens_its_own_clock(daemon: ScriptedDaemon) -> None:
     clock = BoundedClock(daemon.address, interval=0.01)
     with clock:
 
@@ -368,7 +370,7 @@ def test_fork(daemon: ScriptedDaemon) -> None:
         clock.now()
 
 
-def test_exit(daemon: ScriptedDaemon) -> None:
+def test_exit_with_an_open_clock(daemon: ScriptedDaemon) -> None:
     """With the clock open, and its thread reading or not."""
     for interval in (0.0001, 60):
         code = (
@@ -417,7 +419,9 @@ def test_reading_after_the_end_is_not_used() -> None:
         bounds.now()
 
 
-def test_command(daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+def test_now_command(
+    daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
     where = ["-H", daemon.address]
     assert main([*where, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

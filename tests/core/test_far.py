@@ -103,7 +103,7 @@ def test_list_is_that_of_a_near_one(
 
 
 @pytest.mark.parametrize("number", [0, 1, 4, 127, 128, 129, 300])
-def test_any_length(number: int) -> None:
+def test_list_of_any_length(number: int) -> None:
     before = descriptors()
     watched = Watched()
     sources = many_sources(number)
@@ -152,7 +152,7 @@ def test_all_records_are_asked_for_before_an_answer_is_waited_for() -> None:
     assert batches == [1, 1, 40, 1]
 
 
-def test_unix_socket_is_never_far() -> None:
+def test_unix_socket_never_has_a_high_latency() -> None:
     watched = Watched()
     with (
         short_directory() as directory,
@@ -167,7 +167,7 @@ def test_unix_socket_is_never_far() -> None:
         assert watched.most == before
 
 
-def test_what_is_lost_is_sent_again_alone() -> None:
+def test_lost_request_is_sent_again_alone() -> None:
     lost: list[int | None] = []
 
     def losing(request: Request, reply: bytes) -> Iterable[bytes]:
@@ -189,7 +189,7 @@ def test_what_is_lost_is_sent_again_alone() -> None:
         assert asked == [1 + (index in lost) + (index == 39) for index in range(40)]
 
 
-def test_silence_in_the_middle() -> None:
+def test_silence_in_the_middle_of_a_list() -> None:
     fault = faults.only("SOURCE_DATA", faults.silent, index=3)
     with connected(
         sources=many_sources(40), misbehave=fault, timeout=0.05, retries=1
@@ -218,7 +218,7 @@ def test_source_that_is_not_there(times: int, which: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["sources", "get_report sources"])
-def test_error_in_the_middle_closes_all(which: str) -> None:
+def test_error_in_the_middle_of_a_list_closes_all_sessions(which: str) -> None:
     name, *arguments = LISTS[which]
     fault = faults.only("SOURCE_DATA", faults.status(2), index=3)
     with ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon:
@@ -235,7 +235,7 @@ def test_error_in_the_middle_closes_all(which: str) -> None:
 
 @pytest.mark.interrupts
 @pytest.mark.timeout(15)
-def test_interrupt_closes_all() -> None:
+def test_interrupted_list_closes_all_sessions() -> None:
     fault = faults.only("SOURCE_DATA", faults.silent, index=3)
     with ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon:
         before = descriptors()

@@ -40,7 +40,7 @@ def test_limit_of_looking_for_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value).startswith(f"{place}: not done within the limit of 0.1 s")
 
 
-def test_so_it_is_while_looking_for_the_daemon() -> None:
+def test_waits_double_while_looking_for_the_daemon() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         target = _address.parse(daemon.address)
         begin = time.monotonic()
@@ -72,7 +72,7 @@ def test_waits_begin_anew_with_the_daemon_that_was_found() -> None:
         session.close()
 
 
-def test_only_the_silent_are_asked_again() -> None:
+def test_daemons_that_refuse_are_not_asked_again() -> None:
     with ScriptedDaemon() as refused, ScriptedDaemon(misbehave=faults.silent) as silent:
         refused.stop()
         targets = [_address.parse(one.address) for one in (refused, silent)]
@@ -85,7 +85,7 @@ def test_only_the_silent_are_asked_again() -> None:
             looking.send(False)
 
 
-def test_the_first_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_daemon_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         ScriptedDaemon() as refused,
         ScriptedDaemon(misbehave=faults.silent) as silent,
@@ -101,7 +101,7 @@ def test_the_first_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
         assert get_tracking(timeout=0.1).stratum == 4
 
 
-def test_a_refusal_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_daemon_that_refuses_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         ScriptedDaemon(misbehave=faults.status(2)) as daemon,
         ScriptedDaemon() as other,
@@ -112,7 +112,7 @@ def test_a_refusal_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not other.requests
 
 
-def test_the_silent_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_daemons_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         ScriptedDaemon(misbehave=faults.silent) as silent,
         ScriptedDaemon(misbehave=faults.first(1, faults.silent)) as daemon,
@@ -146,7 +146,9 @@ def test_other_reports_are_read_from_the_daemon_that_refused(
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_nobody_answers(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_where_no_daemon_answers(
+    alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ScriptedDaemon() as refused, ScriptedDaemon(misbehave=faults.silent) as silent:
         refused.stop()
         local = ["/nowhere/chronyd.sock", refused.address]
@@ -163,7 +165,7 @@ def test_nobody_answers(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(place in str(caught.value) for place in local)
 
 
-def test_an_explicit_address_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explicit_address_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedDaemon() as other, ScriptedDaemon() as refused:
         refused.stop()
         monkeypatch.setattr(_address, "LOCAL", (other.address,))
@@ -174,7 +176,7 @@ def test_an_explicit_address_is_the_only_one(monkeypatch: pytest.MonkeyPatch) ->
         assert not other.requests
 
 
-def test_so_it_does_with_the_daemon_that_was_found(
+def test_libchrony_waits_as_usual_for_the_daemon_that_was_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However long the waits were when it was found."""

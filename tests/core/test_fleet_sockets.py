@@ -38,7 +38,7 @@ from pychrony.testing import (
 )
 
 
-def test_what_one_host_left_is_not_told_of_the_next() -> None:
+def test_datagrams_that_one_host_left_are_not_told_of_the_next() -> None:
     def noisy(request: Request, reply: bytes) -> Iterable[bytes]:
         return (reply, *(b"noise",) * 20)
 
@@ -114,7 +114,7 @@ def test_each_host_is_asked_from_an_address_of_its_own() -> None:
             assert session._socket.raw.getsockname()[0] == expected
 
 
-def test_sockets_are_used_again(opened: list[Session]) -> None:
+def test_sessions_are_used_again(opened: list[Session]) -> None:
     """To make a session takes longer than all the rest."""
     with ScriptedDaemon() as one, ScriptedDaemon() as other:
         addresses = [one.address, other.address] * 50

@@ -49,59 +49,34 @@ class Report(NamedTuple):
     record: type[Any]
     wire: _reports.Report
     read: Callable[[ChronyConnection], Any]
-    key: Callable[[Any], object] | None = None
-    """What tells one record of a list from another."""
+    key: Callable[[Any], object] | None
 
 
+# What tells one record of a list from another, as the core does.
+KEYS: dict[str, Callable[[Any], object]] = {
+    "sources": lambda one: _identity(
+        "" if one.mode is SourceMode.REFCLOCK else one.address, one.address
+    ),
+    "source_stats": lambda one: _identity(one.address, one.reference_id),
+    "select_data": lambda one: _identity(one.address, one.reference_id),
+    "auth_data": lambda one: one.address,
+    "ntp_data": lambda one: one.address,
+}
 # By the attribute of ScriptedDaemon.
 REPORTS = {
-    "tracking": Report(
-        pychrony.TrackingStatus, _reports.TRACKING, ChronyConnection.get_tracking
-    ),
-    "sources": Report(
-        pychrony.Source,
-        _reports.SOURCE_DATA,
-        ChronyConnection.get_sources,
-        lambda one: _identity(
-            "" if one.mode is SourceMode.REFCLOCK else one.address, one.address
-        ),
-    ),
-    "source_stats": Report(
-        pychrony.SourceStats,
-        _reports.SOURCESTATS,
-        ChronyConnection.get_source_stats,
-        lambda one: _identity(one.address, one.reference_id),
-    ),
-    "select_data": Report(
-        pychrony.SelectData,
-        _reports.SELECT_DATA,
-        ChronyConnection.get_select_data,
-        lambda one: _identity(one.address, one.reference_id),
-    ),
-    "activity": Report(
-        pychrony.Activity, _reports.ACTIVITY, ChronyConnection.get_activity
-    ),
-    "auth_data": Report(
-        pychrony.AuthData,
-        _reports.AUTH_DATA,
-        ChronyConnection.get_auth_data,
-        lambda one: one.address,
-    ),
-    "ntp_data": Report(
-        pychrony.NTPData,
-        _reports.NTP_DATA,
-        ChronyConnection.get_ntp_data,
-        lambda one: one.address,
-    ),
-    "server_stats": Report(
-        pychrony.ServerStats, _reports.SERVER_STATS, ChronyConnection.get_server_stats
-    ),
-    "rtc_data": Report(
-        pychrony.RTCData, _reports.RTCREPORT, ChronyConnection.get_rtc_data
-    ),
-    "smoothing": Report(
-        pychrony.Smoothing, _reports.SMOOTHING, ChronyConnection.get_smoothing
-    ),
+    name: Report(record, wire, getattr(ChronyConnection, f"get_{name}"), KEYS.get(name))
+    for name, record, wire in (
+        ("tracking", pychrony.TrackingStatus, _reports.TRACKING),
+        ("sources", pychrony.Source, _reports.SOURCE_DATA),
+        ("source_stats", pychrony.SourceStats, _reports.SOURCESTATS),
+        ("select_data", pychrony.SelectData, _reports.SELECT_DATA),
+        ("activity", pychrony.Activity, _reports.ACTIVITY),
+        ("auth_data", pychrony.AuthData, _reports.AUTH_DATA),
+        ("ntp_data", pychrony.NTPData, _reports.NTP_DATA),
+        ("server_stats", pychrony.ServerStats, _reports.SERVER_STATS),
+        ("rtc_data", pychrony.RTCData, _reports.RTCREPORT),
+        ("smoothing", pychrony.Smoothing, _reports.SMOOTHING),
+    )
 }
 
 

@@ -82,7 +82,7 @@ def test_list_that_holds_still_is_read_once() -> None:
         assert daemon.requests == once("SOURCESTATS")
 
 
-def test_what_is_appended_after_the_last_was_read_does_not_matter() -> None:
+def test_source_appended_after_the_last_was_read() -> None:
     with ScriptedDaemon(sources=sources_of("ABCD")) as daemon:
 
         def change(request: Request, reply: bytes) -> Iterable[bytes]:
@@ -110,7 +110,7 @@ def test_list_that_never_holds_still() -> None:
 
 
 @pytest.mark.parametrize("request_name", ["N_SOURCES", "SOURCE_DATA"])
-def test_refusal_is_not_taken_for_a_change_for_ever(request_name: str) -> None:
+def test_refusal_is_not_taken_for_a_change_of_the_list(request_name: str) -> None:
     fault = faults.only(request_name, faults.status(1))
     with (
         ScriptedDaemon(misbehave=fault) as daemon,
@@ -157,7 +157,7 @@ def test_generic_list_is_that_of_one_moment(gone: int) -> None:
     assert found in possible
 
 
-def test_the_same_wrong_list_twice_is_still_wrong() -> None:
+def test_same_wrong_list_twice_is_still_wrong() -> None:
     """As happens with changes in step with the reads."""
     with ScriptedDaemon(sources=sources_of("ABC")) as daemon:
 

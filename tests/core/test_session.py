@@ -145,7 +145,7 @@ def test_late_process_still_takes_the_answer_that_is_there() -> None:
         assert end.value.value.stratum == 2
 
 
-def test_woken_for_nothing_it_waits_again(address: str) -> None:
+def test_session_woken_for_nothing_waits_again(address: str) -> None:
     with (
         ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
         by_hand(daemon.address, 1000, 0) as session,

@@ -87,7 +87,9 @@ def test_own_socket_is_beside_that_of_chronyd_and_all_may_write_to_it(
     assert not own.exists()
 
 
-def test_only_chronyd_can_send_to_it(daemon: ScriptedDaemon, directory: str) -> None:
+def test_own_socket_takes_datagrams_of_chronyd_alone(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
     with ChronyConnection(daemon.address) as connection:
         (own,) = own_sockets(directory)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
@@ -96,7 +98,7 @@ def test_only_chronyd_can_send_to_it(daemon: ScriptedDaemon, directory: str) -> 
         assert connection.get_tracking().stratum == 2
 
 
-def test_connections_have_names_of_their_own(
+def test_connections_have_sockets_of_their_own(
     daemon: ScriptedDaemon, directory: str
 ) -> None:
     connections = [ChronyConnection(daemon.address) for _ in range(20)]
@@ -107,7 +109,7 @@ def test_connections_have_names_of_their_own(
         connection.close()
 
 
-def test_in_the_root_directory_there_is_room_too() -> None:
+def test_socket_in_the_root_directory() -> None:
     """libchrony refuses such a path."""
     with pytest.raises(ChronyConnectionError, match="No such file"):
         get_tracking("/nowhere.sock")
@@ -140,7 +142,9 @@ def test_interruption_at_every_instruction_leaves_nothing(
     assert not _socket._unclosed
 
 
-def test_dropped_ones_are_removed(daemon: ScriptedDaemon, directory: str) -> None:
+def test_own_socket_of_a_dropped_connection_is_removed(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
     connection = ChronyConnection(daemon.address)
     connection.get_tracking()
     assert own_sockets(directory)
@@ -165,7 +169,9 @@ def test_warnings_that_are_errors_leave_nothing(
     assert not own_sockets(directory)
 
 
-def test_child_removes_its_own_only(daemon: ScriptedDaemon, directory: str) -> None:
+def test_child_removes_its_own_socket_only(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
     with ChronyConnection(daemon.address) as connection:
         (own,) = own_sockets(directory)
 
@@ -179,32 +185,6 @@ def test_child_removes_its_own_only(daemon: ScriptedDaemon, directory: str) -> N
 
         in_child(child)
         assert connection.get_tracking().stratum == 2
-
-
-EXIT_WITH_THREADS = """
-import sys, threading
-import pychrony
-
-begun = threading.Barrier(7)
-
-def read():
-    connection = pychrony.ChronyConnection(sys.argv[1])
-    connection.get_tracking()
-    begun.wait()
-    while True:
-        with pychrony.ChronyConnection(sys.argv[1]) as connection:
-            connection.get_tracking()
-
-for _ in range(6):
-    threading.Thread(target=read, daemon=True).start()
-begun.wait()
-"""
-
-
-def test_exit_while_daemon_threads_open_and_close() -> None:
-    with ScriptedDaemon() as daemon:
-        for _ in range(10):
-            assert not python(EXIT_WITH_THREADS, daemon.address).stderr
 
 
 # --- somebody in the directory is hostile ------------------------------------
@@ -263,7 +243,7 @@ def _nothing(own: str, directory: str) -> None:
         pytest.param(_socket_of_another_user, marks=as_root),
     ],
 )
-def test_what_is_swapped_in_is_not_opened_to_all(
+def test_file_that_is_swapped_in_is_not_opened_to_all(
     swap: Callable[[str, str], None],
     daemon: ScriptedDaemon,
     directory: str,
@@ -286,7 +266,7 @@ def test_what_is_swapped_in_is_not_opened_to_all(
 # --- directories that do not suit --------------------------------------------
 
 
-def test_longest_path(tmp_path: Path) -> None:
+def test_longest_path_of_a_socket(tmp_path: Path) -> None:
     base = Path(f"/tmp/l{os.getpid()}")
     try:
         for length, fits in ((85, True), (86, False)):

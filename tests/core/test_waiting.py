@@ -115,13 +115,13 @@ def test_after_the_limit_no_answer_counts() -> None:
     assert log == [("a", "closed")]
 
 
-def test_none_at_all() -> None:
+def test_side_by_side_of_nothing() -> None:
     before = descriptors()
     assert list(side_by_side([])) == []
     assert descriptors() == before
 
 
-def test_each_is_told_that_its_own_descriptor_is_ready(pipes: Any) -> None:
+def test_each_slot_is_told_that_its_own_descriptor_is_ready(pipes: Any) -> None:
     (a, to_a), (b, to_b) = pipes(2)
     log: list[Any] = []
     before = descriptors()
@@ -145,7 +145,7 @@ def test_each_is_told_that_its_own_descriptor_is_ready(pipes: Any) -> None:
     assert descriptors() == before
 
 
-def test_what_the_driver_says_does_not_matter(pipes: Any) -> None:
+def test_word_of_the_driver_does_not_matter_side_by_side(pipes: Any) -> None:
     """It may have waited for too short, or looked before the answer came."""
     ((a, to_a),) = pipes(1)
     log: list[Any] = []
@@ -159,7 +159,7 @@ def test_what_the_driver_says_does_not_matter(pipes: Any) -> None:
     assert log == [("a", True)]
 
 
-def test_ready_to_write(pipes: Any) -> None:
+def test_slot_is_told_that_it_can_write(pipes: Any) -> None:
     ((a, to_a),) = pipes(1)
     a.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -179,7 +179,7 @@ def test_ready_to_write(pipes: Any) -> None:
     assert log == [("a", True)]
 
 
-def test_deadlines(pipes: Any) -> None:
+def test_deadlines_of_several_slots(pipes: Any) -> None:
     """The earliest is waited for; who is late is told, and the others wait on."""
     (a, _), (b, _), (c, _) = pipes(3)
     log: list[Any] = []
@@ -248,7 +248,7 @@ def test_more_answers_than_are_taken_at_once_do_not_expire_the_rest(
     assert rounds >= 2  # the driver has its turn in between
 
 
-def test_who_is_silent_expires_while_others_answer(pipes: Any) -> None:
+def test_silent_slot_expires_while_others_answer(pipes: Any) -> None:
     (a, _), (b, to_b) = pipes(2)
     log: list[Any] = []
 
@@ -459,7 +459,7 @@ def test_no_descriptor_to_wait_with() -> None:
     assert log == []
 
 
-def test_a_deadline_that_is_over_is_no_endless_wait() -> None:
+def test_deadline_that_is_over_is_no_endless_wait() -> None:
     read, write = os.pipe()
     try:
         assert not Waiter().wait(read, POLLIN, 0.0)
@@ -470,7 +470,7 @@ def test_a_deadline_that_is_over_is_no_endless_wait() -> None:
         os.close(write)
 
 
-def test_what_was_waited_for_before_wakes_nobody() -> None:
+def test_descriptor_that_was_waited_for_before_wakes_nobody() -> None:
     one, other = socket.socketpair()
     with one, other:
         waiter = Waiter()
