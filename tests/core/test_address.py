@@ -29,7 +29,7 @@ from pychrony import (
     Transport,
     get_tracking,
 )
-from pychrony._address import Target, _parse_any, parse, resolve
+from pychrony._address import LOCAL, Target, _parse_any, parse, resolve
 from pychrony._waiting import Waiter
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
@@ -60,14 +60,20 @@ UNIX, V4, V6, NAME = (
         ("localhost", NAME, "localhost", 323),
         ("ntp1.example:65535", NAME, "ntp1.example", 65535),
         ("ntp1.example.", NAME, "ntp1.example.", 323),
+        ("1.ntp.example", NAME, "1.ntp.example", 323),
         ("a_b-c.example:1", NAME, "a_b-c.example", 1),
     ],
 )
 def test_address(address: str | Path, family: int, host: str, port: int | None) -> None:
     target = parse(address)
     assert target == Target(str(address), family, host, port)
+    assert str(target) == str(address)
     assert target.is_name == (family == NAME)
     assert (target.transport is Transport.UNIX_SOCKET) == (family == UNIX)
+
+
+def test_local_addresses() -> None:
+    assert LOCAL == ("/run/chrony/chronyd.sock", "127.0.0.1:323", "[::1]:323")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +117,7 @@ def test_url_of_a_socket_is_read(scheme: str) -> None:
         ("127.0.0.1:" + "1" * 5000, "is not a port"),
         ("127.0.0.1:0", "is not a port"),
         ("127.0.0.1:0000099999", "is not a port"),
+        ("127.0.0.1:000323", "is not a port"),
         ("/tmp/\ud800", "lone surrogate"),
         ("fe80::1%" + "7" * 5000, "not an IPv6 address"),
         ("fe80::1%" + "7" * 16, "not an IPv6 address"),
@@ -145,7 +152,8 @@ def test_url_of_a_socket_is_read(scheme: str) -> None:
         ("1.2.3.4\n", "neither"),
         ("12", "not an IPv4 address"),
         ("run/chronyd.sock", "neither an IP address nor a host name"),
-        ("ntp 1.example", "neither"),
+        ("ntp.12", "not an IPv4 address"),
+        ("ntp 1.example", "nor a host name. Give"),
         ("-ntp.example", "neither"),
         ("ntp-.example", "neither"),
         ("ntp..example", "neither"),
@@ -261,7 +269,7 @@ def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with pytest.raises(
-        ChronyConnectionError, match="Name or service not known"
+        ChronyConnectionError, match=r"service not known\. Check the name"
     ) as caught:
         get_tracking("clock.invalid")
     assert isinstance(caught.value.__cause__, socket.gaierror)
