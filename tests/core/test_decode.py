@@ -17,6 +17,7 @@ from pychrony import (
     ChronyTimeoutError,
     FieldType,
     LeapStatus,
+    NTPFlag,
     SmoothingFlag,
     SourceMode,
     SourceState,
@@ -27,8 +28,11 @@ from pychrony import (
 from pychrony._libchrony import ffi
 from pychrony._queries import read_single
 from pychrony.testing import (
+    ALL_COMMANDS,
     ScriptedDaemon,
     faults,
+    make_auth_data,
+    make_ntp_data,
     make_rtc_data,
     make_source,
     make_source_stats,
@@ -111,7 +115,7 @@ def reference_time(high: int, low: int, nanoseconds: int) -> faults.Fault:
     [
         (0, 1_700_000_000, 999_999_999, 1_700_000_000_999_999_999),
         (1, 5, 1, ((1 << 32) + 5) * 10**9 + 1),
-        (0x7FFFFFFF, 1_700_000_000, 7, 1_700_000_000_000_000_007),
+        (0x7FFFFFFF, 1_700_000_001, 7, 1_700_000_001_000_000_007),
         (0, 0, 0, 0),
     ],
 )
@@ -158,6 +162,25 @@ def test_timespec_where_time_is_wider_than_long() -> None:
         read = _decode._timespec_reader(lib, size, partial(int, size))
         assert ffi.typeof(read) is ffi.typeof(lib.chrony_get_field_timespec)
     assert _decode._time_t_size() in (4, 8)
+
+
+@pytest.mark.parametrize("age", [0, 7, None])
+def test_age_of_never_is_none(age: int | None) -> None:
+    data = make_auth_data(last_ke_ago=age)
+    with connected(auth_data=[data], open_commands=ALL_COMMANDS) as (_, connection):
+        assert connection.get_auth_data()[0].last_ke_ago == age
+
+
+def test_flags_are_named_as_chronyd_has_them() -> None:
+    """libchrony has testB and testC the wrong way round."""
+    flags = NTPFlag.TESTB | NTPFlag.INTERLEAVED
+    data = make_ntp_data(flags=flags)
+    with connected(ntp_data=[data], open_commands=ALL_COMMANDS) as (_, connection):
+        (record,) = connection.get_report("ntpdata")
+        assert connection.get_ntp_data()[0].flags == flags
+    assert record["flags"].value == flags
+    assert record["flags"].names == ("testB", "interleaved")
+    assert record["mode"].names == ("server",)
 
 
 def test_field_of_a_type_of_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
