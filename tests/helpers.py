@@ -26,7 +26,7 @@ import pychrony
 from pychrony import SourceMode, _address
 from pychrony._base import timeouts_of
 from pychrony._session import Session
-from pychrony.testing import ScriptedDaemon, make_source
+from pychrony.testing import Request, ScriptedDaemon, faults, make_source
 
 T = TypeVar("T")
 Runner = Callable[[Coroutine[Any, Any, T]], T]
@@ -201,6 +201,16 @@ def descriptors_left(number: int) -> Iterator[list[int]]:
         finally:
             for fd in taken:
                 os.close(fd)
+
+
+def seeing(action: Callable[[Request], object]) -> faults.Fault:
+    """A fault that harms nothing, and tells of each request."""
+
+    def fault(request: Request, reply: bytes) -> Iterable[bytes]:
+        action(request)
+        return (reply,)
+
+    return fault
 
 
 def many_sources(number: int) -> list[pychrony.Source]:

@@ -20,6 +20,7 @@ from helpers import (
     hung_daemon,
     many_sources,
     on_each_loop,
+    seeing,
     short_directory,
     steps,
     until,
@@ -338,9 +339,8 @@ def test_full_queue_of_the_unix_socket(run: Runner[Any]) -> None:
 
 @pytest.mark.timeout(30)
 def test_full_queue_is_waited_for(run: Runner[Any]) -> None:
-    def busy(request: Request, reply: bytes) -> Iterable[bytes]:
+    def busy(_: Request) -> None:
         time.sleep(0.002)
-        return (reply,)
 
     async def ask(path: str) -> int:
         connection = AsyncChronyConnection(path, timeout=20, retries=0)
@@ -352,7 +352,9 @@ def test_full_queue_is_waited_for(run: Runner[Any]) -> None:
 
     with (
         short_directory() as directory,
-        ScriptedDaemon(address=f"{directory}/chronyd.sock", misbehave=busy) as daemon,
+        ScriptedDaemon(
+            address=f"{directory}/chronyd.sock", misbehave=seeing(busy)
+        ) as daemon,
     ):
         run(main(daemon.address))
 

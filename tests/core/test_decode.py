@@ -82,16 +82,6 @@ def test_address_of_every_kind(address: str) -> None:
         assert connection.get_source_stats()[0].address == address
 
 
-def test_reference_clock_has_its_reference_id_as_address() -> None:
-    clock = make_source(address="PPS0", mode=SourceMode.REFCLOCK)
-    server = make_source(address="192.0.2.1")
-    with connected(sources=[clock, server]) as (_, connection):
-        assert [one.address for one in connection.get_sources()] == [
-            "PPS0",
-            "192.0.2.1",
-        ]
-
-
 def test_flags_of_the_network_do_not_fill_the_memory() -> None:
     member = _decode._member_of(SmoothingFlag)
     for value in range(0, 80_000, 4):
@@ -316,22 +306,3 @@ def test_report_that_libchrony_has_not(name: str) -> None:
             connection.get_report(name)
         assert repr(name) in str(caught.value)
         assert daemon.requests == []
-
-
-def test_records_are_like_those_made_by_hand() -> None:
-    tracking = make_tracking(
-        offset=0.25,
-        ref_time=1.5,
-        last_offset=-0.5,
-        rms_offset=0.5,
-        frequency=1.5,
-        residual_freq=0.0,
-        skew=0.125,
-        root_delay=0.5,
-        root_dispersion=0.25,
-    )
-    with connected(tracking=tracking) as (_, connection):
-        read = connection.get_tracking()
-    assert read == tracking
-    assert hash(read) == hash(tracking)
-    assert repr(read) == repr(tracking)

@@ -19,6 +19,7 @@ from helpers import (
     descriptors_left,
     many_sources,
     on_alarm,
+    seeing,
     short_directory,
 )
 
@@ -338,14 +339,13 @@ def test_number_counted_after_all_was_read_is_that_of_another_moment() -> None:
     everyone = many_sources(7)
     with ScriptedDaemon(sources=everyone[:5]) as daemon:
 
-        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+        def change(_: Request) -> None:
             if daemon.requests == [("N_SOURCES", None)]:
                 daemon.sources = everyone[1:]  # one goes, two come
             elif daemon.requests.count(("SOURCE_DATA", 4)) == 2:
                 daemon.sources = everyone[2:]  # as many as at first
-            return (reply,)
 
-        daemon.misbehave = change
+        daemon.misbehave = seeing(change)
         with ChronyConnection(daemon.address, timeout=20) as connection:
             found = [one.address for one in connection.get_sources()]
         assert found == [one.address for one in everyone[2:]]

@@ -18,6 +18,7 @@ from helpers import (
     limit_descriptors,
     limit_of_descriptors_restored,
     many_sources,
+    seeing,
 )
 
 from pychrony import (
@@ -131,12 +132,11 @@ def test_hosts_share_the_requests_in_flight(
     monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
     most = 0
 
-    def watched(request: Request, reply: bytes) -> Iterable[bytes]:
+    def watched(_: Request) -> None:
         nonlocal most
         most = max(most, descriptors())
-        return (reply,)
 
-    with ScriptedDaemon(sources=many_sources(140), misbehave=watched) as daemon:
+    with ScriptedDaemon(sources=many_sources(140), misbehave=seeing(watched)) as daemon:
         before = descriptors()
         for _, found in ask([daemon.address] * 3, "sources", concurrency=concurrency):
             assert len(found) == 140

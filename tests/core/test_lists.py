@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pytest
 from helpers import (
     QUICK,
     letters_of,
+    seeing,
     sources_of,
 )
 
@@ -51,12 +50,11 @@ def test_list_is_that_of_one_moment(
     after = before[:gone] + before[gone + 1 :] + new
     with ScriptedDaemon(sources=sources_of(before)) as daemon:
 
-        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+        def change(_: Request) -> None:
             if len(daemon.requests) == moment:
                 daemon.sources = sources_of(after)
-            return (reply,)
 
-        daemon.misbehave = change
+        daemon.misbehave = seeing(change)
         assert letters_of(get_sources(daemon.address)) in (before, after)
 
 
@@ -85,12 +83,11 @@ def test_list_that_holds_still_is_read_once() -> None:
 def test_source_appended_after_the_last_was_read() -> None:
     with ScriptedDaemon(sources=sources_of("ABCD")) as daemon:
 
-        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+        def change(request: Request) -> None:
             if request.index == 1:
                 daemon.sources = sources_of("ABCDE")
-            return (reply,)
 
-        daemon.misbehave = change
+        daemon.misbehave = seeing(change)
         assert letters_of(get_sources(daemon.address)) == "ABCD"
         assert daemon.requests == once("SOURCE_DATA")
 
@@ -98,12 +95,11 @@ def test_source_appended_after_the_last_was_read() -> None:
 def test_list_that_never_holds_still() -> None:
     with ScriptedDaemon(sources=sources_of("AB")) as daemon:
 
-        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+        def change(request: Request) -> None:
             if request.name == "N_SOURCES":
                 daemon.sources = sources_of("ABC" if len(daemon.sources) == 2 else "AB")
-            return (reply,)
 
-        daemon.misbehave = change
+        daemon.misbehave = seeing(change)
         with pytest.raises(ChronyDataError, match="changed during each of 10 reads"):
             get_sources(daemon.address)
         assert daemon.requests.count(("N_SOURCES", None)) == 2 * 10
@@ -140,12 +136,11 @@ def test_generic_list_is_that_of_one_moment(gone: int) -> None:
     after = before[:gone] + before[gone + 1 :] + "E"
     with ScriptedDaemon(sources=sources_of(before)) as daemon:
 
-        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+        def change(request: Request) -> None:
             if request.index == 2:
                 daemon.sources = sources_of(after)
-            return (reply,)
 
-        daemon.misbehave = change
+        daemon.misbehave = seeing(change)
         found = [
             str(one["address"].value) if "address" in one else ""
             for one in pychrony.get_report("sources", daemon.address)
@@ -161,14 +156,13 @@ def test_same_wrong_list_twice_is_still_wrong() -> None:
     """As happens with changes in step with the reads."""
     with ScriptedDaemon(sources=sources_of("ABC")) as daemon:
 
-        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+        def change(request: Request) -> None:
             if request.name == "N_SOURCES" and len(daemon.requests) % 5 == 1:
                 daemon.sources = sources_of("ABC")
             elif request.index == 2:  # A goes and D comes
                 daemon.sources = sources_of("BCD")
-            return (reply,)
 
-        daemon.misbehave = change
+        daemon.misbehave = seeing(change)
         with pytest.raises(ChronyDataError, match="changed during each of 10 reads"):
             get_sources(daemon.address)
 

@@ -10,7 +10,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from helpers import (
     in_threads,
     interrupted_at,
     python,
+    seeing,
     short_directory,
     traces_every_instruction,
     unix_daemon,
@@ -397,9 +398,8 @@ def test_socket_without_the_right(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_full_queue_is_waited_for() -> None:
     """The kernel queues few datagrams on a Unix socket, some systems only ten."""
 
-    def busy(request: Request, reply: bytes) -> Iterable[bytes]:
+    def busy(_: Request) -> None:
         time.sleep(0.01)
-        return (reply,)
 
     def read(_: int) -> None:
         results.append(get_tracking(path, timeout=20, retries=0).stratum)
@@ -407,7 +407,7 @@ def test_full_queue_is_waited_for() -> None:
     results: list[int] = []
     with short_directory() as directory:
         path = f"{directory}/chronyd.sock"
-        with ScriptedDaemon(address=path, misbehave=busy):
+        with ScriptedDaemon(address=path, misbehave=seeing(busy)):
             in_threads(40, read)
     assert results == [2] * 40
 
