@@ -6,6 +6,7 @@ import errno
 import time
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from helpers import (
@@ -64,10 +65,8 @@ def test_bad_answers(
     fault: faults.Fault, kind: type[ChronyError], message: str, address: str
 ) -> None:
     timeout = 0.25 if kind is ChronyTimeoutError else 20
-    with connected(address=address, misbehave=fault, timeout=timeout, retries=1) as (
-        daemon,
-        connection,
-    ):
+    options: Any = {"address": address, "misbehave": fault}
+    with connected(**options, timeout=timeout, retries=1) as (daemon, connection):
         with pytest.raises(kind) as caught:
             connection.get_tracking()
         assert type(caught.value) in (kind, *kind.__subclasses__())
@@ -123,10 +122,8 @@ def test_late_and_double_replies_disturb_nothing() -> None:
 
 
 def test_replies_that_an_earlier_request_ignored_are_not_told() -> None:
-    with connected(misbehave=faults.first(1, faults.duplicated), **QUICK) as (
-        daemon,
-        connection,
-    ):
+    fault = faults.first(1, faults.duplicated)
+    with connected(misbehave=fault, **QUICK) as (daemon, connection):
         for _ in range(2):  # the second finds and ignores the second reply
             assert connection.get_tracking().stratum == 2
         daemon.misbehave = faults.silent

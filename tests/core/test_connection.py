@@ -10,6 +10,7 @@ import pytest
 from helpers import (
     QUICK,
     connected,
+    many_sources,
 )
 
 import pychrony
@@ -24,7 +25,6 @@ from pychrony.testing import (
     ALL_COMMANDS,
     ScriptedDaemon,
     faults,
-    make_source,
 )
 
 
@@ -127,14 +127,10 @@ def test_limit_of_a_call_that_nobody_answers(address: str) -> None:
 
 
 def test_limit_of_a_list_that_is_answered(address: str) -> None:
-    """Each answer comes in time, all of them would take a minute."""
-    sources = [make_source(address=f"192.0.2.{number}") for number in range(200)]
-    slow = faults.delayed(0.1)
+    """Each answer comes in time, all of them would take twenty seconds."""
+    script: Any = {"sources": many_sources(200), "misbehave": faults.delayed(0.1)}
     with (
-        connected(address=address, sources=sources, misbehave=slow, limit=0.4) as (
-            _,
-            connection,
-        ),
+        connected(address=address, **script, limit=0.4) as (_, connection),
         pytest.raises(ChronyTimeoutError, match=r"limit of 0\.4 s"),
     ):
         for _ in range(100):  # a list far away may be read at once

@@ -138,10 +138,8 @@ def test_nanoseconds_where_long_is_no_wider_than_theirs() -> None:
 def test_timespec_where_time_is_wider_than_long() -> None:
     """On this system both structs have 16 bytes, so the real function can be read."""
     lib = _library.load()
-    with connected(tracking=make_tracking(ref_time_ns=1_700_000_000_123_456_789)) as (
-        _,
-        connection,
-    ):
+    tracking = make_tracking(ref_time_ns=1_700_000_000_123_456_789)
+    with connected(tracking=tracking) as (_, connection):
         expected = connection.get_tracking().ref_time_ns
         assert connection._session is not None
         read = _decode._timespec_reader(lib, 4, lambda: 8)

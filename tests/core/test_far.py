@@ -180,10 +180,8 @@ def test_lost_request_is_sent_again_alone() -> None:
         return (reply,)
 
     sources = many_sources(40)
-    with connected(sources=sources, misbehave=losing, timeout=0.5, retries=1) as (
-        daemon,
-        connection,
-    ):
+    waits: Any = {"timeout": 0.5, "retries": 1}
+    with connected(sources=sources, misbehave=losing, **waits) as (daemon, connection):
         assert len(connection.get_sources()) == 40
         assert sorted(filter(None, lost)) == [3, 17, 39]
         assert daemon.requests.count(("N_SOURCES", None)) == 2
@@ -286,10 +284,8 @@ def test_late_replies_count_for_this_call_only(
 ) -> None:
     monkeypatch.setattr(_queries, "_HIGH_LATENCY", 0.5)
     fault = faults.first(late, faults.delayed(0.7))
-    with connected(sources=many_sources(10), misbehave=fault, timeout=20) as (
-        _,
-        connection,
-    ):
+    sources = many_sources(10)
+    with connected(sources=sources, misbehave=fault, timeout=20) as (_, connection):
         before = len(opened)
         assert len(connection.get_sources()) == 10
         assert len(opened) == before + expected

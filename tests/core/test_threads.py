@@ -40,10 +40,8 @@ from pychrony.testing import (
 
 @pytest.mark.interrupts
 def test_signals_during_a_wait_are_no_errors() -> None:
-    with connected(misbehave=faults.delayed(0.02), timeout=10, retries=0) as (
-        _,
-        connection,
-    ):
+    late = faults.delayed(0.02)
+    with connected(misbehave=late, timeout=10, retries=0) as (_, connection):
         hits: list[int] = []
         with on_alarm(lambda *_: hits.append(1), 0.002, 0.002):
             for _ in range(50):
@@ -57,10 +55,8 @@ def test_interrupt_during_a_wait(address: str) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with connected(address=address, misbehave=faults.silent, timeout=1000) as (
-        daemon,
-        connection,
-    ):
+    options: Any = {"address": address, "misbehave": faults.silent}
+    with connected(**options, timeout=1000) as (daemon, connection):
         with pytest.raises(KeyboardInterrupt), on_alarm(interrupt, 0.05):
             connection.get_tracking()
         assert connection._session is None
