@@ -78,6 +78,9 @@ def test_list_that_holds_still_is_read_once() -> None:
         daemon.requests.clear()
         assert len(pychrony.get_source_stats(daemon.address)) == 4
         assert daemon.requests == once("SOURCESTATS")
+        daemon.requests.clear()
+        assert len(pychrony.get_report("sourcestats", daemon.address)) == 4
+        assert daemon.requests == once("SOURCESTATS")
 
 
 def test_source_appended_after_the_last_was_read() -> None:
