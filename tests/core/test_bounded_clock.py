@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +15,7 @@ from typing import Any
 
 import pytest
 from bounded_simulator import Machine
-from helpers import in_child
+from helpers import in_child, in_threads, python
 
 from pychrony import (
     BoundedClock,
@@ -244,9 +241,8 @@ def test_error_without_libchrony() -> None:
         "try: pychrony.BoundedClock('127.0.0.1:9').__enter__()\n"
         "except pychrony.ChronyLibraryError: print('as elsewhere')"
     )
-    environment = {**os.environ, "PYCHRONY_LIBCHRONY": "/nowhere/libchrony.so.0"}
-    output = subprocess.check_output([sys.executable, "-c", code], env=environment)
-    assert output == b"as elsewhere\n"
+    said = python(code, PYCHRONY_LIBCHRONY="/nowhere/libchrony.so.0").stdout
+    assert said == "as elsewhere\n"
 
 
 def test_error_without_a_thread(
@@ -291,26 +287,16 @@ def test_close_ends_a_wait(daemon: ScriptedDaemon) -> None:
 
 
 def test_two_hundred_threads(daemon: ScriptedDaemon) -> None:
-    failures: list[BaseException] = []
-
-    def ask() -> None:
-        try:
-            last = clock.now()
-            for _ in range(50):
-                now = clock.now()
-                assert now.latest > last.earliest
-                last = now
-            clock.wait_until_past(last.latest, timeout=60)
-        except BaseException as error:
-            failures.append(error)
+    def ask(_: int) -> None:
+        last = clock.now()
+        for _ in range(50):
+            now = clock.now()
+            assert now.latest > last.earliest
+            last = now
+        clock.wait_until_past(last.latest, timeout=60)
 
     with BoundedClock(daemon.address, interval=0.005) as clock:
-        threads = [threading.Thread(target=ask) for _ in range(200)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert not failures
+        in_threads(200, ask)
 
 
 def test_thread_survives_what_it_does_not_know(
@@ -370,30 +356,22 @@ def test_forked_child_opens_its_own_clock(daemon: ScriptedDaemon) -> None:
         clock.now()
 
 
-def test_exit_with_an_open_clock(daemon: ScriptedDaemon) -> None:
-    """With the clock open, and its thread reading or not."""
-    for interval in (0.0001, 60):
-        code = (
-            "import pychrony, time\n"
-            f"clock = pychrony.BoundedClock({daemon.address!r}, interval={interval})\n"
-            "clock.__enter__().now(); time.sleep(0.05)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-X", "dev", "-c", code],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+@pytest.mark.parametrize("interval", [0.0001, 60], ids=["reading", "waiting"])
+def test_exit_with_an_open_clock(interval: float, daemon: ScriptedDaemon) -> None:
+    code = (
+        "import pychrony, time\n"
+        f"clock = pychrony.BoundedClock({daemon.address!r}, interval={interval})\n"
+        "clock.__enter__().now(); time.sleep(0.05)"
+    )
+    done = python(code, options=["-X", "dev"])
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_import_is_late() -> None:
-    code = (
+    python(
         "import sys, pychrony; assert 'pychrony.bounded' not in sys.modules\n"
         "pychrony.BoundedClock; assert 'asyncio' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
