@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from bounded_simulator import Machine
+from chronyc import wait
 from helpers import in_child, in_threads, python
 
 from pychrony import (
@@ -55,13 +56,6 @@ UNSYNCHRONISED = {"reference_id": 0, "reference_ip": "", "stratum": 0}
 def daemon() -> Iterator[ScriptedDaemon]:
     with ScriptedDaemon(tracking=tracking()) as daemon:
         yield daemon
-
-
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_interval_holds_true_time(daemon: ScriptedDaemon) -> None:
