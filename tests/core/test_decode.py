@@ -157,17 +157,19 @@ def test_age_of_never_is_none(age: int | None) -> None:
     data = make_auth_data(last_ke_ago=age)
     with connected(auth_data=[data], open_commands=ALL_COMMANDS) as (_, connection):
         assert connection.get_auth_data()[0].last_ke_ago == age
+        (record,) = connection.get_report("authdata")
+    assert record["address"].value == data.address
 
 
 def test_flags_are_named_as_chronyd_has_them() -> None:
     """libchrony has testB and testC the wrong way round."""
-    flags = NTPFlag.TESTB | NTPFlag.INTERLEAVED
+    flags = NTPFlag.TESTB | NTPFlag.TESTC | NTPFlag.INTERLEAVED
     data = make_ntp_data(flags=flags)
     with connected(ntp_data=[data], open_commands=ALL_COMMANDS) as (_, connection):
         (record,) = connection.get_report("ntpdata")
         assert connection.get_ntp_data()[0].flags == flags
     assert record["flags"].value == flags
-    assert record["flags"].names == ("testB", "interleaved")
+    assert record["flags"].names == ("testC", "testB", "interleaved")
     assert record["mode"].names == ("server",)
 
 
@@ -206,6 +208,14 @@ def test_value_outside_its_range(
             getattr(connection, f"get_{record}")()
         assert message in str(caught.value)
         assert daemon.address in str(caught.value)
+
+
+def test_values_at_the_edge_of_their_range() -> None:
+    tracking = make_tracking(stratum=16, skew=0.0, root_delay=0.0, root_dispersion=0.0)
+    sources = [make_source(reachability=255, latest_meas_err=0.0)]
+    with connected(tracking=tracking, sources=sources) as (_, connection):
+        assert connection.get_tracking().skew == 0.0
+        assert connection.get_sources()[0].reachability == 255
 
 
 @dataclass(frozen=True)
