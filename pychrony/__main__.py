@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print reports, or the interval of ``now``, and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["now"]:
-        from pychrony.bounded import main_now
+        from pychrony.bounded import _command
 
-        return main_now(argv[1:])
+        return _command.main(argv[1:])
     parser = _parser()
     arguments = parser.parse_args(argv)
     reports_given: list[str] = arguments.reports or list(_BY_DEFAULT)
@@ -189,8 +189,7 @@ _FORMATS = {"text": _as_text, "json": _as_json, "csv": _as_csv}
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pychrony._cli import ADDRESS, positive
-    from pychrony.check._cli import port_number  # as the check has them
+    from pychrony._cli import ADDRESS, add_port_and_version, positive
 
     parser = argparse.ArgumentParser(
         prog="python -m pychrony",
@@ -208,23 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-H", "--hostname", dest="address", metavar="ADDRESS", help=ADDRESS
     )
-    parser.add_argument(
-        "-p",
-        "--port",
-        type=port_number,
-        metavar="PORT",
-        help="command port of an ADDRESS without a port (323)",
-    )
-    only = parser.add_mutually_exclusive_group()
-    for version in (4, 6):
-        only.add_argument(
-            f"-{version}",
-            f"--use-ipv{version}",
-            action="store_const",
-            const=version,
-            dest="ip_version",
-            help=f"use IPv{version} only",
-        )
+    add_port_and_version(parser)
     parser.add_argument(
         "-t",
         "--timeout",

@@ -33,6 +33,27 @@ def add_patience(parser: argparse.ArgumentParser, *names: str, retries: int) -> 
     add_retries(parser, retries)
 
 
+def add_port_and_version(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command port and of the version of IP."""
+    parser.add_argument(
+        "-p",
+        "--port",
+        type=port_number,
+        metavar="PORT",
+        help="command port of an ADDRESS without a port (323)",
+    )
+    only = parser.add_mutually_exclusive_group()
+    for version in (4, 6):
+        only.add_argument(
+            f"-{version}",
+            f"--use-ipv{version}",
+            action="store_const",
+            const=version,
+            dest="ip_version",
+            help=f"use IPv{version} only",
+        )
+
+
 def add_retries(parser: argparse.ArgumentParser, retries: int) -> None:
     """Add the option of the number of retries."""
     parser.add_argument(
@@ -83,6 +104,13 @@ def counting(text: str) -> int:
     if not natural(text):
         raise argparse.ArgumentTypeError("0 is less than 1")
     return int(text)
+
+
+def port_number(text: str) -> int:
+    number = counting(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65535")
+    return number
 
 
 def is_terminal(stream: TextIO | None) -> bool:

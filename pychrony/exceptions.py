@@ -9,6 +9,7 @@ __all__ = [
     "ChronyPermissionError",
     "ChronyTimeoutError",
     "ChronyUsageError",
+    "ClockUnboundError",
 ]
 
 
@@ -82,4 +83,14 @@ class ChronyUsageError(ChronyError, RuntimeError):
 
     It is closed, was opened by the parent of this forked process, or is in
     the middle of a call that a signal handler interrupted.
+    """
+
+
+class ClockUnboundError(ChronyError):
+    """Nothing bounds the error of the clock now.
+
+    chronyd has not been read yet, or the last good reading is older than
+    ``holdover``; the machine was suspended since; a leap second is being
+    inserted or deleted; somebody else set the clock. The message says which, and
+    the error behind it, if there is one, is the ``__cause__``.
     """

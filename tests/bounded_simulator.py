@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 from random import Random
 from time import CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW
+from types import ModuleType
 
 from pychrony import (
     ChronyError,
@@ -28,7 +31,8 @@ from pychrony import (
     LeapStatus,
     TrackingStatus,
 )
-from pychrony.bounded import Bounds
+from pychrony.bounded import _bounds
+from pychrony.bounded._bounds import Bounds
 from pychrony.testing import make_tracking
 
 SECOND = 10**9
@@ -36,6 +40,26 @@ START = 1_800_000_000 * SECOND
 BOOTED = START - 1000 * SECOND
 MAX_SLEW = 83_333e-6
 WANDER = 28.6e-6
+
+
+SOURCE = Path(_bounds.__file__).read_text()
+
+Kind = type[Bounds]
+
+
+def without(cure: str, instead: str) -> Kind:
+    """The class Bounds with a change of its source."""
+    assert SOURCE.count(cure) == 1, cure
+    module = ModuleType("pychrony.bounded._mutant")
+    module.__package__ = "pychrony.bounded"
+    sys.modules[module.__name__] = module
+    try:
+        code = compile(SOURCE.replace(cure, instead), "mutant", "exec")
+        exec(code, vars(module))
+    finally:
+        del sys.modules[module.__name__]
+    kind: Kind = module.Bounds
+    return kind
 
 
 def in_protocol(value: float) -> float:

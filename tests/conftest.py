@@ -19,6 +19,7 @@ from hypothesis.strategies import none
 
 # Before pychrony is imported, which opens libchrony.
 PARTS = provision.provide()
+pytest_plugins = ["shared"]
 # What is buffered fails, and is forked, in other places than what is not.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
@@ -75,7 +76,7 @@ def directory() -> Iterator[str]:
 
 
 @pytest.fixture(params=["127.0.0.1:0", "[::1]:0", "unix"])
-def address(request: pytest.FixtureRequest, directory: str) -> str:
+def any_address(request: pytest.FixtureRequest, directory: str) -> str:
     if request.param == "[::1]:0":
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             try:

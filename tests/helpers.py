@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import inspect
 import os
+import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 import pychrony
-from pychrony.testing import make_source
+from pychrony import SourceMode, _address
+from pychrony._base import timeouts_of
+from pychrony._session import Session
+from pychrony.testing import Request, ScriptedDaemon, faults, make_source
+
+T = TypeVar("T")
+Runner = Callable[[Coroutine[Any, Any, T]], T]
+Results = Iterator[tuple[Any, Any]]
+Ask = Callable[..., Results]
 
 QUICK: Any = {"timeout": 0.1, "retries": 1}
 
@@ -63,24 +75,142 @@ def on_alarm(
 
 
 @contextmanager
+def unix_daemon() -> Iterator[tuple[str, socket.socket]]:
+    """A Unix socket to answer by hand, and its path."""
+    with (
+        short_directory() as directory,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon,
+    ):
+        path = f"{directory}/chronyd.sock"
+        daemon.bind(path)
+        daemon.setblocking(False)
+        try:
+            yield path, daemon
+        finally:
+            os.unlink(path)
+
+
+def fill_queue(path: str) -> None:
+    """Send to a Unix socket until no more datagram fits."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                client.sendto(b"", path)
+
+
+@contextmanager
 def hung_daemon() -> Iterator[str]:
     """The path of a Unix socket that nobody reads, and whose queue is full."""
-    with short_directory() as directory:
-        path = f"{directory}/chronyd.sock"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as hung:
-            hung.bind(path)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-                client.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    while True:
-                        client.sendto(b"", path)
-            yield path
-        os.unlink(path)
+    with unix_daemon() as (path, _):
+        fill_queue(path)
+        yield path
+
+
+def answer_all(script: ScriptedDaemon, daemon: socket.socket) -> int:
+    """Answer what has arrived as a scripted daemon would; say how many that was."""
+    number = 0
+    with suppress(BlockingIOError):
+        while True:
+            request, peer = daemon.recvfrom(1000)
+            number += 1
+            for reply in script._answer(request):
+                assert isinstance(reply, bytes)
+                daemon.sendto(reply, peer)
+    return number
+
+
+@contextmanager
+def connected(
+    **options: Any,
+) -> Iterator[tuple[ScriptedDaemon, pychrony.ChronyConnection]]:
+    """A scripted daemon and an open connection to it; the options are of both."""
+    waits = {
+        name: options.pop(name)
+        for name in ("timeout", "retries", "limit")
+        if name in options
+    }
+    with (
+        ScriptedDaemon(**options) as daemon,
+        pychrony.ChronyConnection(daemon.address, **waits) as connection,
+    ):
+        yield daemon, connection
+
+
+def python(
+    code: str,
+    *arguments: str,
+    options: Sequence[str] = (),
+    status: int = 0,
+    cwd: Path | None = None,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own, which must end with this status.
+
+    An empty variable is unset.
+    """
+    environment = {**os.environ, **variables}
+    result = subprocess.run(
+        [sys.executable, *options, "-c", code, *arguments],
+        env={name: value for name, value in environment.items() if value},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == status, result.stderr
+    return result
 
 
 def descriptors() -> int:
     """How many this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def limit_of_descriptors_restored() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def limit_descriptors(number: int) -> None:
+    """Let this process open none of this number or above."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+
+
+@contextmanager
+def descriptors_left(number: int) -> Iterator[list[int]]:
+    """Leave so many to this process; what is yielded takes the others."""
+    taken: list[int] = []
+    with limit_of_descriptors_restored():
+        spare = [os.open("/dev/null", os.O_RDONLY) for _ in range(number)]
+        limit_descriptors(max(map(int, os.listdir("/proc/self/fd"))) + 1)
+        try:
+            with suppress(OSError):
+                while True:
+                    taken.append(os.open("/dev/null", os.O_RDONLY))
+            for fd in spare:
+                os.close(fd)
+            yield taken
+        finally:
+            for fd in taken:
+                os.close(fd)
+
+
+def seeing(action: Callable[[Request], object]) -> faults.Fault:
+    """A fault that harms nothing, and tells of each request."""
+
+    def fault(request: Request, reply: bytes) -> Iterable[bytes]:
+        action(request)
+        return (reply,)
+
+    return fault
 
 
 def many_sources(number: int) -> list[pychrony.Source]:
@@ -89,6 +219,30 @@ def many_sources(number: int) -> list[pychrony.Source]:
         make_source(address=f"192.0.{2 + index // 250}.{index % 250 + 1}")
         for index in range(number)
     ]
+
+
+MANY = "ABCDEFGHIJKLMNOPQRST"
+
+
+def sources_of(letters: str) -> list[pychrony.Source]:
+    """A source for each letter; ``#`` is a reference clock."""
+    return [
+        make_source(address="GPS", mode=SourceMode.REFCLOCK)
+        if letter == "#"
+        else make_source(address=f"192.0.2.{ord(letter)}")
+        for letter in letters
+    ]
+
+
+def letters_of(sources: list[pychrony.Source]) -> str:
+    return "".join(
+        "#" if one.address == "GPS" else chr(int(one.address.rpartition(".")[2]))
+        for one in sources
+    )
+
+
+def places(daemons: Iterable[ScriptedDaemon]) -> list[str]:
+    return [daemon.address for daemon in daemons]
 
 
 def resident() -> int:
@@ -150,3 +304,56 @@ def interrupted_at(number: int, work: Callable[[], object]) -> bool:
     finally:
         sys.settrace(before)
     return False
+
+
+@contextmanager
+def by_hand(address: str, timeout: float, retries: int) -> Iterator[Session]:
+    session = Session(_address.parse(address), timeouts_of(timeout, retries))
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def in_threads(number: int, work: Callable[[int], None]) -> None:
+    """Run ``work`` in threads, all at once, and raise what it raised."""
+    errors: list[BaseException] = []
+
+    def run(index: int) -> None:
+        try:
+            work(index)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+async def steps(number: int) -> None:
+    """Let the loop go round."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def on_each_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make an ordinary test of a coroutine: the fixture ``run`` runs it."""
+
+    @functools.wraps(test)
+    def wrapped(run: Runner[None], **fixtures: Any) -> None:
+        run(test(**fixtures))
+
+    signature = inspect.signature(test)
+    run = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [*signature.parameters.values(), run]
+    vars(wrapped)["__signature__"] = signature.replace(parameters=parameters)
+    return wrapped

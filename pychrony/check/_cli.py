@@ -11,6 +11,7 @@ from time import monotonic, sleep
 import pychrony
 from pychrony._cli import (
     ADDRESS,
+    add_port_and_version,
     add_retries,
     counting,
     is_terminal,
@@ -238,23 +239,7 @@ def parser() -> argparse.ArgumentParser:
         help="same as ADDRESS, for compatibility with other plugins; an empty one is "
         "ignored",
     )
-    parser.add_argument(
-        "-p",
-        "--port",
-        type=port_number,
-        metavar="PORT",
-        help="command port of addresses without a port (323)",
-    )
-    only = parser.add_mutually_exclusive_group()
-    for version in (4, 6):
-        only.add_argument(
-            f"-{version}",
-            f"--use-ipv{version}",
-            action="store_const",
-            const=version,
-            dest="ip_version",
-            help=f"use IPv{version} only",
-        )
+    add_port_and_version(parser)
     parser.add_argument(
         "--hosts",
         action="extend",
@@ -340,13 +325,6 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-h", "--help", action=_Help, nargs=0, help="print this text")
     return parser
-
-
-def port_number(text: str) -> int:
-    number = counting(text)
-    if number > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65535")
-    return number
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

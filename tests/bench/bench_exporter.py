@@ -20,8 +20,8 @@ from statistics import median
 HERE = Path(__file__).parents[2]
 sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "tools")]
 
-import provision  # noqa: E402
-from chronyd import Chronyd  # noqa: E402
+import provision  # noqa: E402 - needs the path
+from chronyd import Chronyd  # noqa: E402 - needs the path
 
 SECONDS = float(os.environ.get("SECONDS", "2"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))

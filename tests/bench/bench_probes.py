@@ -21,10 +21,10 @@ from time import monotonic
 HERE = Path(__file__).parents[2]
 sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "tools")]
 
-import bench_daemons  # noqa: E402
-import provision  # noqa: E402
+import bench_daemons  # noqa: E402 - needs the path
+import provision  # noqa: E402 - needs the path
 
-from pychrony.testing import _reports, _wire, make_source_stats  # noqa: E402
+from pychrony.testing import _reports, _wire, make_source_stats  # noqa: E402 - needs the path
 
 TARGETS = 500
 SOURCES = 4

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,9 @@ def test_wait_succeeds_where_waitsync_does(parts: Parts) -> None:
         }
         for name, (expected, client) in clients.items():
             if expected:
-                wait(lambda client=client: waitsync(parts, client))  # type: ignore[misc]
+                wait(partial(waitsync, parts, client))
             elif name in ("one noselect", "no majority", "too few"):
-                wait(lambda client=client: all_answered(client))  # type: ignore[misc]
+                wait(partial(all_answered, client))
             status, output = check_here(
                 *("--wait", "0.01", "-w", "off", "-c", "off", client.address)
             )

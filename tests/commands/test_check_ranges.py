@@ -52,3 +52,37 @@ def test_ranges_of_what_has_a_sign() -> None:
 def test_what_is_no_range(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{text!r} is not a range")):
         _range.parse(text, signed=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "end"),
+    [
+        *(("2", "s", 2.0), ("2s", "s", 2.0), ("3ms", "s", 0.003), ("4us", "s", 4e-6)),
+        *(("5ns", "s", 5e-9), ("6", "ppm", 6.0), ("6ppm", "ppm", 6.0), ("7", "", 7.0)),
+    ],
+)
+def test_units_of_ranges(text: str, unit: str, end: float) -> None:
+    limit = _range.parse(text, signed=False, unit=unit)
+    assert (limit.start, limit.end) == (0.0, end)
+
+
+@pytest.mark.parametrize(
+    ("unit", "known"), [("s", "s, ms, us, ns"), ("ppm", "ppm"), ("", "none")]
+)
+def test_unit_that_a_value_has_not(unit: str, known: str) -> None:
+    with pytest.raises(ValueError, match=f"the units here are {known}$"):
+        _range.parse("5min", signed=False, unit=unit)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-7, "0.0000001"),
+        (-1e-12, "0"),
+        (0.25, "0.25"),
+        (100.0, "100"),
+        (-2.5, "-2.5"),
+    ],
+)
+def test_plain_numbers(value: float, text: str) -> None:
+    assert _range.plain(value) == text

@@ -23,6 +23,10 @@ from pychrony.watch._graph import Point, draw, scale, shown
         # An outlier leaves the picture, but not while it is the newest.
         ([9.0, *[3e-6] * 9], 5e-6),
         ([*[3e-6] * 9, 9.0], 10.0),
+        ([*[3e-6] * 18, 9.0, 3e-6], 5e-6),
+        # Two in twenty are outliers, three are not.
+        ([*[9.0] * 2, *[3e-6] * 18], 5e-6),
+        ([*[9.0] * 3, *[3e-6] * 17], 10.0),
     ],
 )
 def test_scale_suits_the_offsets(offsets: list[float], limit: float) -> None:
@@ -50,6 +54,18 @@ def test_graph_of_one_point() -> None:
     assert drawn([Point(0.0, 1.0)], 3, 3, 1.0) == ["  ⠈", "┈┈┈", "   "]
 
 
+@pytest.mark.parametrize(
+    ("before", "dots"), [([], "⠈⠐⠠⢀"), ([Point(0.0)], "⠁⠂⠄⡀")], ids=["right", "left"]
+)
+def test_each_dot_of_a_character(before: list[Point], dots: str) -> None:
+    for value, dot in zip((1, 1 / 3, -1 / 3, -1), dots, strict=True):
+        assert drawn([Point(0.0, value), *before], 1, 1, 1.0) == [dot]
+
+
+def test_zero_is_in_the_middle() -> None:
+    assert drawn([], 2, 5, 1.0) == ["  ", "  ", "┈┈", "  ", "  "]
+
+
 def test_graph_of_the_bound() -> None:
     lines = draw([Point(0.0, 0.0, 0.7)] * 2, 2, 5, 1.0)
     assert [[(run.ink, run.inside) for run in line] for line in lines] == [
@@ -59,6 +75,11 @@ def test_graph_of_the_bound() -> None:
         [("", False), ("", True)],
         [("", False), ("bound", False)],
     ]
+
+
+def test_characters_are_inside_by_half_at_least() -> None:
+    lines = draw([Point(0.0, 0.0, 0.37)] * 2, 1, 5, 1.0)
+    assert [run.inside for (run,) in lines] == [False, False, True, False, False]
 
 
 def test_graph_of_a_bound_outside_of_it() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +14,9 @@ from typing import Any
 import pytest
 from helpers import (
     descriptors,
+    descriptors_left,
     interrupted_at,
+    python,
     short_directory,
     traces_every_instruction,
 )
@@ -29,7 +29,7 @@ from pychrony import (
     Transport,
     get_tracking,
 )
-from pychrony._address import Target, _parse_any, parse, resolve
+from pychrony._address import LOCAL, Target, _parse_any, parse, resolve
 from pychrony._waiting import Waiter
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
@@ -60,14 +60,20 @@ UNIX, V4, V6, NAME = (
         ("localhost", NAME, "localhost", 323),
         ("ntp1.example:65535", NAME, "ntp1.example", 65535),
         ("ntp1.example.", NAME, "ntp1.example.", 323),
+        ("1.ntp.example", NAME, "1.ntp.example", 323),
         ("a_b-c.example:1", NAME, "a_b-c.example", 1),
     ],
 )
 def test_address(address: str | Path, family: int, host: str, port: int | None) -> None:
     target = parse(address)
     assert target == Target(str(address), family, host, port)
+    assert str(target) == str(address)
     assert target.is_name == (family == NAME)
     assert (target.transport is Transport.UNIX_SOCKET) == (family == UNIX)
+
+
+def test_local_addresses() -> None:
+    assert LOCAL == ("/run/chrony/chronyd.sock", "127.0.0.1:323", "[::1]:323")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +117,7 @@ def test_url_of_a_socket_is_read(scheme: str) -> None:
         ("127.0.0.1:" + "1" * 5000, "is not a port"),
         ("127.0.0.1:0", "is not a port"),
         ("127.0.0.1:0000099999", "is not a port"),
+        ("127.0.0.1:000323", "is not a port"),
         ("/tmp/\ud800", "lone surrogate"),
         ("fe80::1%" + "7" * 5000, "not an IPv6 address"),
         ("fe80::1%" + "7" * 16, "not an IPv6 address"),
@@ -139,9 +146,14 @@ def test_url_of_a_socket_is_read(scheme: str) -> None:
         ("12345::", "not an IPv6 address"),
         ("256.0.0.1", "not an IPv4 address"),
         ("127.1", "not an IPv4 address"),
+        ("01.2.3.4", "not an IPv4 address"),
+        ("1.2.3.4.5", "not an IPv4 address"),
+        ("1.2.3.\u0664", "neither"),
+        ("1.2.3.4\n", "neither"),
         ("12", "not an IPv4 address"),
         ("run/chronyd.sock", "neither an IP address nor a host name"),
-        ("ntp 1.example", "neither"),
+        ("ntp.12", "not an IPv4 address"),
+        ("ntp 1.example", "nor a host name. Give"),
         ("-ntp.example", "neither"),
         ("ntp-.example", "neither"),
         ("ntp..example", "neither"),
@@ -208,10 +220,8 @@ except pychrony.ChronyAddressError as error:
 
 
 def test_path_that_the_locale_lacks() -> None:
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
-    environment.pop("PYTHONUTF8", None)
-    command = [sys.executable, "-X", "utf8=0", "-c", IN_ASCII]
-    said = subprocess.check_output(command, text=True, env=environment)
+    locale: Any = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": ""}
+    said = python(IN_ASCII, options=["-X", "utf8=0"], **locale).stdout
     assert "encoding ascii here, which lacks one of its characters" in said
     assert "PYTHONUTF8=1" in said
 
@@ -259,7 +269,7 @@ def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with pytest.raises(
-        ChronyConnectionError, match="Name or service not known"
+        ChronyConnectionError, match=r"service not known\. Check the name"
     ) as caught:
         get_tracking("clock.invalid")
     assert isinstance(caught.value.__cause__, socket.gaierror)
@@ -318,28 +328,14 @@ def test_interruption_at_every_instruction_of_a_lookup_leaves_nothing(
 
 def test_resolver_without_descriptors() -> None:
     """With few left, those for the thread are there, but none for the resolver."""
-    import resource
-
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken: list[int] = []
-    seen: list[str] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
-    try:
-        with pytest.raises(OSError, match="Too many open files"):
-            while True:
-                taken.append(os.open("/dev/null", os.O_RDONLY))
+    with descriptors_left(0) as taken:
         for _ in range(3):
             with pytest.raises(ChronyConnectionError, match="raise the lim") as caught:
                 get_tracking("localhost:9", timeout=20, retries=0)
             assert isinstance(caught.value.__cause__, OSError)
             assert caught.value.__cause__.errno == errno.EMFILE
-            seen.append(caught.value.message)
+            assert "Too many open files" in caught.value.message
             os.close(taken.pop())
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for fd in taken:
-            os.close(fd)
-    assert all("Too many open files" in message for message in seen)
 
 
 HANGING_RESOLVER = """
@@ -353,8 +349,7 @@ except pychrony.ChronyTimeoutError:
 
 
 def test_resolver_does_not_hold_up_the_exit() -> None:
-    command = [sys.executable, "-c", HANGING_RESOLVER]
-    assert subprocess.check_output(command, text=True, timeout=60) == "late\n"
+    assert python(HANGING_RESOLVER).stdout == "late\n"
 
 
 def test_resolved_address_keeps_its_scope(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,15 +372,3 @@ def test_resolved_address_keeps_its_scope(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_plain_ipv4_is_parsed_as_any_other(text: str) -> None:
     assert parse(text) == _parse_any(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("256.0.2.1", "01.2.3.4", "1.2.3", "1.2.3.4.5", "1.2.3.4:", "1.2.3.4:0"),
-        *("1.2.3.4:65536", "1.2.3.4:99999", "1.2.3.\u0664", "1.2.3.4\n"),
-    ],
-)
-def test_almost_an_ipv4_address(text: str) -> None:
-    with pytest.raises(ChronyAddressError):
-        parse(text)

@@ -66,7 +66,7 @@ def connect(path: str) -> str:
         ("fe80::1", errno.EINVAL, "needs its interface, as in fe80::1%eth0"),
     ],
 )
-def test_port(host: str, number: int, advice: str) -> None:
+def test_advice_for_a_port(host: str, number: int, advice: str) -> None:
     reason = OSError(number, os.strerror(number))
     assert advice in _advice.unreachable(host, False, reason)
 
@@ -78,7 +78,7 @@ def test_what_explains_itself_needs_no_advice(tmp_path: Path) -> None:
     assert refused(f"{tmp_path}/sock", 0) == ""
 
 
-def test_no_socket(tmp_path: Path) -> None:
+def test_file_that_is_no_socket(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert refused(f"{tmp_path}/file", errno.ECONNREFUSED).startswith("That is no sock")
     assert refused(f"{tmp_path}", errno.ECONNREFUSED).startswith("That is no socket")
@@ -166,6 +166,17 @@ def test_read_only_mount(parts: Parts) -> None:
         said = inside(script, code)
     assert f"Read-only file system: no socket can be made in {here}: it is" in said
     assert "Mount it read-write, or use UDP" in said
+
+
+@in_namespaces
+def test_proc_that_is_not_mounted(parts: Parts) -> None:
+    code = (
+        "try: pychrony.get_tracking({!r})\n"
+        "except pychrony.ChronyConnectionError as e: print(e.message)"
+    )
+    with Chronyd(parts) as daemon:
+        said = inside("mount -t tmpfs none /proc", code.format(daemon.socket))
+    assert "/proc is not mounted" in said
 
 
 @in_namespaces

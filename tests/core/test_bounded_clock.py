@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +15,8 @@ from typing import Any
 
 import pytest
 from bounded_simulator import Machine
-from helpers import in_child
+from chronyc import wait
+from helpers import in_child, in_threads, python
 
 from pychrony import (
     BoundedClock,
@@ -32,8 +30,9 @@ from pychrony import (
     ChronyUsageError,
     ClockUnboundError,
     TrackingStatus,
-    bounded,
 )
+from pychrony.bounded._bounds import Bounds
+from pychrony.bounded._command import main
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
 SECOND = 10**9
@@ -59,14 +58,7 @@ def daemon() -> Iterator[ScriptedDaemon]:
         yield daemon
 
 
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_interval(daemon: ScriptedDaemon) -> None:
+def test_interval_holds_true_time(daemon: ScriptedDaemon) -> None:
     for offset in (0.0, 0.25, -0.25):
         daemon.tracking = tracking(offset=offset)
         with BoundedClock(daemon.address) as clock:
@@ -81,7 +73,7 @@ def test_interval(daemon: ScriptedDaemon) -> None:
             assert clock.now()[:2] < clock.now()[:2]
 
 
-def test_time() -> None:
+def test_bounded_time() -> None:
     one = BoundedTime(1_000_000_000_000_000_001, 1_000_000_000_000_002_002, _status())
     two = BoundedTime(one.latest + 1, one.latest + 9, _status())
     overlapping = BoundedTime(one.latest, one.latest + 9, _status())
@@ -101,7 +93,7 @@ def _status() -> BoundStatus:
     return BoundStatus.SYNCHRONIZED
 
 
-def test_times_have_no_order() -> None:
+def test_bounded_times_have_no_order() -> None:
     one, two = BoundedTime(1, 2, _status()), BoundedTime(2, 3, _status())
     comparisons: list[Callable[[], object]] = [
         lambda: one < two,
@@ -135,7 +127,7 @@ def test_numbers_outside_of_their_range(options: Any) -> None:
 @pytest.mark.parametrize(
     "address", ["192.0.2.7", "192.0.2.7:323", "ntp1.example", "[2001:db8::1]:323", "::"]
 )
-def test_other_machines(address: str) -> None:
+def test_address_of_another_machine_is_refused(address: str) -> None:
     with pytest.raises(ChronyAddressError, match="of this machine"):
         BoundedClock(address)
 
@@ -144,7 +136,7 @@ def test_other_machines(address: str) -> None:
     "address",
     ["/run/chrony/chronyd.sock", "127.0.0.1", "127.9.9.9:99", "::1", "[::1]:3"],
 )
-def test_this_machine(address: str) -> None:
+def test_address_of_this_machine(address: str) -> None:
     assert address in repr(BoundedClock(address))
     assert "of this machine" in repr(BoundedClock())
 
@@ -163,7 +155,7 @@ def test_error_bound_at() -> None:
     assert tracking(**LOCAL).error_bound_at(1.0, 50.0) is None
 
 
-def test_states(daemon: ScriptedDaemon) -> None:
+def test_clock_is_opened_and_closed(daemon: ScriptedDaemon) -> None:
     clock = BoundedClock(daemon.address)
     with pytest.raises(ChronyUsageError, match="not open"):
         clock.now()
@@ -206,7 +198,7 @@ def test_nothing_bounds_the_clock(
         assert found.earliest < clock.now().latest
 
 
-def test_silence(daemon: ScriptedDaemon) -> None:
+def test_silent_daemon_bounds_nothing(daemon: ScriptedDaemon) -> None:
     daemon.misbehave = faults.silent
     with BoundedClock(daemon.address, interval=0.01) as clock:
         with pytest.raises(ClockUnboundError) as caught:
@@ -231,24 +223,25 @@ def test_holdover(daemon: ScriptedDaemon) -> None:
         wait(is_over)
 
 
-def test_permission() -> None:
+def test_daemon_that_refuses() -> None:
     with ScriptedDaemon(tracking=tracking(), open_commands=[]) as daemon:
         with pytest.raises(ChronyPermissionError):
             BoundedClock(daemon.address).__enter__()
 
 
-def test_no_library() -> None:
+def test_error_without_libchrony() -> None:
     code = (
         "import pychrony\n"
         "try: pychrony.BoundedClock('127.0.0.1:9').__enter__()\n"
         "except pychrony.ChronyLibraryError: print('as elsewhere')"
     )
-    environment = {**os.environ, "PYCHRONY_LIBCHRONY": "/nowhere/libchrony.so.0"}
-    output = subprocess.check_output([sys.executable, "-c", code], env=environment)
-    assert output == b"as elsewhere\n"
+    said = python(code, PYCHRONY_LIBCHRONY="/nowhere/libchrony.so.0").stdout
+    assert said == "as elsewhere\n"
 
 
-def test_no_thread(daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_a_thread(
+    daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -288,54 +281,44 @@ def test_close_ends_a_wait(daemon: ScriptedDaemon) -> None:
 
 
 def test_two_hundred_threads(daemon: ScriptedDaemon) -> None:
-    failures: list[BaseException] = []
-
-    def ask() -> None:
-        try:
-            last = clock.now()
-            for _ in range(50):
-                now = clock.now()
-                assert now.latest > last.earliest
-                last = now
-            clock.wait_until_past(last.latest, timeout=60)
-        except BaseException as error:
-            failures.append(error)
+    def ask(_: int) -> None:
+        last = clock.now()
+        for _ in range(50):
+            now = clock.now()
+            assert now.latest > last.earliest
+            last = now
+        clock.wait_until_past(last.latest, timeout=60)
 
     with BoundedClock(daemon.address, interval=0.005) as clock:
-        threads = [threading.Thread(target=ask) for _ in range(200)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert not failures
+        in_threads(200, ask)
 
 
 def test_thread_survives_what_it_does_not_know(
     daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = bounded.Bounds.read
+    read = Bounds.read
 
-    def fail(self: bounded.Bounds) -> None:
+    def fail(self: Bounds) -> None:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(bounded.Bounds, "read", fail)
+        patch.setattr(Bounds, "read", fail)
         with BoundedClock(daemon.address, interval=0.01) as clock:
             with pytest.raises(ClockUnboundError, match="MemoryError"):
                 clock.now()
-            patch.setattr(bounded.Bounds, "read", read)
+            patch.setattr(Bounds, "read", read)
             clock.wait_until_bounded(timeout=30)
 
 
 def test_thread_that_is_ended_is_no_secret(
     daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leave(_: bounded.Bounds) -> None:
+    def leave(_: Bounds) -> None:
         raise SystemExit
 
     with BoundedClock(daemon.address, interval=0.01) as clock:
         monkeypatch.setattr(threading, "excepthook", lambda _: None)
-        monkeypatch.setattr(bounded.Bounds, "read", leave)
+        monkeypatch.setattr(Bounds, "read", leave)
         with pytest.raises(ChronyUsageError, match="has ended"):
             while True:
                 clock.now()
@@ -350,7 +333,7 @@ def test_dropped_open(daemon: ScriptedDaemon) -> None:
 
 
 @pytest.mark.interrupts
-def test_fork(daemon: ScriptedDaemon) -> None:
+def test_forked_child_opens_its_own_clock(daemon: ScriptedDaemon) -> None:
     clock = BoundedClock(daemon.address, interval=0.01)
     with clock:
 
@@ -367,30 +350,22 @@ def test_fork(daemon: ScriptedDaemon) -> None:
         clock.now()
 
 
-def test_exit(daemon: ScriptedDaemon) -> None:
-    """With the clock open, and its thread reading or not."""
-    for interval in (0.0001, 60):
-        code = (
-            "import pychrony, time\n"
-            f"clock = pychrony.BoundedClock({daemon.address!r}, interval={interval})\n"
-            "clock.__enter__().now(); time.sleep(0.05)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-X", "dev", "-c", code],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+@pytest.mark.parametrize("interval", [0.0001, 60], ids=["reading", "waiting"])
+def test_exit_with_an_open_clock(interval: float, daemon: ScriptedDaemon) -> None:
+    code = (
+        "import pychrony, time\n"
+        f"clock = pychrony.BoundedClock({daemon.address!r}, interval={interval})\n"
+        "clock.__enter__().now(); time.sleep(0.05)"
+    )
+    done = python(code, options=["-X", "dev"])
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_import_is_late() -> None:
-    code = (
+    python(
         "import sys, pychrony; assert 'pychrony.bounded' not in sys.modules\n"
         "pychrony.BoundedClock; assert 'asyncio' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +373,7 @@ def test_import_is_late() -> None:
 )
 def test_report_that_makes_no_sense(name: str, value: float) -> None:
     machine = Machine()
-    bounds = bounded.Bounds(machine)
+    bounds = Bounds(machine)
     changes: Any = {name: value}
     bounds._get_tracking = lambda: replace(machine.report(), **changes)
     with pytest.raises(ChronyDataError, match=name):
@@ -407,7 +382,7 @@ def test_report_that_makes_no_sense(name: str, value: float) -> None:
 
 def test_reading_after_the_end_is_not_used() -> None:
     """The thread may be in the middle of one when the clock is closed."""
-    bounds = bounded.Bounds(Machine())
+    bounds = Bounds(Machine())
     bounds.read()
     bounds.now()
     bounds.end("closed")
@@ -416,18 +391,20 @@ def test_reading_after_the_end_is_not_used() -> None:
         bounds.now()
 
 
-def test_command(daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+def test_now_command(
+    daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
     where = ["-H", daemon.address]
-    assert bounded.main_now([*where, "--json"]) == 0
+    assert main([*where, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["earliest"] < time.time_ns() and found["status"] == "SYNCHRONIZED"
     assert found["latest"] - found["earliest"] <= found["error_bound"] * 2 * SECOND + 1
-    assert bounded.main_now(where) == 0
+    assert main(where) == 0
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first.startswith("Earliest time : 20") and last.endswith(": SYNCHRONIZED")
     daemon.tracking = tracking(**LOCAL)
-    assert bounded.main_now([*where, "-t", "0.05"]) == 1
+    assert main([*where, "-t", "0.05"]) == 1
     assert "directive local" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        bounded.main_now(["-H", "192.0.2.7"])
+        main(["-H", "192.0.2.7"])
     assert "of this machine" in capsys.readouterr().err

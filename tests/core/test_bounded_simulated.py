@@ -6,11 +6,17 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from bounded_simulator import MAX_SLEW, SECOND, Machine, RealtimeAsRaw, simulate
-from test_bounded_traps import without
+from bounded_simulator import (
+    MAX_SLEW,
+    SECOND,
+    Machine,
+    RealtimeAsRaw,
+    simulate,
+    without,
+)
 
 from pychrony import ChronyError, ClockUnboundError
-from pychrony.bounded import Bounds
+from pychrony.bounded._bounds import Bounds
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -37,7 +43,7 @@ def test_realtime_in_place_of_raw_is_noticed() -> None:
         ("self._max_drift_ppm + tracking.skew + abs", "self._max_drift_ppm + abs"),
         ("return -self.tracking.freq", "return self.tracking.freq"),
         ("last[1] + round(tracking.offset", "last[1] - round(tracking.offset"),
-        ("error_bound_at(abs(age) / _SECOND,", "error_bound_at(0.0,"),
+        ("error_bound_at(abs(age) / SECOND,", "error_bound_at(0.0,"),
     ],
 )
 def test_wrong_formula_is_noticed(formula: str, instead: str) -> None:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from helpers import descriptors, many_sources, on_alarm, short_directory
+from helpers import (
+    answer_all,
+    by_hand,
+    connected,
+    descriptors,
+    descriptors_left,
+    many_sources,
+    on_alarm,
+    seeing,
+    short_directory,
+)
 
 import pychrony
 from pychrony import (
@@ -30,7 +39,7 @@ from pychrony import (
     _waiting,
 )
 from pychrony._base import timeouts_of
-from pychrony._queries import read_list
+from pychrony._queries import read_generic, read_list
 from pychrony._session import Session
 from pychrony._waiting import Waiter
 from pychrony.testing import (
@@ -40,6 +49,8 @@ from pychrony.testing import (
     faults,
     make_source,
 )
+
+HIGH_LATENCY = _queries._HIGH_LATENCY  # before a test changes it
 
 LISTS: dict[str, tuple[str, ...]] = {
     "sources": ("get_sources",),
@@ -95,14 +106,11 @@ def test_list_is_that_of_a_near_one(
 
 
 @pytest.mark.parametrize("number", [0, 1, 4, 127, 128, 129, 300])
-def test_any_length(number: int) -> None:
+def test_list_of_any_length(number: int) -> None:
     before = descriptors()
     watched = Watched()
     sources = many_sources(number)
-    with (
-        ScriptedDaemon(sources=sources, misbehave=watched) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
+    with connected(sources=sources, misbehave=watched) as (_, connection):
         with_one = descriptors()
         found = connection.get_sources()
         assert [one.address for one in found] == [one.address for one in sources]
@@ -116,10 +124,7 @@ def test_any_length(number: int) -> None:
 
 @pytest.mark.parametrize("change", [0, -30, -1, 1, 30])
 def test_number_of_the_last_time_saves_a_round_trip_or_nothing(change: int) -> None:
-    with (
-        ScriptedDaemon(sources=many_sources(40)) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
+    with connected(sources=many_sources(40)) as (daemon, connection):
         assert len(connection.get_sources()) == 40
         assert daemon.requests[0] == ("N_SOURCES", None)
         asked = len(daemon.requests)
@@ -132,52 +137,40 @@ def test_number_of_the_last_time_saves_a_round_trip_or_nothing(change: int) -> N
             assert daemon.requests[asked:].count(("N_SOURCES", None)) == 1
 
 
-def test_all_are_asked_for_before_an_answer_is_waited_for() -> None:
+def test_all_records_are_asked_for_before_an_answer_is_waited_for() -> None:
     script = ScriptedDaemon(sources=many_sources(40))
     batches: list[int] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
         daemon.bind(("127.0.0.1", 0))
         daemon.setblocking(False)
-        place = f"127.0.0.1:{daemon.getsockname()[1]}"
-        session = Session(_address.parse(place), timeouts_of(20, 0))
-        try:
+        with by_hand(f"127.0.0.1:{daemon.getsockname()[1]}", 20, 0) as session:
             conversation = read_list(session, Source)
             next(conversation)
             with pytest.raises(StopIteration) as end:
                 while True:
-                    batches.append(0)
-                    with suppress(BlockingIOError):
-                        while True:
-                            request, peer = daemon.recvfrom(1000)
-                            batches[-1] += 1
-                            for reply in script._answer(request):
-                                assert isinstance(reply, bytes)
-                                daemon.sendto(reply, peer)
+                    batches.append(answer_all(script, daemon))
                     conversation.send(True)
-        finally:
-            session.close()
     assert len(end.value.value) == 40
     # The number, the last one, the others with the number, and the last one.
     assert batches == [1, 1, 40, 1]
 
 
-def test_unix_socket_is_never_far() -> None:
+def test_unix_socket_never_has_a_high_latency() -> None:
     watched = Watched()
     with (
         short_directory() as directory,
-        ScriptedDaemon(
+        connected(
             address=f"{directory}/chronyd.sock",
             sources=many_sources(20),
             misbehave=watched,
-        ) as daemon,
-        ChronyConnection(daemon.address) as connection,
+        ) as (_, connection),
     ):
         before = descriptors()
         assert len(connection.get_sources()) == 20
         assert watched.most == before
 
 
-def test_what_is_lost_is_sent_again_alone() -> None:
+def test_lost_request_is_sent_again_alone() -> None:
     lost: list[int | None] = []
 
     def losing(request: Request, reply: bytes) -> Iterable[bytes]:
@@ -187,10 +180,8 @@ def test_what_is_lost_is_sent_again_alone() -> None:
         return (reply,)
 
     sources = many_sources(40)
-    with (
-        ScriptedDaemon(sources=sources, misbehave=losing) as daemon,
-        ChronyConnection(daemon.address, timeout=0.5, retries=1) as connection,
-    ):
+    waits: Any = {"timeout": 0.5, "retries": 1}
+    with connected(sources=sources, misbehave=losing, **waits) as (daemon, connection):
         assert len(connection.get_sources()) == 40
         assert sorted(filter(None, lost)) == [3, 17, 39]
         assert daemon.requests.count(("N_SOURCES", None)) == 2
@@ -199,12 +190,11 @@ def test_what_is_lost_is_sent_again_alone() -> None:
         assert asked == [1 + (index in lost) + (index == 39) for index in range(40)]
 
 
-def test_silence_in_the_middle() -> None:
+def test_silence_in_the_middle_of_a_list() -> None:
     fault = faults.only("SOURCE_DATA", faults.silent, index=3)
-    with (
-        ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon,
-        ChronyConnection(daemon.address, timeout=0.05, retries=1) as connection,
-    ):
+    with connected(
+        sources=many_sources(40), misbehave=fault, timeout=0.05, retries=1
+    ) as (daemon, connection):
         with pytest.raises(ChronyTimeoutError, match=r"no answer to 2 requests"):
             connection.get_sources()
         assert daemon.requests.count(("SOURCE_DATA", 3)) == 2
@@ -212,35 +202,24 @@ def test_silence_in_the_middle() -> None:
         assert len(connection.get_sources()) == 40
 
 
+@pytest.mark.parametrize("which", ["sources", "get_report sources"])
 @pytest.mark.parametrize("times", [1, 9, 10])
-def test_source_that_is_not_there(times: int) -> None:
+def test_source_that_is_not_there(times: int, which: str) -> None:
+    name, *arguments = LISTS[which]
     fault = faults.only("SOURCE_DATA", faults.first(times, faults.status(4)), index=3)
-    with (
-        ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon,
-        ChronyConnection(daemon.address) as connection,
-    ):
+    with connected(sources=many_sources(40), misbehave=fault) as (daemon, connection):
         before = descriptors()
         if times < 10:
-            assert len(connection.get_sources()) == 40
+            assert len(getattr(connection, name)(*arguments)) == 40
             assert descriptors() == before
         else:
             with pytest.raises(ChronyDataError, match="changed during each of 10"):
-                connection.get_sources()
+                getattr(connection, name)(*arguments)
         assert daemon.requests.count(("SOURCE_DATA", 3)) == min(times + 1, 10)
 
 
-def test_list_that_never_holds_still() -> None:
-    fault = faults.only("SOURCE_DATA", faults.status(4), index=3)
-    with (
-        ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon,
-        ChronyConnection(daemon.address) as connection,
-        pytest.raises(ChronyDataError, match="changed during each of 10"),
-    ):
-        connection.get_report("sources")
-
-
 @pytest.mark.parametrize("which", ["sources", "get_report sources"])
-def test_error_in_the_middle_closes_all(which: str) -> None:
+def test_error_in_the_middle_of_a_list_closes_all_sessions(which: str) -> None:
     name, *arguments = LISTS[which]
     fault = faults.only("SOURCE_DATA", faults.status(2), index=3)
     with ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon:
@@ -257,7 +236,7 @@ def test_error_in_the_middle_closes_all(which: str) -> None:
 
 @pytest.mark.interrupts
 @pytest.mark.timeout(15)
-def test_interrupt_closes_all() -> None:
+def test_interrupted_list_closes_all_sessions() -> None:
     fault = faults.only("SOURCE_DATA", faults.silent, index=3)
     with ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon:
         before = descriptors()
@@ -274,33 +253,17 @@ def test_interrupt_closes_all() -> None:
 
 
 @pytest.mark.parametrize("left", range(12))
-def test_with_few_descriptors(left: int) -> None:
+def test_list_with_few_descriptors(left: int) -> None:
     """They are asked over fewer sessions, or one by one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with connected(sources=many_sources(40)) as (_, connection), descriptors_left(left):
+        assert len(connection.get_sources()) == 40
+
+
+def test_driver_that_leaves_a_list_closes_all_sessions() -> None:
     with (
         ScriptedDaemon(sources=many_sources(40)) as daemon,
-        ChronyConnection(daemon.address) as connection,
+        by_hand(daemon.address, 9, 0) as session,
     ):
-        fill = [os.open("/dev/null", os.O_RDONLY) for _ in range(left)]
-        limit = max(map(int, os.listdir("/proc/self/fd"))) + 1
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-        holes: list[int] = []
-        try:
-            with suppress(OSError):
-                while True:
-                    holes.append(os.open("/dev/null", os.O_RDONLY))
-            for fd in fill:
-                os.close(fd)
-            assert len(connection.get_sources()) == 40
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for fd in holes:
-                os.close(fd)
-
-
-def test_driver_that_leaves_closes_all() -> None:
-    with ScriptedDaemon(sources=many_sources(40)) as daemon:
-        session = Session(_address.parse(daemon.address), timeouts_of(9.0, 0))
         before = descriptors()
         conversation = read_list(session, Source)
         wait = next(conversation)
@@ -310,24 +273,9 @@ def test_driver_that_leaves_closes_all() -> None:
         assert descriptors() > before + 40
         conversation.close()
         assert descriptors() == before
-        session.close()
 
 
 # --- when many are in flight, decided for each call -------------------------
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
-    """The sessions that are opened."""
-    made: list[Session] = []
-    usual = Session.__init__
-
-    def counting(self: Session, *arguments: Any, **named: Any) -> None:
-        made.append(self)
-        usual(self, *arguments, **named)
-
-    monkeypatch.setattr(Session, "__init__", counting)
-    return made
 
 
 @pytest.mark.parametrize(("late", "expected"), [(1, 0), (2, 10)])
@@ -336,10 +284,8 @@ def test_late_replies_count_for_this_call_only(
 ) -> None:
     monkeypatch.setattr(_queries, "_HIGH_LATENCY", 0.5)
     fault = faults.first(late, faults.delayed(0.7))
-    with (
-        ScriptedDaemon(sources=many_sources(10), misbehave=fault) as daemon,
-        ChronyConnection(daemon.address, timeout=20) as connection,
-    ):
+    sources = many_sources(10)
+    with connected(sources=sources, misbehave=fault, timeout=20) as (_, connection):
         before = len(opened)
         assert len(connection.get_sources()) == 10
         assert len(opened) == before + expected
@@ -362,10 +308,7 @@ def test_lists_of_the_same_machine(
     monkeypatch.setattr(_queries, "_HIGH_LATENCY", 9e9)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     sources = many_sources(number)
-    with (
-        ScriptedDaemon(sources=sources) as daemon,
-        ChronyConnection(daemon.address, timeout=20) as connection,
-    ):
+    with connected(sources=sources, timeout=20) as (_, connection):
         before = len(opened)
         found = connection.get_sources()
         assert [one.address for one in found] == [one.address for one in sources]
@@ -381,9 +324,9 @@ def test_near_lists_of_other_machines_are_read_one_by_one(
     for host, near, distant in (("127.0.0.1", 8, 100), ("192.0.2.1", 1, 100)):
         with suppress(pychrony.ChronyConnectionError):  # where there is no route
             session = Session(_address.parse(host), timeouts_of(1.0, 0))
-            monkeypatch.setattr(_queries, "_HIGH_LATENCY", 0.002)
-            assert decide(session, 100, 0.001) == near
-            assert decide(session, 100, 0.003) == distant
+            monkeypatch.setattr(_queries, "_HIGH_LATENCY", HIGH_LATENCY)
+            assert decide(session, 100, 0.0019) == near
+            assert decide(session, 100, 0.0021) == distant
             session.close()
 
 
@@ -394,14 +337,13 @@ def test_number_counted_after_all_was_read_is_that_of_another_moment() -> None:
     everyone = many_sources(7)
     with ScriptedDaemon(sources=everyone[:5]) as daemon:
 
-        def change(request: Request, reply: bytes) -> Iterable[bytes]:
+        def change(_: Request) -> None:
             if daemon.requests == [("N_SOURCES", None)]:
                 daemon.sources = everyone[1:]  # one goes, two come
             elif daemon.requests.count(("SOURCE_DATA", 4)) == 2:
                 daemon.sources = everyone[2:]  # as many as at first
-            return (reply,)
 
-        daemon.misbehave = change
+        daemon.misbehave = seeing(change)
         with ChronyConnection(daemon.address, timeout=20) as connection:
             found = [one.address for one in connection.get_sources()]
         assert found == [one.address for one in everyone[2:]]
@@ -486,10 +428,15 @@ class Network:
                     self.socket.sendto(*datagram)
                 return True
 
-    def read(self, kind: type[Any]) -> list[Any]:
+    def read(self, kind: type[Any] | str) -> list[Any]:
+        """Return the addresses in a list, read as dataclasses or generically."""
         session = Session(_address.parse(self.address), timeouts_of(1.0, 9))
         try:
-            conversation = read_list(session, kind)
+            conversation: Generator[Any, bool, list[Any]] = (
+                read_generic(session, kind)
+                if isinstance(kind, str)
+                else read_list(session, kind)
+            )
             waiter = Waiter()
             fd, events, deadline = next(conversation)
             while True:
@@ -498,8 +445,10 @@ class Network:
                     self.clock = max(self.clock, deadline)
                 fd, events, deadline = conversation.send(arrived)
         except StopIteration as end:
-            found: list[Any] = end.value
-            return found
+            return [
+                one["address"].value if isinstance(one, dict) else one.address
+                for one in end.value
+            ]
         finally:
             session.close()
 
@@ -524,11 +473,12 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Network]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "reads"), [(Source, 500), (SourceStats, 120), (AuthData, 120)]
+    ("kind", "reads"),
+    [(Source, 500), (SourceStats, 120), (AuthData, 120), ("sources", 100)],
 )
 @pytest.mark.parametrize(("changes", "losses"), [(0.02, 0.0), (0.1, 0.0), (0.05, 0.05)])
 def test_list_is_that_of_one_moment(
-    kind: type[Any],
+    kind: type[Any] | str,
     reads: int,
     changes: float,
     losses: float,
@@ -539,7 +489,7 @@ def test_list_is_that_of_one_moment(
         number = 5 + seed % 8
         there = network(f"{seed} {changes} {losses}", number, changes, losses)
         try:
-            found = [one.address for one in there.read(kind)]
+            found = there.read(kind)
         except ChronyDataError:
             continue  # it never held still
         finally:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import fuzz
 import pytest
+from helpers import connected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,59 +49,34 @@ class Report(NamedTuple):
     record: type[Any]
     wire: _reports.Report
     read: Callable[[ChronyConnection], Any]
-    key: Callable[[Any], object] | None = None
-    """What tells one record of a list from another."""
+    key: Callable[[Any], object] | None
 
 
+# What tells one record of a list from another, as the core does.
+KEYS: dict[str, Callable[[Any], object]] = {
+    "sources": lambda one: _identity(
+        "" if one.mode is SourceMode.REFCLOCK else one.address, one.address
+    ),
+    "source_stats": lambda one: _identity(one.address, one.reference_id),
+    "select_data": lambda one: _identity(one.address, one.reference_id),
+    "auth_data": lambda one: one.address,
+    "ntp_data": lambda one: one.address,
+}
 # By the attribute of ScriptedDaemon.
 REPORTS = {
-    "tracking": Report(
-        pychrony.TrackingStatus, _reports.TRACKING, ChronyConnection.get_tracking
-    ),
-    "sources": Report(
-        pychrony.Source,
-        _reports.SOURCE_DATA,
-        ChronyConnection.get_sources,
-        lambda one: _identity(
-            "" if one.mode is SourceMode.REFCLOCK else one.address, one.address
-        ),
-    ),
-    "source_stats": Report(
-        pychrony.SourceStats,
-        _reports.SOURCESTATS,
-        ChronyConnection.get_source_stats,
-        lambda one: _identity(one.address, one.reference_id),
-    ),
-    "select_data": Report(
-        pychrony.SelectData,
-        _reports.SELECT_DATA,
-        ChronyConnection.get_select_data,
-        lambda one: _identity(one.address, one.reference_id),
-    ),
-    "activity": Report(
-        pychrony.Activity, _reports.ACTIVITY, ChronyConnection.get_activity
-    ),
-    "auth_data": Report(
-        pychrony.AuthData,
-        _reports.AUTH_DATA,
-        ChronyConnection.get_auth_data,
-        lambda one: one.address,
-    ),
-    "ntp_data": Report(
-        pychrony.NTPData,
-        _reports.NTP_DATA,
-        ChronyConnection.get_ntp_data,
-        lambda one: one.address,
-    ),
-    "server_stats": Report(
-        pychrony.ServerStats, _reports.SERVER_STATS, ChronyConnection.get_server_stats
-    ),
-    "rtc_data": Report(
-        pychrony.RTCData, _reports.RTCREPORT, ChronyConnection.get_rtc_data
-    ),
-    "smoothing": Report(
-        pychrony.Smoothing, _reports.SMOOTHING, ChronyConnection.get_smoothing
-    ),
+    name: Report(record, wire, getattr(ChronyConnection, f"get_{name}"), KEYS.get(name))
+    for name, record, wire in (
+        ("tracking", pychrony.TrackingStatus, _reports.TRACKING),
+        ("sources", pychrony.Source, _reports.SOURCE_DATA),
+        ("source_stats", pychrony.SourceStats, _reports.SOURCESTATS),
+        ("select_data", pychrony.SelectData, _reports.SELECT_DATA),
+        ("activity", pychrony.Activity, _reports.ACTIVITY),
+        ("auth_data", pychrony.AuthData, _reports.AUTH_DATA),
+        ("ntp_data", pychrony.NTPData, _reports.NTP_DATA),
+        ("server_stats", pychrony.ServerStats, _reports.SERVER_STATS),
+        ("rtc_data", pychrony.RTCData, _reports.RTCREPORT),
+        ("smoothing", pychrony.Smoothing, _reports.SMOOTHING),
+    )
 }
 
 
@@ -178,10 +154,7 @@ def test_what_is_sent_is_what_is_read(name: str) -> None:
     answers = records(report)
     if report.key is not None:
         answers = st.lists(answers, max_size=4, unique_by=report.key)
-    with (
-        ScriptedDaemon(open_commands=ALL_COMMANDS) as daemon,
-        ChronyConnection(daemon.address, timeout=5.0) as connection,
-    ):
+    with connected(open_commands=ALL_COMMANDS, timeout=5.0) as (daemon, connection):
         if name in ("source_stats", "select_data"):
             daemon.sources = ()  # else there are as many as of these
 
@@ -189,17 +162,17 @@ def test_what_is_sent_is_what_is_read(name: str) -> None:
         @given(answers)
         def check(sent: Any) -> None:
             setattr(daemon, name, sent)
-            assert report.read(connection) == sent
+            read = report.read(connection)
+            assert (read, repr(read)) == (sent, repr(sent))
+            if report.key is None:
+                assert hash(read) == hash(sent)
 
         check()
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_a_number_loses_half_of_its_24th_bit_at_most(sign: int) -> None:
-    with (
-        ScriptedDaemon() as daemon,
-        ChronyConnection(daemon.address, timeout=5.0) as connection,
-    ):
+    with connected(timeout=5.0) as (daemon, connection):
 
         @REPEATABLE
         @given(st.floats(0, 2.0**37))

@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers import python
 
 import pychrony
 import pychrony.aio
@@ -24,17 +26,10 @@ from pychrony import _cdef, _library, _wheel
 LIBRARY = pychrony.library_path()
 
 
-def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` in an interpreter of its own; an empty variable is unset."""
-    environment = {**os.environ, **variables}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={name: value for name, value in environment.items() if value},
-        capture_output=True,
-        text=True,
-        errors="backslashreplace",
-        check=False,
-    )
+def refusal(library: str, address: str | None = None, **variables: Any) -> str:
+    """What the first use says where this libchrony cannot be used."""
+    code = USE.format(address=address)
+    return python(code, status=9, PYCHRONY_LIBCHRONY=library, **variables).stdout
 
 
 def test_generated_module_is_current(tmp_path: Path) -> None:
@@ -110,9 +105,7 @@ def test_without_libchrony_the_first_use_says_how_to_get_it(
     address: str | None, tmp_path: Path
 ) -> None:
     missing = str(tmp_path / "libchrony.so.0")
-    result = python(USE.format(address=address), PYCHRONY_LIBCHRONY=missing)
-    assert result.returncode == 9, result.stderr
-    function, message = result.stdout.splitlines()
+    function, message = refusal(missing, address).splitlines()
     assert function.startswith("<function get_tracking")
     assert missing in message
     assert "cannot open shared object file" in message
@@ -128,38 +121,32 @@ def test_library_that_can_never_be_opened(tmp_path: Path) -> None:
         ("/tmp/\udcff.so", "no such file."),
         ("\udcff.so", ""),
     ):
-        result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=nonsense)
-        assert result.returncode == 9, result.stderr
-        assert reason in result.stdout
+        assert reason in refusal(nonsense)
 
 
 def test_without_the_variable_the_soname_is_tried() -> None:
     code = (
         "import pychrony._library as l; print(l.name, l.SONAME, l.load, l.how_to_get())"
     )
-    result = python(code, PYCHRONY_LIBCHRONY="")
-    assert result.stdout.startswith("libchrony.so.0 libchrony.so.0"), result.stderr
-    assert result.stdout.split("> ", 1)[1] == f"{_library.how_to_get()}\n"
+    said = python(code, PYCHRONY_LIBCHRONY="").stdout
+    assert said.startswith("libchrony.so.0 libchrony.so.0")
+    assert said.split("> ", 1)[1] == f"{_library.how_to_get()}\n"
 
 
 def test_without_the_variable_the_advice_is_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "libchrony.so.0").write_text("found first, but no library")
-    result = python(
-        USE.format(address=None), PYCHRONY_LIBCHRONY="", LD_LIBRARY_PATH=str(tmp_path)
-    )
-    assert result.returncode == 9, result.stderr
-    first, last = result.stdout.splitlines()[-2:]
+    first, last = refusal("", LD_LIBRARY_PATH=str(tmp_path)).splitlines()[-2:]
     assert "Tried libchrony.so.0: " in first
     assert f"Tried {_library.in_prefix()}: " in first
     assert last == f"To get it: {_library.how_to_get()}"
 
 
 def test_empty_variable_is_none() -> None:
-    result = python(
+    code = (
         "import os; os.environ['PYCHRONY_LIBCHRONY'] = ''\n"
         "import pychrony._library as l; print(l.name)"
     )
-    assert result.stdout == "libchrony.so.0\n", result.stderr
+    assert python(code).stdout == "libchrony.so.0\n"
 
 
 @pytest.mark.parametrize(
@@ -225,10 +212,9 @@ def test_another_abi_is_refused(
     assert len(old) == len(new)
     copy = tmp_path / "libchrony.so.0"
     copy.write_bytes(original.replace(old, new))
-    result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=str(copy))
-    assert result.returncode == 9, result.stderr
-    assert reason in result.stdout
-    assert f"Tried {copy}: " in result.stdout
+    said = refusal(str(copy))
+    assert reason in said
+    assert f"Tried {copy}: " in said
 
 
 CUT = """
@@ -249,63 +235,48 @@ def test_library_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     copies = [tmp_path / f"{size:07}.so" for size in sizes]
     for size, copy in zip(sizes, copies):
         copy.write_bytes(whole[:size])
-    command = [sys.executable, "-c", CUT, *map(str, copies)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result
-    told = result.stdout.splitlines()
+    told = python(CUT, *map(str, copies)).stdout.splitlines()
     assert told[:3] == ["not a shared library"] * 3
     assert told[-1] == "whole"
     assert any(one.startswith("cut off: it has ") for one in told)
     first = told.index("whole")
     assert set(told[first:]) == {"whole"}
-    message = python(USE.format(address=None), PYCHRONY_LIBCHRONY=str(copies[9]))
-    assert f"Tried {copies[9]}: cut off: it has {sizes[9]} bytes, and needs" in (
-        message.stdout
-    )
+    cut = f"Tried {copies[9]}: cut off: it has {sizes[9]} bytes, and needs"
+    assert cut in refusal(str(copies[9]))
 
 
 def test_library_for_another_machine_is_refused(tmp_path: Path) -> None:
     """A foreign word size or byte order is read as it says, and dlopen refuses it."""
-    whole = bytearray(Path(LIBRARY).read_bytes())
     for name, offset, value in (("class", 4, 1), ("order", 5, 2), ("machine", 18, 8)):
-        copy = tmp_path / f"{name}.so"
-        foreign = whole.copy()
+        foreign = bytearray(Path(LIBRARY).read_bytes())
         foreign[offset] = value
+        copy = tmp_path / f"{name}.so"
         copy.write_bytes(foreign)
-        result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=str(copy))
-        assert result.returncode == 9, result.stderr
+        assert f"Tried {copy}: " in refusal(str(copy))
 
 
 def test_another_library_is_refused() -> None:
     import _cffi_backend
 
-    other = str(_cffi_backend.__file__)
-    result = python(USE.format(address=None), PYCHRONY_LIBCHRONY=other)
-    assert result.returncode == 9, result.stderr
-    assert "undefined symbol: chrony_" in result.stdout
+    said = refusal(str(_cffi_backend.__file__))
+    assert "undefined symbol: chrony_" in said
 
 
-def test_library_found_by_its_soname_has_a_path(tmp_path: Path) -> None:
-    copy = tmp_path / "libchrony.so.0"
-    copy.write_bytes(Path(LIBRARY).read_bytes())
-    result = python(
-        "import pychrony; print(pychrony.library_path())",
-        PYCHRONY_LIBCHRONY="",
-        LD_LIBRARY_PATH=str(tmp_path),
-    )
-    assert result.stdout == f"{copy}\n", result.stderr
-
-
-def test_library_without_a_telling_name_is_called_as_it_was_asked_for(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("variable", "file", "told"),
+    [("", "libchrony.so.0", "{}/libchrony.so.0"), ("clock.so", "clock.so", "clock.so")],
+    ids=["by its soname", "as it was asked for"],
+)
+def test_path_of_the_library_that_was_found(
+    variable: str, file: str, told: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "clock.so").write_bytes(Path(LIBRARY).read_bytes())
-    result = python(
+    (tmp_path / file).write_bytes(Path(LIBRARY).read_bytes())
+    said = python(
         "import pychrony; print(pychrony.library_path())",
-        PYCHRONY_LIBCHRONY="clock.so",
+        PYCHRONY_LIBCHRONY=variable,
         LD_LIBRARY_PATH=str(tmp_path),
-    )
-    assert result.stdout == "clock.so\n", result.stderr
+    ).stdout
+    assert said == f"{told.format(tmp_path)}\n"
 
 
 def test_library_path_is_that_of_the_loaded_file() -> None:

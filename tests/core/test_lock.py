@@ -31,9 +31,11 @@ def clocks() -> Iterator[tuple[ChronyConnection, ChronyConnection]]:
         yield connection, spare
 
 
-def at_instruction(number: int, action: Callable[[], Any]) -> Callable[..., Any]:
-    """Return a trace function that runs ``action`` once, as a handler would run."""
-    left = [number]
+def at_instruction(left: list[int], action: Callable[[], Any]) -> Callable[..., Any]:
+    """Return a trace function that runs ``action`` once, as a handler would run.
+
+    It does so when it has counted the only item of ``left`` down.
+    """
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         frame.f_trace_opcodes = True
@@ -42,7 +44,6 @@ def at_instruction(number: int, action: Callable[[], Any]) -> Callable[..., Any]
             action()
         return trace
 
-    trace.left = left  # type: ignore[attr-defined]
     return trace
 
 
@@ -58,9 +59,8 @@ def test_another_clock_read_at_any_instruction_changes_no_address(
     number = reached = 0
     while reached == number:
         number += 1
-        trace: Any = at_instruction(
-            number, lambda: others.append(read(other_handle, 1))
-        )
+        left = [number]
+        trace = at_instruction(left, lambda: others.append(read(other_handle, 1)))
         before = sys.gettrace()
         sys.settrace(trace)
         try:
@@ -68,7 +68,7 @@ def test_another_clock_read_at_any_instruction_changes_no_address(
         finally:
             sys.settrace(before)
         assert address == OURS
-        reached = number - max(trace.left[0], 0)
+        reached = number - max(left[0], 0)
     assert number > 8  # instructions, or lines where Python has no better
     assert set(others) == {OTHER}
 

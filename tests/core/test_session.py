@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from contextlib import suppress
 from select import POLLIN, POLLOUT
 
 import pytest
-from helpers import descriptors, short_directory
+from helpers import (
+    answer_all,
+    by_hand,
+    connected,
+    descriptors,
+    fill_queue,
+    hung_daemon,
+    unix_daemon,
+)
 
 from pychrony import (
     AuthData,
-    ChronyConnection,
+    ChronyError,
     ChronyTimeoutError,
-    SmoothingFlag,
     TrackingStatus,
     _address,
-    _decode,
+    _library,
     _session,
 )
 from pychrony._base import open_session, timeouts_of
@@ -32,37 +37,17 @@ def test_full_queue_between_an_address_and_its_record() -> None:
     """A send that fails makes libchrony forget the address, and ask anew."""
     script = ScriptedDaemon(open_commands=ALL_COMMANDS)
     other = make_source(address="192.0.2.99")
-    with (
-        short_directory() as directory,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client,
-    ):
-        path = f"{directory}/chronyd.sock"
-        daemon.bind(path)
-        daemon.setblocking(False)
-        client.setblocking(False)
-        session = Session(_address.parse(path), timeouts_of(5.0, 1))
+    with unix_daemon() as (path, daemon), by_hand(path, 5.0, 1) as session:
         conversation = read_list(session, AuthData)
-        try:
-            with pytest.raises(StopIteration) as end:
-                next(conversation)
-                while True:
-                    with suppress(BlockingIOError):
-                        while True:
-                            request, peer = daemon.recvfrom(1000)
-                            for reply in script._answer(request):
-                                assert isinstance(reply, bytes)
-                                daemon.sendto(reply, peer)
-                    asked_for_address = script.requests[-1][0] == "SOURCESTATS"
-                    if asked_for_address and script.sources != (other,):
-                        script.sources = [other]
-                        with suppress(BlockingIOError):
-                            while True:
-                                client.sendto(b"", path)
-                    conversation.send(True)
-        finally:
-            session.close()
-            os.unlink(path)
+        with pytest.raises(StopIteration) as end:
+            next(conversation)
+            while True:
+                answer_all(script, daemon)
+                asked_for_address = script.requests[-1][0] == "SOURCESTATS"
+                if asked_for_address and script.sources != (other,):
+                    script.sources = [other]
+                    fill_queue(path)
+                conversation.send(True)
     assert [one.address for one in end.value.value] == ["192.0.2.99"]
 
 
@@ -89,8 +74,9 @@ def test_close_that_was_interrupted_when_all_was_done() -> None:
 def test_timeout_of_a_pair_of_requests_counts_them_all() -> None:
     fault = faults.only("AUTH_DATA", faults.silent)
     with (
-        ScriptedDaemon(misbehave=fault, open_commands=ALL_COMMANDS) as daemon,
-        ChronyConnection(daemon.address, timeout=0.05, retries=2) as connection,
+        connected(
+            misbehave=fault, open_commands=ALL_COMMANDS, timeout=0.05, retries=2
+        ) as (_, connection),
         pytest.raises(ChronyTimeoutError, match=r"no answer to 3 requests in 0\.35 s"),
     ):
         connection.get_auth_data()
@@ -98,71 +84,117 @@ def test_timeout_of_a_pair_of_requests_counts_them_all() -> None:
 
 def test_resends_of_a_pair_of_requests_wait_longer_each_time() -> None:
     fault = faults.only("AUTH_DATA", faults.silent)
-    with ScriptedDaemon(misbehave=fault, open_commands=ALL_COMMANDS) as daemon:
-        session = Session(_address.parse(daemon.address), timeouts_of(1000, 2))
-        deadlines: list[float] = []
-        begin = time.monotonic()
-        try:
-            conversation = read_list(session, AuthData)
-            fd, events, _ = next(conversation)  # the number of sources
-            with pytest.raises(ChronyTimeoutError):
-                while True:
+    deadlines: list[float] = []
+    begin = time.monotonic()
+    with (
+        ScriptedDaemon(misbehave=fault, open_commands=ALL_COMMANDS) as daemon,
+        by_hand(daemon.address, 1000, 2) as session,
+    ):
+        conversation = read_list(session, AuthData)
+        fd, events, _ = next(conversation)  # the number of sources
+        with pytest.raises(ChronyTimeoutError):
+            while True:
+                assert Waiter().wait(fd, events, begin + 20)
+                if not deadlines:
+                    conversation.send(True)  # the address is on its way
                     assert Waiter().wait(fd, events, begin + 20)
-                    if not deadlines:
-                        conversation.send(True)  # the address is on its way
-                        assert Waiter().wait(fd, events, begin + 20)
-                    _, _, deadline = conversation.send(True)
-                    deadlines.append(deadline)
-                    conversation.send(False)  # the record is not
-        finally:
-            session.close()
-        end = time.monotonic()
+                _, _, deadline = conversation.send(True)
+                deadlines.append(deadline)
+                conversation.send(False)  # the record is not
+    end = time.monotonic()
     for deadline, wait in zip(deadlines, (1000, 2000, 4000), strict=True):
         assert begin + wait <= deadline <= end + wait
 
 
 def test_wait_for_the_queue_counts_to_the_wait_for_the_answer() -> None:
-    with (
-        short_directory() as directory,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client,
-    ):
-        path = f"{directory}/chronyd.sock"
-        daemon.bind(path)
-        daemon.setblocking(False)
-        client.setblocking(False)
+    with unix_daemon() as (path, daemon), by_hand(path, 1000, 0) as session:
+        fill_queue(path)
+        conversation = read_single(session, TrackingStatus)
+        fd, events, deadline = next(conversation)
+        assert events == POLLOUT
         with suppress(BlockingIOError):
             while True:
-                client.sendto(b"", path)
-        session = Session(_address.parse(path), timeouts_of(1000, 0))
-        try:
-            conversation = read_single(session, TrackingStatus)
-            fd, events, deadline = next(conversation)
-            assert events == POLLOUT
-            with suppress(BlockingIOError):
-                while True:
-                    daemon.recv(1000)
-            assert conversation.send(True) == (fd, POLLIN, deadline)
-        finally:
-            session.close()
-            os.unlink(path)
+                daemon.recv(1000)
+        assert conversation.send(True) == (fd, POLLIN, deadline)
 
 
-def test_what_was_waited_for_before_wakes_nobody() -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        waiter = Waiter()
-        other.send(b"!")
-        assert waiter.wait(one.fileno(), POLLIN, 0.0)
-        assert not waiter.wait(other.fileno(), POLLIN, 0.0)
-        assert waiter.wait(other.fileno(), POLLOUT, 0.0)
-        assert not waiter.wait(other.fileno(), POLLIN, 0.0)
-        assert waiter.wait(one.fileno(), POLLIN, 0.0)
+def test_each_wait_is_twice_the_one_before() -> None:
+    with (
+        ScriptedDaemon(misbehave=faults.silent) as daemon,
+        by_hand(daemon.address, 1000, 2) as session,
+    ):
+        begin = time.monotonic()
+        conversation = read_single(session, TrackingStatus)
+        waits = [next(conversation), conversation.send(False), conversation.send(False)]
+        end = time.monotonic()
+        with pytest.raises(ChronyTimeoutError, match="3 requests in 7000 s"):
+            conversation.send(False)
+    for (_, events, deadline), wait in zip(waits, (1000, 2000, 4000), strict=True):
+        assert events == POLLIN
+        assert begin + wait <= deadline <= end + wait
 
 
-def test_flags_of_the_network_do_not_fill_the_memory() -> None:
-    member = _decode._member_of(SmoothingFlag)
-    for value in range(0, 80_000, 4):
-        assert member(value).value == value
-    # Before Python 3.11, the last value may create a member for each of its bits.
-    assert len(SmoothingFlag._value2member_map_) <= 4096 + 32
+def test_late_process_still_takes_the_answer_that_is_there() -> None:
+    with ScriptedDaemon() as daemon, by_hand(daemon.address, 1e-9, 0) as session:
+        conversation = read_single(session, TrackingStatus)
+        fd, events, deadline = next(conversation)
+        assert deadline <= time.monotonic()
+        assert Waiter().wait(fd, events, time.monotonic() + 20)
+        with pytest.raises(StopIteration) as end:
+            conversation.send(True)
+        assert end.value.value.stratum == 2
+
+
+def test_session_woken_for_nothing_waits_again(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
+        by_hand(daemon.address, 1000, 0) as session,
+    ):
+        conversation = read_single(session, TrackingStatus)
+        wait = next(conversation)
+        for _ in range(3):
+            assert conversation.send(True) == wait
+        with pytest.raises(ChronyTimeoutError, match=r"hung|running there"):
+            conversation.send(False)
+
+
+@pytest.mark.timeout(30)
+def test_flood_ends_at_the_deadline(address: str) -> None:
+    with (
+        ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
+        by_hand(daemon.address, 0.05, 0) as session,
+    ):
+        conversation = read_single(session, TrackingStatus)
+        next(conversation)
+        with pytest.raises(ChronyTimeoutError):
+            while True:
+                conversation.send(True)
+
+
+def test_error_that_nobody_expected() -> None:
+    lib = _library.load()
+    with ScriptedDaemon() as daemon, by_hand(daemon.address, 1, 0) as session:
+        request = session.record("nonsense", 0, lambda _: None)
+        with pytest.raises(ChronyError, match="nonsense: ") as caught:
+            next(request)
+        assert type(caught.value) is ChronyError
+        assert caught.value.error_code == lib.CHRONY_UNKNOWN_REPORT
+
+
+@pytest.mark.timeout(30)
+def test_queue_that_fills_again_ends_at_the_deadline() -> None:
+    with hung_daemon() as path, by_hand(path, 0.05, 0) as session:
+        conversation = read_single(session, TrackingStatus)
+        _, events, _ = next(conversation)
+        assert events == POLLOUT
+        with pytest.raises(ChronyTimeoutError):
+            while True:
+                conversation.send(True)
+
+
+def test_driver_has_the_last_word_on_a_full_queue() -> None:
+    with hung_daemon() as path, by_hand(path, 1000, 0) as session:
+        conversation = read_single(session, TrackingStatus)
+        next(conversation)
+        with pytest.raises(ChronyTimeoutError):
+            conversation.send(False)

@@ -8,9 +8,8 @@ import re
 import shutil
 import socket
 import stat
-import subprocess
-import sys
-import threading
+import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,11 +18,17 @@ from typing import Any
 import pytest
 from helpers import (
     QUICK,
+    connected,
     descriptors,
+    hung_daemon,
     in_child,
+    in_threads,
     interrupted_at,
+    python,
+    seeing,
     short_directory,
     traces_every_instruction,
+    unix_daemon,
 )
 
 import pychrony
@@ -38,7 +43,11 @@ from pychrony import (
 )
 from pychrony._base import timeouts_of
 from pychrony._session import Session
-from pychrony.testing import ScriptedDaemon
+from pychrony.testing import (
+    Request,
+    ScriptedDaemon,
+    make_tracking,
+)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = 65534
@@ -64,13 +73,14 @@ def own_sockets(directory: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])
-def test_it_is_beside_that_of_chronyd_and_all_may_write_to_it(
+def test_own_socket_is_beside_that_of_chronyd_and_all_may_write_to_it(
     umask: int, daemon: ScriptedDaemon, directory: str
 ) -> None:
     before = os.umask(umask)
     try:
         with ChronyConnection(daemon.address) as connection:
             (own,) = own_sockets(directory)
+            assert stat.filemode(own.stat().st_mode) == "srw-rw-rw-"
             assert connection.get_tracking().stratum == 2
     finally:
         os.umask(before)
@@ -78,13 +88,9 @@ def test_it_is_beside_that_of_chronyd_and_all_may_write_to_it(
     assert not own.exists()
 
 
-def test_mode(daemon: ScriptedDaemon, directory: str) -> None:
-    with ChronyConnection(daemon.address):
-        (own,) = own_sockets(directory)
-        assert stat.filemode(own.stat().st_mode) == "srw-rw-rw-"
-
-
-def test_only_chronyd_can_send_to_it(daemon: ScriptedDaemon, directory: str) -> None:
+def test_own_socket_takes_datagrams_of_chronyd_alone(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
     with ChronyConnection(daemon.address) as connection:
         (own,) = own_sockets(directory)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
@@ -93,7 +99,7 @@ def test_only_chronyd_can_send_to_it(daemon: ScriptedDaemon, directory: str) -> 
         assert connection.get_tracking().stratum == 2
 
 
-def test_connections_have_names_of_their_own(
+def test_connections_have_sockets_of_their_own(
     daemon: ScriptedDaemon, directory: str
 ) -> None:
     connections = [ChronyConnection(daemon.address) for _ in range(20)]
@@ -104,7 +110,7 @@ def test_connections_have_names_of_their_own(
         connection.close()
 
 
-def test_in_the_root_directory_there_is_room_too() -> None:
+def test_socket_in_the_root_directory() -> None:
     """libchrony refuses such a path."""
     with pytest.raises(ChronyConnectionError, match="No such file"):
         get_tracking("/nowhere.sock")
@@ -137,7 +143,9 @@ def test_interruption_at_every_instruction_leaves_nothing(
     assert not _socket._unclosed
 
 
-def test_dropped_ones_are_removed(daemon: ScriptedDaemon, directory: str) -> None:
+def test_own_socket_of_a_dropped_connection_is_removed(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
     connection = ChronyConnection(daemon.address)
     connection.get_tracking()
     assert own_sockets(directory)
@@ -158,12 +166,13 @@ def test_warnings_that_are_errors_leave_nothing(
         "others = [pychrony.ChronyConnection(sys.argv[1]) for _ in range(2)]\n"
         "for each in others: each.get_tracking()\n"
     )
-    command = [sys.executable, "-W", "error", "-c", code, daemon.address]
-    subprocess.run(command, check=False, capture_output=True)
+    python(code, daemon.address, options=["-W", "error"])
     assert not own_sockets(directory)
 
 
-def test_child_removes_its_own_only(daemon: ScriptedDaemon, directory: str) -> None:
+def test_child_removes_its_own_socket_only(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
     with ChronyConnection(daemon.address) as connection:
         (own,) = own_sockets(directory)
 
@@ -177,37 +186,6 @@ def test_child_removes_its_own_only(daemon: ScriptedDaemon, directory: str) -> N
 
         in_child(child)
         assert connection.get_tracking().stratum == 2
-
-
-EXIT_WITH_THREADS = """
-import sys, threading
-import pychrony
-
-begun = threading.Barrier(7)
-
-def read():
-    connection = pychrony.ChronyConnection(sys.argv[1])
-    connection.get_tracking()
-    begun.wait()
-    while True:
-        with pychrony.ChronyConnection(sys.argv[1]) as connection:
-            connection.get_tracking()
-
-for _ in range(6):
-    threading.Thread(target=read, daemon=True).start()
-begun.wait()
-"""
-
-
-def test_exit_while_daemon_threads_open_and_close() -> None:
-    with ScriptedDaemon() as daemon:
-        command = [sys.executable, "-c", EXIT_WITH_THREADS, daemon.address]
-        for _ in range(10):
-            result = subprocess.run(
-                command, check=False, capture_output=True, text=True
-            )
-            assert result.returncode == 0, result.stderr
-            assert not result.stderr
 
 
 # --- somebody in the directory is hostile ------------------------------------
@@ -266,7 +244,7 @@ def _nothing(own: str, directory: str) -> None:
         pytest.param(_socket_of_another_user, marks=as_root),
     ],
 )
-def test_what_is_swapped_in_is_not_opened_to_all(
+def test_file_that_is_swapped_in_is_not_opened_to_all(
     swap: Callable[[str, str], None],
     daemon: ScriptedDaemon,
     directory: str,
@@ -289,7 +267,7 @@ def test_what_is_swapped_in_is_not_opened_to_all(
 # --- directories that do not suit --------------------------------------------
 
 
-def test_longest_path(tmp_path: Path) -> None:
+def test_longest_path_of_a_socket(tmp_path: Path) -> None:
     base = Path(f"/tmp/l{os.getpid()}")
     try:
         for length, fits in ((85, True), (86, False)):
@@ -344,92 +322,119 @@ def test_directory_that_is_not_writable(directory: str, daemon: ScriptedDaemon) 
     in_child(child)
 
 
-READ = """
-import sys, pychrony
-try:
-    print(pychrony.get_tracking(sys.argv[1], timeout=0.1, retries=0).stratum)
-except pychrony.ChronyError as error:
-    print(type(error).__name__, error.message)
-"""
-
-
-def elsewhere(prepare: str, address: str) -> str:
-    """What a process says where the file systems are mounted in another way."""
-    if not shutil.which("unshare") or os.geteuid():
-        pytest.skip("needs root and unshare")
-    script = f'{prepare} && exec "$@"'
-    command = ["unshare", "--mount", "sh", "-c", script, "sh"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("nothing can be mounted here")
-    result = subprocess.run(
-        [*command, sys.executable, "-c", READ, address],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not result.stderr
-    return result.stdout
-
-
-def test_directory_that_is_read_only(directory: str, daemon: ScriptedDaemon) -> None:
-    mount = f"mount --bind {directory} {directory}"
-    remount = f"mount -o remount,ro,bind {directory}"
-    said = elsewhere(f"{mount} && {remount}", daemon.address)
-    assert said.startswith("ChronyConnectionError")
-    assert "is mounted read-only here" in said
-    assert "127.0.0.1" in said
-
-
-def test_file_that_is_mounted_alone(directory: str, daemon: ScriptedDaemon) -> None:
-    other = Path(f"{directory}2 x")
-    other.mkdir()
-    try:
-        place = f"{other}/chronyd.sock"
-        # Where chronyd runs, that directory is another one.
-        mount = (
-            f"mount -t tmpfs none '{other}' && touch '{place}' && "
-            f"mount --bind {daemon.address} '{place}'"
-        )
-        said = elsewhere(mount, place)
-        assert said.startswith("ChronyTimeoutError")
-        assert "Only the file of the socket is mounted here" in said
-        daemon.stop()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
-            gone.bind(daemon.address)
-        said = elsewhere(mount, place)
-        assert "started again since. Only the file" in said
-        os.unlink(daemon.address)
-    finally:
-        other.rmdir()
-
-
-def test_without_proc(daemon: ScriptedDaemon, directory: str) -> None:
-    said = elsewhere("mount -t tmpfs none /proc", daemon.address)
-    assert said.startswith("ChronyConnectionError")
-    assert "/proc is not mounted" in said
-
-
-def test_silence(directory: str) -> None:
-    path = f"{directory}/chronyd.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as silent:
-        silent.bind(path)
-        with pytest.raises(ChronyTimeoutError, match=r"hung or stopped.*AppArmor"):
-            get_tracking(path, **QUICK)
-    os.unlink(path)
+def test_silent_unix_socket() -> None:
+    with (
+        unix_daemon() as (path, _),
+        pytest.raises(ChronyTimeoutError, match=r"hung or stopped.*AppArmor"),
+    ):
+        get_tracking(path, **QUICK)
 
 
 def test_threads_open_and_close_at_the_same_time(
     daemon: ScriptedDaemon, directory: str
 ) -> None:
-    def read() -> None:
+    def read(_: int) -> None:
         for _ in range(50):
             with suppress(pychrony.ChronyTimeoutError):
                 get_tracking(daemon.address)
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, read)
     assert not own_sockets(directory)
     assert not _socket._unclosed
+
+
+# --- opening a Unix socket, and what libchrony does with it -----------------
+
+
+def test_no_socket_there() -> None:
+    with pytest.raises(
+        ChronyConnectionError, match=r"No such file.*running\?"
+    ) as caught:
+        get_tracking("/nowhere/chronyd.sock")
+    assert caught.value.error_code == -1
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize("path", [__file__, str(Path(__file__).parent)])
+def test_path_of_something_else(path: str) -> None:
+    with pytest.raises(ChronyConnectionError, match=r"That is no socket; .* by"):
+        get_tracking(path)
+
+
+def test_socket_that_nobody_listens_on() -> None:
+    with short_directory() as directory:
+        path = Path(f"{directory}/chronyd.sock")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+            dead.bind(str(path))
+        with pytest.raises(ChronyConnectionError, match=r"refused\. Is .* running\?"):
+            get_tracking(str(path))
+        path.unlink()
+
+
+def test_socket_without_the_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = os.geteuid() == 0
+    with short_directory() as directory:
+        os.chmod(directory, 0o755)
+        with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
+            os.chmod(daemon.address, 0)
+            if root:
+                os.seteuid(65534)
+            try:
+                with pytest.raises(
+                    ChronyPermissionError, match=r"address 127\.0\.0\.1"
+                ):
+                    get_tracking(daemon.address)
+                # Auto-detection goes on to UDP, where anybody may read.
+                with ScriptedDaemon(tracking=make_tracking(stratum=6)) as udp:
+                    local = (daemon.address, udp.address)
+                    monkeypatch.setattr(_address, "LOCAL", local)
+                    assert get_tracking().stratum == 6
+            finally:
+                if root:
+                    os.seteuid(0)
+
+
+@pytest.mark.timeout(30)
+def test_full_queue_is_waited_for() -> None:
+    """The kernel queues few datagrams on a Unix socket, some systems only ten."""
+
+    def busy(_: Request) -> None:
+        time.sleep(0.01)
+
+    def read(_: int) -> None:
+        results.append(get_tracking(path, timeout=20, retries=0).stratum)
+
+    results: list[int] = []
+    with short_directory() as directory:
+        path = f"{directory}/chronyd.sock"
+        with ScriptedDaemon(address=path, misbehave=seeing(busy)):
+            in_threads(40, read)
+    assert results == [2] * 40
+
+
+@pytest.mark.timeout(30)
+def test_full_queue_of_a_hung_daemon() -> None:
+    with hung_daemon() as path:
+        with pytest.raises(ChronyTimeoutError, match="hung or stopped"):
+            get_tracking(path, **QUICK)
+
+
+@pytest.mark.parametrize("timeout", [2.5, 0.009])
+def test_libchrony_itself_waits_for_the_timeout_at_most(
+    timeout: float, address: str
+) -> None:
+    with connected(address=address, timeout=timeout) as (_, connection):
+        assert connection._session is not None
+        fd = connection._session._fd
+        # Not where its send() would wait, too, or the kernel's clock is too coarse.
+        waits = timeout == 2.5 and not address.startswith("/")
+        assert os.get_blocking(fd) == waits
+        with socket.socket(fileno=os.dup(fd)) as copy:
+            limit = copy.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+        assert struct.unpack("ll", limit) == ((2, 500_000) if waits else (0, 0))
+
+
+def test_descriptors_are_not_inherited(address: str) -> None:
+    with connected(address=address) as (_, connection):
+        assert connection._session is not None
+        assert not os.get_inheritable(connection._session._fd)

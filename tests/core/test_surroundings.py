@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import _cffi_backend
 import pytest
-from helpers import short_directory
+from helpers import python, short_directory
 
 import pychrony
 from pychrony import AsyncChronyConnection, ChronyUsageError, async_query_many
 from pychrony.testing import ScriptedDaemon, faults, make_source
 
+
+def run(code: str, *arguments: str, **options: Any) -> str:
+    """What code prints in an interpreter of its own, which must not fail."""
+    return python(code, *arguments, **options).stdout
+
+
 SOURCES = [make_source(address=f"192.0.2.{number}") for number in range(1, 21)]
-
-
-def python(
-    code: str,
-    *arguments: str,
-    options: tuple[str, ...] = (),
-    cwd: Path | None = None,
-    **variables: str,
-) -> str:
-    """What ``code`` prints in an interpreter of its own, which must not fail."""
-    result = subprocess.run(
-        [sys.executable, *options, "-c", code, *arguments],
-        env={**os.environ, **variables},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 # --- imports -----------------------------------------------------------------
@@ -68,7 +53,7 @@ def test_no_call_imports_anything() -> None:
         ScriptedDaemon(address="127.0.0.1:0") as udp,
         ScriptedDaemon(address=f"{directory}/chronyd.sock") as unix,
     ):
-        assert python(NOTHING_NEW, udp.address, unix.address).split() == []
+        assert run(NOTHING_NEW, udp.address, unix.address).split() == []
 
 
 SLOW_IMPORTS = """
@@ -103,7 +88,7 @@ print(len(set(threads)))
 
 
 def test_one_thread_imports_for_all() -> None:
-    assert python(IMPORT_IN_THREADS) == "1\n"
+    assert run(IMPORT_IN_THREADS) == "1\n"
 
 
 IMPORT_AND_FORK = (
@@ -124,7 +109,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def test_fork_while_another_thread_imports() -> None:
-    assert python(IMPORT_AND_FORK, options=("-W", "ignore")) == "0\n"
+    assert run(IMPORT_AND_FORK, options=("-W", "ignore")) == "0\n"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +117,7 @@ def test_fork_while_another_thread_imports() -> None:
 )
 def test_asyncio_is_imported_only_where_it_is_used(name: str, imported: bool) -> None:
     code = f"import sys, pychrony; pychrony.{name}; print('asyncio' in sys.modules)"
-    assert python(code) == f"{imported}\n"
+    assert run(code) == f"{imported}\n"
 
 
 # --- other interpreters of the process ---------------------------------------
@@ -173,7 +158,7 @@ os._exit(0)  # cffi alone crashes the exit of CPython 3.12 after this
 )
 def test_only_the_main_interpreter_reads() -> None:
     """The others have the same buffer of libchrony, but a lock of their own."""
-    *refusals, report = python(SUBINTERPRETER).splitlines()
+    *refusals, report = run(SUBINTERPRETER).splitlines()
     assert len(refusals) == 3
     for refusal in refusals:
         assert "main interpreter of a process only" in refusal
@@ -207,7 +192,7 @@ for address in (udp, unix, udp.replace("127.0.0.1", "localhost")):
         print(connection.get_tracking().stratum, len(connection.get_sources()))
 ticks = 0
 try:
-    pychrony.get_tracking(silent, timeout=1, retries=0)
+    pychrony.get_tracking(silent, timeout=0.2, retries=0)
 except pychrony.ChronyTimeoutError:
     print("others ran:", ticks > 0)
 try:
@@ -219,7 +204,7 @@ except pychrony.ChronyError as error:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("patch", PATCHES)
-def test_patched_by(patch: str) -> None:
+def test_process_patched_by(patch: str) -> None:
     if not find_spec(patch):
         pytest.skip(f"{patch} is not installed")
     with (
@@ -235,7 +220,7 @@ def test_patched_by(patch: str) -> None:
     ):
         code = f"{PATCHES[patch]}\n{IN_GREENLETS}"
         addresses = udp.address, unix.address, silent.address
-        said = python(code, *addresses, options=("-W", "ignore")).splitlines()
+        said = run(code, *addresses, options=("-W", "ignore")).splitlines()
     assert said[:4] == ["2 20", "2 20", "2 20", "others ran: True"]
     assert said[4].startswith("ChronyConnectionError cannot wait for several answers")
     assert f"{patch} took epoll away. Read each in a greenlet of its own" in said[4]
@@ -275,7 +260,7 @@ def test_without_epoll(also: list[str]) -> None:
         ) as udp,
         ScriptedDaemon(address=f"{directory}/chronyd.sock", sources=SOURCES) as unix,
     ):
-        *read, error = python(WITHOUT, udp.address, unix.address, *also).splitlines()
+        *read, error = run(WITHOUT, udp.address, unix.address, *also).splitlines()
     assert read == ["2 20"] * 2
     assert "this system has no epoll. Read one after the other" in error
 
@@ -295,7 +280,7 @@ def test_without_metadata_in_a_zip_file(tmp_path: Path) -> None:
             "check.main(['--self', sys.argv[1]])\n"
             "check.main(['-V'])\n"
         )
-        said = python(
+        said = run(
             code,
             daemon.address,
             options=("-S",),

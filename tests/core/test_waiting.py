@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import resource
+import os
 import socket
 import sys
 import time
@@ -14,9 +14,16 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from helpers import descriptors
+from helpers import (
+    descriptors,
+    limit_descriptors,
+    limit_of_descriptors_restored,
+)
 
-from pychrony import ChronyConnectionError, ChronyTimeoutError
+from pychrony import (
+    ChronyConnectionError,
+    ChronyTimeoutError,
+)
 from pychrony._waiting import Waiter, side_by_side, within
 
 NEVER = time.monotonic() + 50_000
@@ -108,13 +115,13 @@ def test_after_the_limit_no_answer_counts() -> None:
     assert log == [("a", "closed")]
 
 
-def test_none_at_all() -> None:
+def test_side_by_side_of_nothing() -> None:
     before = descriptors()
     assert list(side_by_side([])) == []
     assert descriptors() == before
 
 
-def test_each_is_told_that_its_own_descriptor_is_ready(pipes: Any) -> None:
+def test_each_slot_is_told_that_its_own_descriptor_is_ready(pipes: Any) -> None:
     (a, to_a), (b, to_b) = pipes(2)
     log: list[Any] = []
     before = descriptors()
@@ -138,7 +145,7 @@ def test_each_is_told_that_its_own_descriptor_is_ready(pipes: Any) -> None:
     assert descriptors() == before
 
 
-def test_what_the_driver_says_does_not_matter(pipes: Any) -> None:
+def test_word_of_the_driver_does_not_matter_side_by_side(pipes: Any) -> None:
     """It may have waited for too short, or looked before the answer came."""
     ((a, to_a),) = pipes(1)
     log: list[Any] = []
@@ -152,7 +159,7 @@ def test_what_the_driver_says_does_not_matter(pipes: Any) -> None:
     assert log == [("a", True)]
 
 
-def test_ready_to_write(pipes: Any) -> None:
+def test_slot_is_told_that_it_can_write(pipes: Any) -> None:
     ((a, to_a),) = pipes(1)
     a.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -172,7 +179,7 @@ def test_ready_to_write(pipes: Any) -> None:
     assert log == [("a", True)]
 
 
-def test_deadlines(pipes: Any) -> None:
+def test_deadlines_of_several_slots(pipes: Any) -> None:
     """The earliest is waited for; who is late is told, and the others wait on."""
     (a, _), (b, _), (c, _) = pipes(3)
     log: list[Any] = []
@@ -241,7 +248,7 @@ def test_more_answers_than_are_taken_at_once_do_not_expire_the_rest(
     assert rounds >= 2  # the driver has its turn in between
 
 
-def test_who_is_silent_expires_while_others_answer(pipes: Any) -> None:
+def test_silent_slot_expires_while_others_answer(pipes: Any) -> None:
     (a, _), (b, to_b) = pipes(2)
     log: list[Any] = []
 
@@ -442,14 +449,34 @@ def test_side_by_side_within_side_by_side(pipes: Any) -> None:
 
 
 def test_no_descriptor_to_wait_with() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     log: list[Any] = []
     conversation = side_by_side([asking(log, "a", 0)])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
+    with limit_of_descriptors_restored():
+        limit_descriptors(0)
         with pytest.raises(ChronyConnectionError, match="Too many open") as caught:
             next(conversation)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert isinstance(caught.value.__cause__, OSError)
     assert log == []
+
+
+def test_deadline_that_is_over_is_no_endless_wait() -> None:
+    read, write = os.pipe()
+    try:
+        assert not Waiter().wait(read, POLLIN, 0.0)
+        os.write(write, b"!")
+        assert Waiter().wait(read, POLLIN, 0.0)
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def test_descriptor_that_was_waited_for_before_wakes_nobody() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        waiter = Waiter()
+        other.send(b"!")
+        assert waiter.wait(one.fileno(), POLLIN, 0.0)
+        assert not waiter.wait(other.fileno(), POLLIN, 0.0)
+        assert waiter.wait(other.fileno(), POLLOUT, 0.0)
+        assert not waiter.wait(other.fileno(), POLLIN, 0.0)
+        assert waiter.wait(one.fileno(), POLLIN, 0.0)

@@ -73,7 +73,7 @@ def commands(page: str) -> list[tuple[list[str], list[str]]]:
     ]
 
 
-def test_check(
+def test_check_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     sources = [make_source(address=f"192.0.2.{number}") for number in (1, 2)]
@@ -142,7 +142,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("page", [name for name in PLAYED if ">>>" in PAGES[name]])
-def test_python(page: str) -> None:
+def test_python_examples(page: str) -> None:
     with scene.scene():
         failed, attempted = doctest.testfile(
             str(DOCS / page), module_relative=False, optionflags=doctest.ELLIPSIS
@@ -151,7 +151,7 @@ def test_python(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", [name for name in PLAYED if "::" in PAGES[name]])
-def test_commands(
+def test_commands_on_a_page(
     page: str,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

@@ -30,7 +30,7 @@ def blocks(language: str) -> list[str]:
     ]
 
 
-def test_python(
+def test_python_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (code,) = blocks("python")
@@ -42,7 +42,7 @@ def test_python(
     assert re.fullmatch(r"off by \+0\.250000000 s, at most 0\.25\d{7} s\n", output)
 
 
-def test_speed() -> None:
+def test_figures_of_speed() -> None:
     tables = json.loads(ROOT.joinpath("docs/bench.json").read_text())["tables"]
 
     def milliseconds(table: str, row: str, who: str) -> float:

@@ -62,9 +62,9 @@ def test_silent() -> None:
     ],
 )
 def test_fault_becomes_an_error(
-    fault: Fault, error: type[Exception], address: str
+    fault: Fault, error: type[Exception], any_address: str
 ) -> None:
-    with ScriptedDaemon(address=address, misbehave=fault) as daemon:
+    with ScriptedDaemon(address=any_address, misbehave=fault) as daemon:
         with pytest.raises(error):
             read_tracking(daemon, 0.1)
         daemon.misbehave = None
@@ -235,8 +235,8 @@ def lazily_broken(request: Request, reply: bytes) -> Iterable[bytes]:
     raise HookError
 
 
-def test_an_error_of_a_hook_is_raised_at_the_end(address: str) -> None:
-    daemon = ScriptedDaemon(address=address, misbehave=broken)
+def test_an_error_of_a_hook_is_raised_at_the_end(any_address: str) -> None:
+    daemon = ScriptedDaemon(address=any_address, misbehave=broken)
     with pytest.raises(HookError) as caught:
         with daemon:
             read_tracking(daemon, 0.1)

@@ -35,25 +35,25 @@ def descriptors() -> list[str]:
     return sorted(os.listdir("/proc/self/fd"))
 
 
-def test_stop_leaves_nothing(address: str, directory: str) -> None:
+def test_stop_leaves_nothing(any_address: str, directory: str) -> None:
     before = descriptors(), threading.enumerate()
     for _ in range(50):
-        with ScriptedDaemon(address=address) as daemon:
+        with ScriptedDaemon(address=any_address) as daemon:
             assert_same(read_tracking(daemon), daemon.tracking)
     assert (descriptors(), threading.enumerate()) == before
     assert os.listdir(directory) == []
 
 
-def test_stop_is_prompt_and_discards_what_is_delayed(address: str) -> None:
+def test_stop_is_prompt_and_discards_what_is_delayed(any_address: str) -> None:
     with (
-        ScriptedDaemon(address=address, misbehave=faults.delayed(3600)) as daemon,
+        ScriptedDaemon(address=any_address, misbehave=faults.delayed(3600)) as daemon,
         pytest.raises(ChronyTimeoutError),
     ):
         read_tracking(daemon, 0.1)
 
 
-def test_it_starts_again_where_it_was(address: str) -> None:
-    daemon = ScriptedDaemon(address=address)
+def test_it_starts_again_where_it_was(any_address: str) -> None:
+    daemon = ScriptedDaemon(address=any_address)
     with daemon:
         first = daemon.address
         assert first.rpartition(":")[2] != "0"
@@ -100,9 +100,9 @@ def test_an_address_that_cannot_be_had(address: str, error: type[Exception]) -> 
     assert (descriptors(), threading.enumerate()) == before
 
 
-def test_a_start_that_fails_in_the_middle(address: str) -> None:
+def test_a_start_that_fails_in_the_middle(any_address: str) -> None:
     before = descriptors()
-    daemon = ScriptedDaemon(address=address)
+    daemon = ScriptedDaemon(address=any_address)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with open(os.devnull) as free:
         most = free.fileno() + 1  # enough for the listening socket, and no other
@@ -118,13 +118,13 @@ def test_a_start_that_fails_in_the_middle(address: str) -> None:
 
 
 def test_a_start_without_a_thread(
-    address: str, monkeypatch: pytest.MonkeyPatch
+    any_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     before = descriptors()
-    daemon = ScriptedDaemon(address=address)
+    daemon = ScriptedDaemon(address=any_address)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         with pytest.raises(RuntimeError) as caught:

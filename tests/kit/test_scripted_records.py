@@ -58,7 +58,7 @@ from pychrony.testing import (
 LOCAL_SOURCE = bytes((192, 168, 1, 100)) + bytes(12) + b"\0\1\0\0"
 
 
-def test_every_field_arrives(address: str) -> None:
+def test_every_field_arrives(any_address: str) -> None:
     records = {
         **RECORDS,
         "sources": [SOURCE, make_source()],
@@ -70,7 +70,7 @@ def test_every_field_arrives(address: str) -> None:
     }
     with (
         ScriptedDaemon(
-            **records, address=address, open_commands=ALL_COMMANDS
+            **records, address=any_address, open_commands=ALL_COMMANDS
         ) as daemon,
         connect(daemon) as connection,
     ):

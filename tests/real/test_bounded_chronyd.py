@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from chronyc import wait
@@ -78,6 +79,10 @@ class Delay:
                     self._front.sendto(data, client)
 
 
+def is_synchronized(daemon: Chronyd) -> bool:
+    return get_tracking(daemon.address).is_synchronized()
+
+
 @pytest.fixture(scope="module")
 def network(parts: Parts) -> Iterator[dict[str, Chronyd]]:
     """A reference, and clients of it: one direct, one behind a delay."""
@@ -94,7 +99,7 @@ def network(parts: Parts) -> Iterator[dict[str, Chronyd]]:
             "delay": start(server(delay.port, -1, -1, "")),
         }
         for client in clients.values():
-            wait(lambda c=client: get_tracking(c.address).is_synchronized())  # type: ignore[misc]
+            wait(partial(is_synchronized, client))
         yield {"reference": reference, **clients}
 
 
@@ -124,7 +129,7 @@ def follow(network: dict[str, Chronyd]) -> str:
 
 def test_stopped_and_continued(parts: Parts, network: dict[str, Chronyd]) -> None:
     with Chronyd(parts, follow(network)) as daemon:
-        wait(lambda: get_tracking(daemon.address).is_synchronized())
+        wait(partial(is_synchronized, daemon))
         with BoundedClock(daemon.address, interval=0.05, holdover=3.0) as clock:
             wait(lambda: clock.now().status is BoundStatus.SYNCHRONIZED)
             os.kill(daemon.pid, signal.SIGSTOP)
@@ -136,7 +141,7 @@ def test_stopped_and_continued(parts: Parts, network: dict[str, Chronyd]) -> Non
 
 def test_restart(parts: Parts, network: dict[str, Chronyd]) -> None:
     with Chronyd(parts, follow(network)) as daemon:
-        wait(lambda: get_tracking(daemon.address).is_synchronized())
+        wait(partial(is_synchronized, daemon))
         with BoundedClock(daemon.address, interval=0.05, holdover=0.0) as clock:
             clock.wait_until_bounded(timeout=30)
             daemon.restart()

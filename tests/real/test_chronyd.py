@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chronyc import agree, wait
 from chronyd import Chronyd
 from clock import Clock
+from network import READ
 from provision import Parts
 
 from pychrony import (
@@ -18,8 +21,6 @@ from pychrony import (
     ChronyConnectionError,
     LeapStatus,
     Source,
-    SourceMode,
-    SourceState,
     SourceStats,
     TrackingStatus,
     Transport,
@@ -103,39 +104,17 @@ def test_tracking(
     assert tracking.is_local() == (name == "local")
 
 
+@pytest.mark.parametrize("record", [Source, SourceStats])
 @pytest.mark.parametrize("name", ["synchronised", "clock"])
-def test_sources(
-    name: str, network: dict[str, Chronyd], transport: Callable[[Chronyd], str]
+def test_lists(
+    name: str,
+    record: type[Any],
+    network: dict[str, Chronyd],
+    transport: Callable[[Chronyd], str],
 ) -> None:
     daemon = network[name]
     with ChronyConnection(transport(daemon)) as connection:
-        agree(daemon, Source, connection.get_sources)
-
-
-@pytest.mark.parametrize("name", ["synchronised", "clock"])
-def test_source_stats(
-    name: str, network: dict[str, Chronyd], transport: Callable[[Chronyd], str]
-) -> None:
-    daemon = network[name]
-    with ChronyConnection(transport(daemon)) as connection:
-        agree(daemon, SourceStats, connection.get_source_stats)
-
-
-def test_every_kind_of_source_was_among_them(network: dict[str, Chronyd]) -> None:
-    with ChronyConnection(network["synchronised"].address) as connection:
-        sources = {source.address: source for source in connection.get_sources()}
-        stats = connection.get_source_stats()
-        assert connection.get_rtc_data() is None
-    (unresolved,) = (address for address in sources if address.startswith("ID#"))
-    assert set(sources) == {"127.0.0.1", "::1", "127.0.0.9", unresolved, "GPS"}
-    assert sources["127.0.0.1"].poll == -2
-    assert sources["GPS"].mode is SourceMode.REFCLOCK
-    assert sources["127.0.0.9"].state is SourceState.NONSELECTABLE
-    assert not sources["127.0.0.9"].is_reachable()
-    assert sources["127.0.0.9"].last_sample_ago == _chronyc.NEVER
-    gps = next(one for one in stats if one.address == "")
-    assert gps.reference_id == 0x47505300
-    assert network["clock"].chronyc("tracking").startswith("Reference ID    : 50505330")
+        agree(daemon, record, partial(READ[record], connection))
 
 
 def test_unsynchronised_daemon(network: dict[str, Chronyd]) -> None:
@@ -190,11 +169,3 @@ def test_restart_under_an_open_connection(
         assert connection.get_tracking().stratum == 3
         unix = connection.address == daemon.socket
         assert (connection.transport is Transport.UNIX_SOCKET) == unix
-
-
-def test_unix_connections_leave_no_directories(network: dict[str, Chronyd]) -> None:
-    daemon = network["local"]
-    before = sorted(Path(daemon.directory).iterdir())
-    for _ in range(100):
-        get_tracking(daemon.socket)
-    assert sorted(Path(daemon.directory).iterdir()) == before

@@ -1,0 +1,260 @@
+"""Descriptors, memory and sockets that a connection must not leave behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import (
+    by_hand,
+    descriptors,
+    descriptors_left,
+    in_threads,
+    limit_descriptors,
+    limit_of_descriptors_restored,
+    python,
+    resident,
+)
+
+from pychrony import (
+    ChronyConnection,
+    ChronyConnectionError,
+    _address,
+    get_tracking,
+)
+from pychrony.testing import (
+    Request,
+    ScriptedDaemon,
+    faults,
+)
+
+
+def test_thousands_of_connections_leave_nothing(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        memory = opened = 0
+        for number in range(4_000):
+            if number == 1000:
+                gc.collect()
+                memory, opened = resident(), descriptors()
+            assert get_tracking(daemon.address).stratum == 2
+            daemon.requests.clear()
+        gc.collect()
+        assert descriptors() == opened
+        assert resident() - memory < 512
+
+
+def test_dropped_connection_warns_and_closes(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        connection = ChronyConnection(daemon.address)
+        connection.get_tracking()
+        with pytest.warns(ResourceWarning, match=f"at {daemon.address}"):
+            del connection
+            gc.collect()
+
+
+def test_failed_opening_leaves_nothing() -> None:
+    """No descriptor is left for /dev/urandom, which libchrony opens."""
+    with ScriptedDaemon() as daemon, descriptors_left(0) as taken:
+        with pytest.raises(ChronyConnectionError, match="Too many open files"):
+            get_tracking(daemon.address)
+        os.close(taken.pop())
+        with pytest.raises(
+            ChronyConnectionError, match="/dev/urandom: Too many open files"
+        ) as caught:
+            get_tracking(daemon.address)
+        assert isinstance(caught.value.__cause__, OSError)
+        os.close(taken.pop())
+        assert get_tracking(daemon.address).stratum == 2
+
+
+READS_AFTER_A_REFUSAL: Any = {
+    "disabled": (ChronyConnection.get_rtc_data, None, None),
+    "disabled, generic": (lambda one: one.get_report("rtcdata"), None, []),
+    "no such source": (
+        lambda one: len(one.get_sources()),
+        faults.only("SOURCE_DATA", faults.status(4)),
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("which", READS_AFTER_A_REFUSAL)
+def test_failed_reset_leaves_nothing(which: str) -> None:
+    """A session that could not be replaced by a fresh one is not freed again."""
+    read, fault, usual = READS_AFTER_A_REFUSAL[which]
+    with ScriptedDaemon(misbehave=starving(fault)) as daemon:
+        with ChronyConnection(daemon.address) as connection:
+            with limit_of_descriptors_restored():
+                # It is refused, and the session begins afresh after that.
+                with pytest.raises(ChronyConnectionError, match="Too many open files"):
+                    read(connection)
+            daemon.misbehave = None
+            assert read(connection) == usual
+
+
+def test_failed_reset_after_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = faults.only("TRACKING", faults.status(2))
+    with ScriptedDaemon(misbehave=starving(fault)) as daemon:
+        monkeypatch.setattr(_address, "LOCAL", (daemon.address,) * 2)
+        connection = ChronyConnection()
+        with limit_of_descriptors_restored():
+            with pytest.raises(ChronyConnectionError, match="Too many open files"):
+                connection.get_sources()
+        daemon.misbehave = fault
+        assert len(connection.get_sources()) == 4
+        connection.close()
+
+
+def starving(fault: faults.Fault | None) -> faults.Fault:
+    """From the first request on, this process can open nothing more."""
+
+    def starve(request: Request, reply: bytes) -> Iterable[Any]:
+        limit_descriptors(3)
+        return fault(request, reply) if fault else (reply,)
+
+    return starve
+
+
+def test_second_close_closes_nothing_else(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        with by_hand(daemon.address, 1, 0) as session:
+            fd = session._fd
+            session.close()
+            other = os.open("/dev/null", os.O_RDONLY)
+            if other != fd:
+                os.dup2(other, fd)
+                os.close(other)
+            session.close()
+        os.close(fd)
+
+
+EXIT = """
+import pychrony, sys
+connection = pychrony.ChronyConnection(sys.argv[1])
+print(connection.get_tracking().stratum)
+"""
+
+
+def test_exit_with_an_open_connection(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        result = python(EXIT, daemon.address, options=["-W", "always"])
+        assert result.stdout == "2\n"
+        assert f"unclosed connection to chronyd at {daemon.address}" in result.stderr
+
+
+FORK = """
+import os, sys, pychrony
+connection = pychrony.ChronyConnection(sys.argv[1])
+connection.get_tracking()
+pid = os.fork()
+if pid:
+    os.waitpid(pid, 0)
+    print(connection.get_tracking().stratum)
+    connection.close()
+"""
+
+
+def test_child_that_exits_leaves_the_connection_to_its_parent(address: str) -> None:
+    with ScriptedDaemon(address=address) as daemon:
+        result = python(FORK, daemon.address, options=["-W", "always"])
+    assert result.stdout == "2\n"
+    assert "unclosed" not in result.stderr
+
+
+DEATHS = {
+    # Python runs the finalizers.
+    "end of the program": ("pass", True),
+    "sys.exit": ("sys.exit(0)", True),
+    "uncaught exception": ("raise RuntimeError", True),
+    "daemon thread reading": (
+        "threading.Thread(target=read_on, daemon=True).start(); time.sleep(0.05)",
+        True,
+    ),
+    "handler of SIGTERM": (
+        (
+            "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
+            "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+        ),
+        True,
+    ),
+    "SIGINT": ("os.kill(os.getpid(), signal.SIGINT)", True),
+    # Python gets no chance to run anything.
+    "os._exit": ("os._exit(0)", False),
+    "exec": ("os.execv('/bin/true', ['true'])", False),
+    "SIGTERM, default action": ("os.kill(os.getpid(), signal.SIGTERM)", False),
+    "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", False),
+}
+
+
+DIE = """
+import os, signal, sys, threading, time
+import pychrony
+connection = pychrony.ChronyConnection(sys.argv[1])
+connection.get_tracking()
+
+def read_on():
+    while True:
+        connection.get_tracking()
+
+"""
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_what_a_dead_process_leaves_behind(death: str) -> None:
+    """Only a process that Python cannot clean up leaves the file of its socket."""
+    action, clean = DEATHS[death]
+    directory = Path(f"/tmp/d{os.getpid()}")
+    directory.mkdir(mode=0o700)
+    try:
+        with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
+            command = [sys.executable, "-c", DIE + action, daemon.address]
+            subprocess.run(command, check=False, capture_output=True)
+            left = {path.name for path in directory.iterdir()} - {"chronyd.sock"}
+            assert len(left) == (0 if clean else 1)
+            assert all(name.startswith("pychrony.") for name in left)
+            # What is left bothers nobody.
+            assert get_tracking(daemon.address).stratum == 2
+    finally:
+        shutil.rmtree(directory)
+
+
+EXIT_WITH_THREADS = """
+import sys, threading
+import pychrony
+
+begun = threading.Barrier(7)
+
+def read():
+    connection = pychrony.ChronyConnection(sys.argv[1])
+    connection.get_tracking()
+    begun.wait()
+    while True:
+        {}
+
+for _ in range(6):
+    threading.Thread(target=read, daemon=True).start()
+begun.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "times"),
+    [("connection.get_tracking()", 30), ("pychrony.get_tracking(sys.argv[1])", 10)],
+    ids=["read", "open and close"],
+)
+def test_exit_while_daemon_threads(work: str, times: int) -> None:
+    """Their sessions are destroyed under their hands."""
+    with ScriptedDaemon() as daemon:
+
+        def run(_: int) -> None:
+            for _ in range(times // 5):
+                assert not python(EXIT_WITH_THREADS.format(work), daemon.address).stderr
+
+        in_threads(5, run)
