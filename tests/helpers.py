@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import warnings
@@ -34,6 +35,17 @@ else:
     LOOPS["uvloop"] = uvloop.new_event_loop
     # The first one opens a pipe for the whole process.
     uvloop.new_event_loop().close()
+
+
+# As root of a user, mount and network namespace of its own; a shell script follows.
+UNSHARE = ("unshare", "--map-root-user", "--mount", "--net", "sh", "-ec")
+
+
+def _namespaces() -> bool:
+    return subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
+
+
+in_namespaces = pytest.mark.skipif(not _namespaces(), reason="no user namespaces here")
 
 
 @contextmanager
