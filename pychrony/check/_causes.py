@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pychrony import Source, SourceMode, SourceState
+from pychrony import AuthMode, LeapStatus, Source, SourceMode, SourceState
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -27,6 +27,48 @@ _NOT_SELECTABLE = {
     "UNACCEPTABLE_STRATUM": "with a stratum outside of minstratum and maxstratum",
     "UNKNOWN": "in no selection yet",
 }
+
+# Why a source answered none of the last polls, as far as that is known. If it is the
+# same of all of them: what to say then, and what to do.
+_SILENT = {
+    "dead": (
+        "no reference clock delivers samples",
+        "Check the receiver, its driver or gpsd, and the permissions of the device",
+    ),
+    "without NTS keys": (
+        "the NTS key exchange fails",
+        (
+            "Check TCP port 4460, the certificates, and whether the clock lies within "
+            "their dates"
+        ),
+    ),
+    "not synchronised": (
+        "the sources answer, but are not synchronised themselves",
+        "Check them, or use others",
+    ),
+    "unreachable or with another key": (
+        "no source is reachable, or the keys differ",
+        "Check the network, firewalls (UDP port 123), and the keys at both ends",
+    ),
+    "offline": (
+        "the sources are offline, by command or configuration",
+        "'chronyc online' makes chronyd poll them",
+    ),
+    "unreachable or offline": (
+        "no source is reachable, and some are offline",
+        "See 'chronyc online', and check the network and firewalls (UDP port 123)",
+    ),
+    "unreachable": (
+        "no source is reachable",
+        (
+            "Check the network, firewalls (UDP port 123), the sources' addresses, and "
+            "whether they are synchronised themselves"
+        ),
+    ),
+}
+
+# Without a choice, or with too few measurements.
+_YOUNG = ("not selectable", _NOT_SELECTABLE["MISSING_SAMPLES"])
 
 _ASK = "'chronyc selectdata' (as root) says why"
 
@@ -79,26 +121,30 @@ def _silence(clock: Clock, source: Source) -> str:
     """Say why a source that answered none of the last polls may be silent."""
     if source.mode is SourceMode.REFCLOCK:
         return "dead"
-    if _nts_fails(clock, source):
-        return "without NTS keys"
-    return "offline" if _all_offline(clock) else "unreachable"
-
-
-def _nts_fails(clock: Clock, source: Source) -> bool:
+    ntp = clock.ntp.get(source.address)
+    # chronyd counts only the polls whose answer is synchronised. selectdata has the
+    # same state for a source that never answered.
+    if ntp and ntp.total_valid_rx and ntp.leap_status is LeapStatus.UNSYNC:
+        return "not synchronised"
     auth = clock.auth.get(source.address)
-    return (
-        auth is not None
-        and auth.mode.name == "NTS"
-        and not auth.cookies
-        and (auth.ke_attempts > 0 or not auth.key_id)
-    )
+    if (
+        auth
+        and auth.mode is AuthMode.NTS
+        and not (auth.cookies or (auth.key_id and not auth.ke_attempts))
+    ):
+        return "without NTS keys"
+    if auth and auth.mode is AuthMode.SYMMETRIC_KEY:
+        return "unreachable or with another key"
+    if clock.activity is None or not clock.activity.offline:
+        return "unreachable"
+    return "offline" if _all_offline(clock) else "unreachable or offline"
 
 
 def _all_offline(clock: Clock) -> bool:
     """Whether all unreachable NTP sources are offline: no report says which are."""
     sources = clock.sources or ()
     dead = sum(sources[one].mode is not SourceMode.REFCLOCK for one in clock.dead)
-    return clock.activity is not None and 0 < dead <= clock.activity.offline
+    return clock.activity is not None and dead <= clock.activity.offline
 
 
 def none_followed(clock: Clock) -> str:
@@ -165,35 +211,30 @@ def _none_usable(clock: Clock) -> str:
             f"no source is selected, though {named(usable)} could be (minsources, "
             f"require, or an update that is still to come). {_ASK}"
         )
-    return (
-        f"no source is selectable: {troubles(clock)}.{_unsure(clock)} chronyd measures "
-        "anew after a start, a resume, or when something else set the clock"
-    )
+    return _none_selectable(clock)
 
 
-def _unsure(clock: Clock) -> str:
-    return "" if clock.select else f" {_ASK}."
+def _none_selectable(clock: Clock) -> str:
+    kinds = troubles(clock)
+    if all(map(clock.is_ignored, clock.resolved)):
+        names = kinds.removesuffix(" noselect")
+        return f"chronyd may not select any source ({names}): all have noselect"
+    text = f"no source is selectable: {kinds}"
+    if _YOUNG[0] in kinds:
+        text += f". {_ASK}"
+    if any(kind in kinds for kind in _YOUNG):
+        text += (
+            ". chronyd measures anew after a start, a resume, or when something else "
+            "set the clock"
+        )
+    return text
 
 
 def _all_dead(clock: Clock) -> str:
-    sources = [(clock.sources or ())[one] for one in clock.resolved]
-    names = named(one.address for one in sources)
-    if all(one.mode is SourceMode.REFCLOCK for one in sources):
-        return (
-            f"no reference clock delivers samples ({names}). Check the receiver, its "
-            "driver or gpsd, and the permissions of the device"
-        )
-    if _all_offline(clock):
-        return (
-            f"the sources are offline, by command or configuration ({names}). "
-            "'chronyc online' makes chronyd poll them"
-        )
-    if any(_nts_fails(clock, one) for one in sources):
-        return (
-            f"the NTS key exchange fails ({names}). Check TCP port 4460, the "
-            "certificates, and whether the clock lies within their dates"
-        )
-    return (
-        f"no source is reachable ({names}). Check the network, firewalls (UDP port "
-        "123) and the sources' addresses"
-    )
+    kinds = dict.fromkeys(_trouble(clock, one) for one in clock.resolved)
+    if len(kinds) == 1:
+        said, cure = _SILENT[next(iter(kinds))]
+        names = named((clock.sources or ())[one].address for one in clock.resolved)
+        return f"{said} ({names}). {cure}"
+    cures = ". ".join(_SILENT[kind][1] for kind in kinds)
+    return f"no source is reachable: {troubles(clock)}. {cures}"

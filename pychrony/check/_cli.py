@@ -54,7 +54,7 @@ A RANGE is 10 (fine: 0 to 10; with a sign: -10 to 10), 10: (10 or more), ~:10
 unit, as in 50ms or 100us. 'off' switches a limit off, as in -w stratum=off;
 without an item, as in -w off, all limits. For source, give addresses or
 reference IDs: -c source=192.0.2.1,PPS. Of several clocks, only their tracking
-is checked.
+is checked, and the sources of those whose last update is old.
 """
 
 _NEGATIVE = re.compile(r"-[\d.]")

@@ -167,7 +167,13 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
         CRITICAL,
         "no majority: 192.0.2.9, 192.0.2.6 disagree with each other. Add",
     ),
-    ({}, [GPS, DEAD], [], CRITICAL, "no source is reachable (GPS, 192.0.2.8). Check"),
+    (
+        {},
+        [GPS, DEAD],
+        [],
+        CRITICAL,
+        "reachable: GPS dead, 192.0.2.8 unreachable. Check the r",
+    ),
     # Three and more.
     ({}, [SELECTED, OTHER, GPS], [], OK, "2 of 3 sources usable (GPS dead)"),
     ({}, [SELECTED, OTHER, DEAD, GPS], [], OK, "(192.0.2.8 unreachable, GPS dead)"),

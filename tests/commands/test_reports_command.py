@@ -153,6 +153,22 @@ def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert complaint.count("\n") == 1
 
 
+SHORT = ("tracking", "activity", "rtcdata", "smoothing")
+
+
+def test_the_timeout_is_that_of_all_reports(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each reply is slow, but none so slow that it would not arrive."""
+    with ScriptedDaemon(misbehave=faults.delayed(0.3)) as daemon:
+        arguments = ("-H", daemon.address, "-t", "1", "-r", "0", "--json", *SHORT)
+        status, output, _ = printed(capsys, *arguments)
+    document = json.loads(output)
+    assert status == 1
+    assert len(document["reports"]) < 4
+    assert len(document["errors"]) == 1
+
+
 @pytest.mark.parametrize(
     "arguments", [["nonsense"], ["-H", "127.0.0.1:x"], ["-6", "-H", "127.0.0.1"]]
 )

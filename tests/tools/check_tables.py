@@ -290,7 +290,29 @@ def _nothing_followed() -> None:
     add("The only source is unreachable", UNSYNCHRONISED, [silent(1)])
     add("All sources are unreachable", UNSYNCHRONISED, [silent(1), silent(2)])
     offline = {"activity": make_activity(online=0, offline=2)}
+    one_offline = {"activity": make_activity(online=1, offline=1)}
     add("All sources are offline", UNSYNCHRONISED, [silent(1), silent(2)], offline)
+    add(
+        "One of two dead sources is offline",
+        UNSYNCHRONISED,
+        [silent(1), silent(2)],
+        one_offline,
+    )
+    mixed = [THREE[0], silent(1)]
+    add("A reference clock and a server are dead", UNSYNCHRONISED, mixed)
+    asleep = [
+        make_ntp_data(address=f"192.0.2.{number}", leap_status=LeapStatus.UNSYNC)
+        for number in (1, 2)
+    ]
+    add(
+        "The servers answer, but are not synchronised",
+        UNSYNCHRONISED,
+        [silent(1), silent(2)],
+        {"ntp_data": asleep},
+    )
+    all_ignored = {"select_data": select((C, SelectState.IGNORED), noselect=0)}
+    noselect = source(3, BAD)
+    add("All sources have noselect", UNSYNCHRONISED, [noselect], all_ignored)
     add("No name is resolved", UNSYNCHRONISED, nameless(5))
     add(
         "No name is resolved, one server is offline",
