@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         reader = Reader(_address(arguments), arguments.timeout, arguments.retries)
     except ValueError as error:
         parser.error(str(error))
+    except pychrony.ChronyError as error:
+        print(printable(error.message), file=sys.stderr)
+        return 1
     with reader:
         reports, errors = _read(reader, names)
         where = reader.address
@@ -83,11 +86,14 @@ def _read(
 
 
 def _address(arguments: argparse.Namespace) -> str | None:
-    from pychrony.check._addresses import complete
+    from pychrony.check._addresses import LOOPBACK, complete
 
-    given = [arguments.address] if arguments.address else []
-    found = complete(given, arguments.port, arguments.ip_version, arguments.timeout)
-    return found[0] if found else None
+    port, version = arguments.port, arguments.ip_version
+    given = arguments.address
+    if not given and (port or version):
+        given = LOOPBACK[version or 4]
+    end = time.monotonic() + arguments.timeout
+    return complete(given, port, version, end) if given else None
 
 
 def _as_text(_: str | None, reports: dict[str, Any], errors: dict[str, str]) -> str:

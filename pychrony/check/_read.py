@@ -72,7 +72,7 @@ def many(
     seconds: float,
     retries: int,
 ) -> list[Verdict]:
-    """Judge many clocks by their ``tracking``, and return the worst first.
+    """Judge many clocks by their ``tracking``.
 
     Where that is old, their ``sources`` are read, too: they may be polled rarely.
     """
@@ -118,6 +118,11 @@ def many(
             else one
             for one in verdicts
         ]
+    return verdicts
+
+
+def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return verdicts on several clocks, the worst and farthest first."""
     return sorted(verdicts, key=_rank)
 
 

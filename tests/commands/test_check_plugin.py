@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from checking import OTHER, SELECTED, check, check_here, clock, fine_daemon
 
 from pychrony import SourceMode, SourceState
+from pychrony.__main__ import main as reports
 from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING
 from pychrony.testing import ScriptedDaemon, faults, make_source
 
@@ -75,6 +79,31 @@ def test_names_with_no_address_of_the_version() -> None:
         UNKNOWN,
         "CHRONY UNKNOWN - ::1 is no IPv4 address, and -4 given\n",
     )
+
+
+def test_names_that_are_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without -4 and -6: nobody answers; the other clocks are checked."""
+    may_end = threading.Event()
+
+    def look_up(name: str, *_: object) -> list[Any]:
+        if name.startswith("slow"):
+            may_end.wait(60)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with fine_daemon() as daemon:
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        status, output = check_here("-6", "none.example")
+        assert status == CRITICAL
+        assert "none.example: no IPv6 address is known. Check the name" in output
+        options = ("-4", "-t", "0.2", "--timeout-state", "unknown")
+        status, output = check_here(*options, "slow.example", "-f", "json")
+        assert status == UNKNOWN
+        assert "slow.example: the name was not resolved in time. Check" in output
+        status, output = check_here(*options, "none.example", daemon.address)
+        assert status == CRITICAL
+        assert output.startswith("CHRONY CRITICAL - 1 of 2 clocks OK, 1 critical. Fir")
+        assert reports(["-6", "-H", "none.example"]) == 1
+    may_end.set()
 
 
 def test_length_of_the_line() -> None:
