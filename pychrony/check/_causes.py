@@ -191,7 +191,10 @@ def _none_usable(clock: Clock) -> str:
     if not listed and not clock.unresolved:
         return "chronyd has no sources. Add a server or pool to its configuration"
     if not listed or (clock.unresolved and len(clock.dead) == len(listed)):
-        text = f"{clock.unresolved} sources have no address, as names are not resolved"
+        number = clock.unresolved
+        text = f"{number} sources have no address, as names are not resolved"
+        if number == 1:
+            text = "1 source has no address, as its name is not resolved"
         if troubles(clock):
             text += f", {troubles(clock)}"
         text += ". Check DNS on the machine of chronyd"

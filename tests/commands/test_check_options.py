@@ -212,6 +212,7 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
         (["-p", "70000"], "'70000' is not a port, 1 to 65535"),
         (["-4", "-6"], "not allowed with argument"),
         (["-6", "127.0.0.1"], "127.0.0.1 is no IPv6 address, and -6 given"),
+        (["-4", "::1"], "::1 is no IPv4 address, and -4 given"),
         (["-w", "stratum=9ms"], "there are no units here"),
         (["-w", "5min"], "the units here are s, ms, us, ns"),
         (["-c", "source="], "names no source"),

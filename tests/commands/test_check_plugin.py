@@ -14,7 +14,7 @@ from checking import OTHER, SELECTED, check, check_here, clock, fine_daemon
 
 from pychrony import SourceMode, SourceState
 from pychrony.__main__ import main as reports
-from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING
+from pychrony.check import CRITICAL, OK, UNKNOWN
 from pychrony.testing import ScriptedDaemon, faults, make_source
 
 
@@ -71,14 +71,6 @@ def test_ipv6_host_and_port() -> None:
         assert check_here("-H", "::1", "-p", port)[0] == OK
         assert check_here("-6", "-p", port)[0] == OK
         assert check_here("-6", "-p", port, "::1")[0] == OK
-
-
-def test_names_with_no_address_of_the_version() -> None:
-    status, output = check_here("-4", "::1")
-    assert (status, output) == (
-        UNKNOWN,
-        "CHRONY UNKNOWN - ::1 is no IPv4 address, and -4 given\n",
-    )
 
 
 def test_names_that_are_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,8 +159,3 @@ def test_hostile_reference_id() -> None:
     with ScriptedDaemon(tracking=tracking, sources=[source]) as daemon:
         _, output = check_here(daemon.address)
     assert ", source a,/', " in output
-
-
-def test_old_alarms_have_not_become_silent() -> None:
-    with ScriptedDaemon(tracking=clock(), sources=[SELECTED]) as daemon:
-        assert check_here("-w", "usable_sources=2:", daemon.address)[0] == WARNING

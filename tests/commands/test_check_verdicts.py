@@ -174,6 +174,7 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
         CRITICAL,
         "reachable: GPS dead, 192.0.2.8 unreachable. Check the r",
     ),
+    ({}, [UNRESOLVED[0], DEAD], [], CRITICAL, "1 source has no address, as its na"),
     # Three and more.
     ({}, [SELECTED, OTHER, GPS], [], OK, "2 of 3 sources usable (GPS dead)"),
     ({}, [SELECTED, OTHER, DEAD, GPS], [], OK, "(192.0.2.8 unreachable, GPS dead)"),
