@@ -250,8 +250,8 @@ def nothing_answers() -> str:
     if pids:
         return (
             f"chronyd is running ({_pids(pids)}). See cmdport and bindcmdaddress in "
-            f"its configuration, and its log. If it has another {DIRECTORY}, mount "
-            "that here, writable"
+            "its configuration, and its log. If it runs outside of this container, "
+            f"mount its {DIRECTORY} here at the same path, writable"
         )
     if in_container():
         return (
