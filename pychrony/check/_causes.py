@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 # At most this many sources are named; chronyc lists all.
 _NAMED = 5
 
+_NEW = "with too few measurements yet"
+_UNKNOWN = "not selectable"
+
 # By the name of the state in selectdata.
 _NOT_SELECTABLE = {
     "NOT_SYNCHRONIZED": "not synchronised",
-    "MISSING_SAMPLES": "with too few measurements yet",
+    "MISSING_SAMPLES": _NEW,
     "UNACCEPTABLE_DISTANCE": "with a root distance above maxdistance",
     "JITTERY": "with jitter above maxjitter",
     "WAITING_FOR_OTHERS": "waiting for measurements of the others",
@@ -67,9 +70,6 @@ _SILENT = {
     ),
 }
 
-# Without a choice, or with too few measurements.
-_YOUNG = ("not selectable", _NOT_SELECTABLE["MISSING_SAMPLES"])
-
 _ASK = "'chronyc selectdata' (as root) says why"
 
 
@@ -94,12 +94,17 @@ def usable(clock: Clock) -> str:
 
 def troubles(clock: Clock) -> str:
     """Name the sources that are not usable, each kind of trouble once."""
+    return ", ".join(f"{named(names)} {kind}" for kind, names in _kinds(clock).items())
+
+
+def _kinds(clock: Clock) -> dict[str, list[str]]:
+    """Return the names of the sources that are not usable, by the kind of trouble."""
     kinds: dict[str, list[str]] = {}
     sources = clock.sources or ()
     for index in clock.resolved:
         if not sources[index].is_usable():
             kinds.setdefault(_trouble(clock, index), []).append(sources[index].address)
-    return ", ".join(f"{named(names)} {kind}" for kind, names in kinds.items())
+    return kinds
 
 
 def _trouble(clock: Clock, index: int) -> str:
@@ -114,7 +119,9 @@ def _trouble(clock: Clock, index: int) -> str:
         return _silence(clock, source)
     if source.state is SourceState.JITTERY:
         return "too variable"
-    return _NOT_SELECTABLE.get(select, "not selectable")
+    # Without selectdata: one or two answers, the first ones.
+    new = not select and source.reachability in (0b1, 0b11)
+    return _NEW if new else _NOT_SELECTABLE.get(select, _UNKNOWN)
 
 
 def _silence(clock: Clock, source: Source) -> str:
@@ -168,20 +175,23 @@ def few_usable(clock: Clock) -> str:
         return ""
     if not clock.usable:
         return _none_usable(clock)
-    parts = [troubles(clock)] if troubles(clock) else []
+    kinds = _kinds(clock)
+    parts = [troubles(clock)] if kinds else []
     if clock.unresolved:
         parts.append(f"{clock.unresolved} not resolved (check DNS)")
     if not parts:
         return "Add sources"
     advice = ", ".join(parts)
-    if "not selectable" in advice:
+    if _UNKNOWN in kinds:
         advice += f", {_ASK}"
-    if clock.configured > 1:
-        advice += (
-            ". Repair, replace or remove what is not usable (-w usable_sources=1: "
-            "accepts one source)"
-        )
-    return advice
+    if clock.configured < 2:
+        return advice
+    if [*kinds] == [_NEW] and not clock.unresolved:
+        return f"{advice}. Wait for more"
+    return (
+        f"{advice}. Repair, replace or remove what is not usable (-w usable_sources=1: "
+        "accepts one source)"
+    )
 
 
 def _none_usable(clock: Clock) -> str:
@@ -218,14 +228,14 @@ def _none_usable(clock: Clock) -> str:
 
 
 def _none_selectable(clock: Clock) -> str:
-    kinds = troubles(clock)
-    if all(map(clock.is_ignored, clock.resolved)):
-        names = kinds.removesuffix(" noselect")
+    kinds = _kinds(clock)
+    if [*kinds] == ["noselect"]:
+        names = named(kinds["noselect"])
         return f"chronyd may not select any source ({names}): all have noselect"
-    text = f"no source is selectable: {kinds}"
-    if _YOUNG[0] in kinds:
+    text = f"no source is selectable: {troubles(clock)}"
+    if _UNKNOWN in kinds:
         text += f". {_ASK}"
-    if any(kind in kinds for kind in _YOUNG):
+    if _UNKNOWN in kinds or _NEW in kinds:
         text += (
             ". chronyd measures anew after a start, a resume, or when something else "
             "set the clock"
@@ -234,10 +244,12 @@ def _none_selectable(clock: Clock) -> str:
 
 
 def _all_dead(clock: Clock) -> str:
-    kinds = dict.fromkeys(_trouble(clock, one) for one in clock.resolved)
+    kinds = _kinds(clock)
+    known = [_SILENT[kind] for kind in kinds if kind in _SILENT]
+    if not known:
+        return _none_selectable(clock)  # they have noselect
     if len(kinds) == 1:
-        said, cure = _SILENT[next(iter(kinds))]
-        names = named((clock.sources or ())[one].address for one in clock.resolved)
-        return f"{said} ({names}). {cure}"
-    cures = ". ".join(_SILENT[kind][1] for kind in kinds)
+        ((said, cure),) = known
+        return f"{said} ({named(*kinds.values())}). {cure}"
+    cures = ". ".join(cure for _, cure in known)
     return f"no source is reachable: {troubles(clock)}. {cures}"

@@ -29,6 +29,7 @@ from pychrony.testing import ScriptedDaemon, make_source
 UNREACHABLE = SourceState.NONSELECTABLE
 DEAD = make_source(address="192.0.2.8", reachability=0, state=UNREACHABLE)
 ASKED = make_source(address="192.0.2.7", state=UNREACHABLE)
+NEW = make_source(address="192.0.2.5", state=UNREACHABLE, reachability=0b11)
 GPS = make_source(
     address="GPS",
     mode=SourceMode.REFCLOCK,
@@ -173,6 +174,21 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
         [],
         CRITICAL,
         "reachable: GPS dead, 192.0.2.8 unreachable. Check the r",
+    ),
+    ({}, [SELECTED, NEW], [], WARNING, "192.0.2.5 with too few measurements yet. Wait"),
+    (
+        {},
+        [SELECTED, NEW, DEAD],
+        [],
+        WARNING,
+        "measurements yet, 192.0.2.8 unreachable. R",
+    ),
+    (
+        {},
+        [NEW],
+        [],
+        CRITICAL,
+        "selectable: 192.0.2.5 with too few measurements yet. chr",
     ),
     ({}, [UNRESOLVED[0], DEAD], [], CRITICAL, "1 source has no address, as its na"),
     # Three and more.

@@ -310,6 +310,13 @@ def _nothing_followed() -> None:
         [silent(1), silent(2)],
         {"ntp_data": asleep},
     )
+    for name, sources in (
+        ("The only source is dead, and has noselect", [silent(2)]),
+        ("A dead server, and one with noselect", [silent(2), silent(1)]),
+    ):
+        states = ((one, SelectState.MISSING_SAMPLES) for one in sources)
+        ignored = {"select_data": select(*states, noselect=0)}
+        add(name, UNSYNCHRONISED, sources, ignored)
     all_ignored = {"select_data": select((C, SelectState.IGNORED), noselect=0)}
     noselect = source(3, BAD)
     add("All sources have noselect", UNSYNCHRONISED, [noselect], all_ignored)
