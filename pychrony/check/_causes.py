@@ -171,8 +171,6 @@ def none_followed(clock: Clock) -> str:
 
 def few_usable(clock: Clock) -> str:
     """Return why few sources are usable, and what to do."""
-    if clock.sources is None:
-        return ""
     if not clock.usable:
         return _none_usable(clock)
     kinds = _kinds(clock)
@@ -185,7 +183,7 @@ def few_usable(clock: Clock) -> str:
     if _UNKNOWN in kinds:
         advice += f", {_ASK}"
     if clock.configured < 2:
-        return advice
+        return f"{advice}. Add sources"
     if [*kinds] == [_NEW] and not clock.unresolved:
         return f"{advice}. Wait for more"
     return (

@@ -14,6 +14,7 @@ from checking import OTHER, SELECTED, check, check_here, clock, fine_daemon
 
 from pychrony import SourceMode, SourceState
 from pychrony.__main__ import main as reports
+from pychrony._reader import Reader
 from pychrony.check import CRITICAL, OK, UNKNOWN
 from pychrony.testing import ScriptedDaemon, faults, make_source
 
@@ -40,6 +41,13 @@ def test_the_timeout_holds_for_several_reports() -> None:
     assert "sources: no answer" in output or "not done within" in output
 
 
+def test_what_explains_is_not_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reader, "left", 0.0)
+    with ScriptedDaemon(tracking=clock(), sources=[]) as daemon:
+        assert check_here(daemon.address)[0] == CRITICAL
+        assert "ACTIVITY" not in str(daemon.requests)
+
+
 def test_host_and_port() -> None:
     with fine_daemon() as daemon:
         host, _, port = daemon.address.partition(":")
@@ -53,6 +61,7 @@ def test_host_and_port() -> None:
         # As Icinga gives a macro that a host does not have.
         assert check_here("-H", "", daemon.address)[0] == OK
         assert check_here("-w", "", "-c", "", daemon.address)[0] == OK
+    assert "CHRONY CRITICAL - [::1]:9: " in check_here("-p", "1", "[::1]:9")[1]
     status, output = check_here("-6", "-H", host)
     assert status == UNKNOWN
     assert output == f"CHRONY UNKNOWN - {host} is no IPv6 address, and -6 given\n"

@@ -209,6 +209,13 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
     ({}, None, ["-c", "source=192.0.2.1"], OK, "source 192.0.2.1, "),
     ({}, None, ["-c", "source=PPS,192.0.2.1"], OK, "source 192.0.2.1, "),
     ({}, None, ["-c", "source=192.0.2.2"], CRITICAL, "source 192.0.2.1 (not 192.0.2.2"),
+    (
+        {},
+        None,
+        ["-c", "source=a:b"],
+        CRITICAL,
+        "source 192.0.2.1 (not a:b): chronyd fol",
+    ),
     ({}, None, ["-w", "source=PPS"], WARNING, "(not PPS): chronyd follows another "),
     ({}, None, ["-w", "source=PPS", "-w", "source=off"], OK, "source 192.0.2.1, "),
     ({}, None, ["-w", "source=PPS", "-w", "off"], OK, "source 192.0.2.1, "),

@@ -102,6 +102,8 @@ def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
         host, _, port = daemon.address.partition(":")
         arguments = ("-H", host, "-p", port, "--csv", "tracking", "sources")
         status, output, _ = printed(capsys, *arguments)
+        # A report that is disabled has no table.
+        assert printed(capsys, "-p", port, "--csv", "rtcdata") == (0, "", "")
         tracking = pychrony.get_tracking(daemon.address)
     assert status == 0
     first, second = output.split("\n\n")
@@ -142,6 +144,19 @@ def test_now_is_the_interval_of_the_bounded_clock(
     found = json.loads(capsys.readouterr().out)
     assert found["earliest"] < after and found["latest"] > before
     assert 0 < found["latest"] - found["earliest"] < 10**9
+
+
+def test_full_disk() -> None:
+    with ScriptedDaemon() as daemon, open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "pychrony", "-H", daemon.address],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert "output: [Errno 28] No space left on device" in result.stderr
 
 
 def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from chronyc import wait
 from chronyd import Chronyd
 from helpers import UNSHARE, in_namespaces, short_directory
 from provision import Parts
@@ -210,6 +212,18 @@ def test_stopped_chronyd(parts: Parts) -> None:
                 assert advice.startswith("A chronyd is stopped (process ")
         finally:
             os.kill(daemon.pid, signal.SIGCONT)
+
+
+def test_process_that_has_ended_is_none(tmp_path: Path) -> None:
+    """It is there until its parent has looked at it."""
+    program = tmp_path / "chronyd"
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "60"]) as process:
+        # Before its exec, it is called as its parent is.
+        wait(lambda: process.pid in [pid for pid, _ in _advice.processes()])
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert process.pid not in [pid for pid, _ in _advice.processes()]
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,8 @@ def _reasons() -> None:
     add("PPS and NMEA that only numbers the seconds", PPS, nmea)
     ignored = select((nmea[0], BEST), (nmea[1], SelectState.IGNORED), noselect=1)
     add("The same, with noselect known", PPS, nmea, {"select_data": ignored})
+    wanted = "-w usable_sources=2:"
+    add("The same, where two are wanted", PPS, nmea, {"select_data": ignored}, wanted)
     nts = [
         make_auth_data(address="192.0.2.1"),
         make_auth_data(address="192.0.2.4", cookies=0, key_id=0, ke_attempts=3),
