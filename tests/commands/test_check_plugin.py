@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from checking import OTHER, SELECTED, check, check_here, clock, fine_daemon
+from checking import OTHER, SELECTED, WRONG, check, check_here, clock, fine_daemon
 
 from pychrony import SourceMode, SourceState
 from pychrony.__main__ import main as reports
@@ -43,9 +43,12 @@ def test_the_timeout_holds_for_several_reports() -> None:
 
 def test_what_explains_is_not_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reader, "left", 0.0)
-    with ScriptedDaemon(tracking=clock(), sources=[]) as daemon:
+    with ScriptedDaemon(tracking=clock(), sources=[WRONG]) as daemon:
         assert check_here(daemon.address)[0] == CRITICAL
         assert "ACTIVITY" not in str(daemon.requests)
+        monkeypatch.undo()
+        assert check_here(daemon.address)[0] == CRITICAL
+        assert "ACTIVITY" in str(daemon.requests)
 
 
 def test_host_and_port() -> None:
