@@ -8,30 +8,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from contextlib import closing
 
 import pychrony
 from pychrony._chronyc import printable
-from pychrony._cli import Waits, add_retries, printing
+from pychrony._cli import add_retries, printing
+from pychrony._reader import METHODS, Reader
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-# What reads each report.
-_METHODS = {
-    "tracking": "get_tracking",
-    "sources": "get_sources",
-    "sourcestats": "get_source_stats",
-    "selectdata": "get_select_data",
-    "activity": "get_activity",
-    "authdata": "get_auth_data",
-    "ntpdata": "get_ntp_data",
-    "serverstats": "get_server_stats",
-    "rtcdata": "get_rtc_data",
-    "smoothing": "get_smoothing",
-}
 _BY_DEFAULT = ("tracking", "sources")
 
 _EPILOG = """\
@@ -55,29 +42,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     reports_given: list[str] = arguments.reports or list(_BY_DEFAULT)
     names = list(dict.fromkeys(reports_given))
-    unknown = [name for name in names if name not in (*_METHODS, "all")]
+    unknown = [name for name in names if name not in (*METHODS, "all")]
     if unknown:
-        parser.error(f"{unknown[0]!r} is none of {', '.join(_METHODS)}, all")
+        parser.error(f"{unknown[0]!r} is none of {', '.join(METHODS)}, all")
     if "all" in names:
-        names = list(_METHODS)
-    address: str | None = None
-    errors: dict[str, str] = {}
-    reports: dict[str, Any] = {}
+        names = list(METHODS)
     try:
-        address = _address(arguments)
-        waits = Waits(arguments.timeout, arguments.retries, 1 if address else 3)
-        connection = pychrony.ChronyConnection(
-            address,
-            timeout=waits.timeout,
-            retries=waits.retries,
-            limit=arguments.timeout,
-        )
+        reader = Reader(_address(arguments), arguments.timeout, arguments.retries)
     except ValueError as error:
         parser.error(str(error))
-    # The first report opens the connection.
-    with closing(connection):
-        _read(connection, names, arguments.timeout, reports, errors)
-        where = connection.address or address
+    except pychrony.ChronyError as error:
+        print(printable(error.message), file=sys.stderr)
+        return 1
+    with reader:
+        reports, errors = _read(reader, names)
+        where = reader.address
     output = _FORMATS[arguments.format](where, reports, errors)
     try:
         with printing():
@@ -91,30 +70,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read(
-    connection: pychrony.ChronyConnection,
-    names: Sequence[str],
-    timeout: float,
-    reports: dict[str, Any],
-    errors: dict[str, str],
-) -> None:
-    """Read reports, and stop at a failure that the others would meet, too."""
-    end = time.monotonic() + timeout
+    reader: Reader, names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the reports that can be read, and why others cannot."""
+    reports: dict[str, Any] = {}
+    errors: dict[str, str] = {}
     for name in names:
         try:
-            reports[name] = getattr(connection, _METHODS[name])()
+            reports[name] = reader.read(name)
         except pychrony.ChronyError as error:
             errors[name] = error.message
-            silent = isinstance(error, pychrony.ChronyConnectionError)
-            if silent or time.monotonic() > end:
-                return
+            if isinstance(error, pychrony.ChronyConnectionError):
+                break  # the others would meet it, too
+    return reports, errors
 
 
 def _address(arguments: argparse.Namespace) -> str | None:
-    from pychrony.check._addresses import complete
+    from pychrony.check._addresses import LOOPBACK, complete
 
-    given = [arguments.address] if arguments.address else []
-    found = complete(given, arguments.port, arguments.ip_version, arguments.timeout)
-    return found[0] if found else None
+    port, version = arguments.port, arguments.ip_version
+    given = arguments.address
+    if not given and (port or version):
+        given = LOOPBACK[version or 4]
+    end = time.monotonic() + arguments.timeout
+    return complete(given, port, version, end) if given else None
 
 
 def _as_text(_: str | None, reports: dict[str, Any], errors: dict[str, str]) -> str:
@@ -214,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         type=positive,
         default=10.0,
         metavar="SECONDS",
-        help="time for each report (%(default)g)",
+        help="time for all reports (%(default)g)",
     )
     add_retries(parser, 2)
     parser.set_defaults(format="text")

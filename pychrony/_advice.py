@@ -12,6 +12,10 @@ import os
 import re
 from contextlib import suppress
 
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 DIRECTORY = "/run/chrony"
 
 _PROGRAMS = ("/usr/sbin/chronyd", "/usr/bin/chronyd", "/usr/local/sbin/chronyd")
@@ -22,6 +26,10 @@ _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container
 _APPARMOR = "/sys/module/apparmor/parameters/enabled"
 _APPARMOR_PROFILE = "/etc/apparmor.d/usr.sbin.chronyd"
 _SELINUX = "/sys/fs/selinux/enforce"
+
+# Why most addresses refuse. Where several were tried, what runs here is looked at
+# instead, see nothing_answers().
+_IS_IT_RUNNING = "Is chronyd running"
 
 _OVER_UDP = (
     "Over UDP (address 127.0.0.1) tracking, sources, sourcestats, activity, rtcdata "
@@ -50,7 +58,7 @@ def unreachable(host: str, unix: bool, reason: OSError) -> str:
 
 def _no_port(host: str, reason: OSError) -> str:
     if reason.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
-        advice = "Is chronyd running, and its command port open there?"
+        advice = f"{_IS_IT_RUNNING}, and its command port open there?"
         if host.startswith("127.") or host == "::1":
             return f"{advice} In a container, that address is its own"
         return f"{advice} By default it is on loopback only: see bindcmdaddress"
@@ -72,10 +80,10 @@ def _no_socket(path: str, reason: OSError) -> str:
 def _ended(path: str) -> str:
     if _mount(path)[1] == path:
         return (
-            "Is chronyd running? If so, it was started again since. Only the file of "
-            f"the socket is mounted here. {_MOUNT_DIRECTORY}"
+            "The chronyd that made this socket has ended, and only the file of the "
+            f"socket is mounted here. {_MOUNT_DIRECTORY}"
         )
-    return "Is chronyd running? The socket is that of one that has ended"
+    return f"{_IS_IT_RUNNING}? The socket is that of one that has ended"
 
 
 def _no_file(path: str) -> str:
@@ -84,16 +92,19 @@ def _no_file(path: str) -> str:
         mode = os.stat(directory).st_mode & 0o777
     except OSError:
         return (
-            f"Is chronyd running? There is no directory {directory}. {_MOUNT_DIRECTORY}"
+            f"{_IS_IT_RUNNING}? There is no directory {directory}. {_MOUNT_DIRECTORY}"
         )
-    if mode & 0o007 and os.path.basename(path) == "chronyd.sock":
+    if mode & 0o007:
         # UTI_CheckDirPermissions in chronyd; its log says "Wrong permissions".
-        return (
-            f"Is chronyd running? If so: {directory} has mode {mode:04o}, and chronyd "
-            f"makes no socket in a directory that others can use: chmod 0750 "
-            f"{directory}, and restart chronyd"
+        why = (
+            f"{directory} has mode {mode:04o}, and chronyd makes no socket in a "
+            "directory that others can use"
         )
-    return "Is chronyd running? It has made no socket there: its log says why not"
+        if os.path.basename(path) == "chronyd.sock":
+            return f"{why}: chmod 0750 {directory}, and restart chronyd"
+        # The path may be wrong, and the directory not one of chronyd.
+        return f"{_IS_IT_RUNNING}? If so: {why}, only in one of its own (mode 0750)"
+    return f"{_IS_IT_RUNNING}? It has made no socket there: its log says why not"
 
 
 def _not_permitted(path: str) -> str:
@@ -201,8 +212,28 @@ def _closed_to_chronyd(path: str) -> str:
     return ""
 
 
+def summary(messages: Iterable[str], *, local: bool) -> str:
+    """Return what happened at each of several addresses, and each advice once.
+
+    ``messages`` are those of the errors: what happened, and then the advice. With
+    ``local`` they are of the usual addresses on this machine, and every process is
+    looked at.
+    """
+    happened: list[str] = []
+    advice: list[str] = []
+    for message in messages:
+        first, _, rest = message.partition(". ")
+        happened.append(first)
+        if not (local and rest.startswith(_IS_IT_RUNNING)):
+            advice.append(rest)
+    if local:
+        advice.append(nothing_answers())
+    parts = ["; ".join(happened), *dict.fromkeys(filter(None, advice))]
+    return ". ".join(parts)
+
+
 def nothing_answers() -> str:
-    """Return why no chronyd answers at any of its usual places on this machine.
+    """Return why no chronyd answers at any of its usual addresses on this machine.
 
     It looks at every process.
     """
@@ -210,11 +241,17 @@ def nothing_answers() -> str:
     stopped = [pid for pid, state in daemons if state in "Tt"]
     if stopped:
         return f"A chronyd is stopped ({_pids(stopped)}): kill -CONT continues it"
-    if daemons:
+    pids = [pid for pid, _ in daemons]
+    if pids and all(map(_has_other_network, pids)):
         return (
-            f"chronyd is running ({_pids([pid for pid, _ in daemons])}): see cmdport "
-            "and bindcmdaddress in its configuration, and its log. If it runs outside "
-            f"of this container, mount its {DIRECTORY} at the same path, writable"
+            f"chronyd is running ({_pids(pids)}), but in another network namespace. "
+            f"Mount its {DIRECTORY} here at the same path, writable; or use its network"
+        )
+    if pids:
+        return (
+            f"chronyd is running ({_pids(pids)}). See cmdport and bindcmdaddress in "
+            "its configuration, and its log. If it runs outside of this container, "
+            f"mount its {DIRECTORY} here at the same path, writable"
         )
     if in_container():
         return (
@@ -223,12 +260,19 @@ def nothing_answers() -> str:
             "or give the address of a host whose cmdallow names this container"
         )
     if any(map(os.path.exists, _PROGRAMS)):
-        return "chronyd is not running: systemctl start chronyd"
+        return "chronyd is not running. Start it with: systemctl start chronyd"
     return (
         "No chronyd is running, and none is installed. Install the package chrony; or "
         f"in a container mount the host's {DIRECTORY} at the same path, writable; or "
         "give the address of a host whose cmdallow names this one"
     )
+
+
+def _has_other_network(pid: int) -> bool:
+    """Whether a process is known to be in another network namespace than this one."""
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    return False
 
 
 def _pids(numbers: list[int]) -> str:

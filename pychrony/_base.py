@@ -83,9 +83,10 @@ def open_session(
             return session
     silent = any(isinstance(error, TimeoutError) for error in failures.values())
     kind = ChronyTimeoutError if silent else ChronyConnectionError
-    text = "; ".join(error.message for error in failures.values())
-    if targets[0].transport is Transport.UNIX_SOCKET:  # the places on this machine
-        text = f"{text}. {_advice.nothing_answers()}"
+    text = _advice.summary(
+        (error.message for error in failures.values()),
+        local=targets[0].transport is Transport.UNIX_SOCKET,
+    )
     raise kind(f"no chronyd answered. {text}")
 
 

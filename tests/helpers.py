@@ -48,6 +48,17 @@ else:
     uvloop.new_event_loop().close()
 
 
+# As root of a user, mount and network namespace of its own; a shell script follows.
+UNSHARE = ("unshare", "--map-root-user", "--mount", "--net", "sh", "-ec")
+
+
+def _namespaces() -> bool:
+    return subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
+
+
+in_namespaces = pytest.mark.skipif(not _namespaces(), reason="no user namespaces here")
+
+
 @contextmanager
 def short_directory() -> Iterator[str]:
     """A directory whose path is short enough for a socket in it."""

@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import socket
 from threading import Thread
+from time import monotonic
 
-TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from pychrony import ChronyConnectionError, ChronyTimeoutError
 
-_LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-def complete(
-    addresses: Sequence[str], port: int | None, version: int | None, seconds: float
-) -> list[str]:
-    """Return the addresses with ``port`` where they have none.
+def complete(text: str, port: int | None, version: int | None, end: float) -> str:
+    """Return an address with ``port``, if it has none.
 
-    With an IP ``version``, a host name becomes its first address of it.
+    With an IP ``version``, a host name becomes its first address of it, which is
+    looked up until ``end``, by the monotonic clock.
 
     Raises:
-        ValueError: an address is of the other version, or a name has none of it.
+        ValueError: the address is of the other version.
+        ChronyConnectionError: the name has no address of the version.
+        ChronyTimeoutError: that is not known in time.
     """
-    if port is None and version is None:
-        return list(addresses)
-    wanted = addresses or [_LOOPBACK[version or 4]]
-    return [_complete(one, port, version, seconds) for one in wanted]
-
-
-def _complete(text: str, port: int | None, version: int | None, seconds: float) -> str:
-    if not text or text.startswith(("/", "unix")):
+    if not text or text.startswith(("/", "unix")) or port is version is None:
         return text
     scheme, separator, rest = text.rpartition("://")
     host, own_port = _split(rest)
     if version is not None:
-        host = _of_version(host, version, seconds)
+        host = _of_version(host, version, end)
     number = own_port or (port and str(port))
     bare = host if ":" not in host or not number else f"[{host}]"
     return f"{scheme}{separator}{bare}:{number}" if number else bare
@@ -52,7 +45,7 @@ def _split(text: str) -> tuple[str, str]:
     return text, ""
 
 
-def _of_version(host: str, version: int, seconds: float) -> str:
+def _of_version(host: str, version: int, end: float) -> str:
     bare = host.partition("%")[0]
     for one, family in _FAMILIES.items():
         try:
@@ -62,7 +55,7 @@ def _of_version(host: str, version: int, seconds: float) -> str:
         if one != version:
             raise ValueError(f"{host} is no IPv{version} address, and -{version} given")
         return host
-    found: list[str] = []
+    found: list[list[str]] = []
 
     def look_up() -> None:
         try:
@@ -70,17 +63,27 @@ def _of_version(host: str, version: int, seconds: float) -> str:
                 host, None, _FAMILIES[version], socket.SOCK_DGRAM
             )
         except (OSError, UnicodeError):
-            return
-        found.extend(
-            str(address[0])
-            for family, *_, address in answers
-            if family is _FAMILIES[version]
+            answers = []
+        found.append(
+            [
+                str(address[0])
+                for family, *_, address in answers
+                if family is _FAMILIES[version]
+            ]
         )
 
     # The resolver has no timeout of its own, and may be left behind.
     thread = Thread(target=look_up, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(max(0.0, end - monotonic()))
     if not found:
-        raise ValueError(f"{host} has no IPv{version} address")
-    return found[0]
+        raise ChronyTimeoutError(
+            f"{host}: the name was not resolved in time. Check the resolver of this "
+            "machine, or give an IP address"
+        )
+    if not found[0]:
+        raise ChronyConnectionError(
+            f"{host}: no IPv{version} address is known. Check the name, or give an IP "
+            "address"
+        )
+    return found[0][0]

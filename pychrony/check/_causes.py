@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pychrony import Source, SourceMode, SourceState
+from pychrony import AuthMode, LeapStatus, Source, SourceMode, SourceState
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 # At most this many sources are named; chronyc lists all.
 _NAMED = 5
 
+_NEW = "with too few measurements yet"
+_UNKNOWN = "not selectable"
+
 # By the name of the state in selectdata.
 _NOT_SELECTABLE = {
     "NOT_SYNCHRONIZED": "not synchronised",
-    "MISSING_SAMPLES": "with too few measurements yet",
+    "MISSING_SAMPLES": _NEW,
     "UNACCEPTABLE_DISTANCE": "with a root distance above maxdistance",
     "JITTERY": "with jitter above maxjitter",
     "WAITING_FOR_OTHERS": "waiting for measurements of the others",
@@ -26,6 +29,45 @@ _NOT_SELECTABLE = {
     "FALSETICKER": "falseticker",
     "UNACCEPTABLE_STRATUM": "with a stratum outside of minstratum and maxstratum",
     "UNKNOWN": "in no selection yet",
+}
+
+# Why a source answered none of the last polls, as far as that is known. If it is the
+# same of all of them: what to say then, and what to do.
+_SILENT = {
+    "dead": (
+        "no reference clock delivers samples",
+        "Check the receiver, its driver or gpsd, and the permissions of the device",
+    ),
+    "without NTS keys": (
+        "the NTS key exchange fails",
+        (
+            "Check TCP port 4460, the certificates, and whether the clock lies within "
+            "their dates"
+        ),
+    ),
+    "not synchronised": (
+        "the sources answer, but are not synchronised themselves",
+        "Check them, or use others",
+    ),
+    "unreachable or with another key": (
+        "no source is reachable, or the keys differ",
+        "Check the network, firewalls (UDP port 123), and the keys at both ends",
+    ),
+    "offline": (
+        "the sources are offline, by command or configuration",
+        "'chronyc online' makes chronyd poll them",
+    ),
+    "unreachable or offline": (
+        "no source is reachable, and some are offline",
+        "See 'chronyc online', and check the network and firewalls (UDP port 123)",
+    ),
+    "unreachable": (
+        "no source is reachable",
+        (
+            "Check the network, firewalls (UDP port 123), the sources' addresses, and "
+            "whether they are synchronised themselves"
+        ),
+    ),
 }
 
 _ASK = "'chronyc selectdata' (as root) says why"
@@ -52,12 +94,17 @@ def usable(clock: Clock) -> str:
 
 def troubles(clock: Clock) -> str:
     """Name the sources that are not usable, each kind of trouble once."""
+    return ", ".join(f"{named(names)} {kind}" for kind, names in _kinds(clock).items())
+
+
+def _kinds(clock: Clock) -> dict[str, list[str]]:
+    """Return the names of the sources that are not usable, by the kind of trouble."""
     kinds: dict[str, list[str]] = {}
     sources = clock.sources or ()
     for index in clock.resolved:
         if not sources[index].is_usable():
             kinds.setdefault(_trouble(clock, index), []).append(sources[index].address)
-    return ", ".join(f"{named(names)} {kind}" for kind, names in kinds.items())
+    return kinds
 
 
 def _trouble(clock: Clock, index: int) -> str:
@@ -72,33 +119,39 @@ def _trouble(clock: Clock, index: int) -> str:
         return _silence(clock, source)
     if source.state is SourceState.JITTERY:
         return "too variable"
-    return _NOT_SELECTABLE.get(select, "not selectable")
+    # Without selectdata: one or two answers, the first ones.
+    new = not select and source.reachability in (0b1, 0b11)
+    return _NEW if new else _NOT_SELECTABLE.get(select, _UNKNOWN)
 
 
 def _silence(clock: Clock, source: Source) -> str:
     """Say why a source that answered none of the last polls may be silent."""
     if source.mode is SourceMode.REFCLOCK:
         return "dead"
-    if _nts_fails(clock, source):
-        return "without NTS keys"
-    return "offline" if _all_offline(clock) else "unreachable"
-
-
-def _nts_fails(clock: Clock, source: Source) -> bool:
+    ntp = clock.ntp.get(source.address)
+    # chronyd counts only the polls whose answer is synchronised. selectdata has the
+    # same state for a source that never answered.
+    if ntp and ntp.total_valid_rx and ntp.leap_status is LeapStatus.UNSYNC:
+        return "not synchronised"
     auth = clock.auth.get(source.address)
-    return (
-        auth is not None
-        and auth.mode.name == "NTS"
-        and not auth.cookies
-        and (auth.ke_attempts > 0 or not auth.key_id)
-    )
+    if (
+        auth
+        and auth.mode is AuthMode.NTS
+        and not (auth.cookies or (auth.key_id and not auth.ke_attempts))
+    ):
+        return "without NTS keys"
+    if auth and auth.mode is AuthMode.SYMMETRIC_KEY:
+        return "unreachable or with another key"
+    if clock.activity is None or not clock.activity.offline:
+        return "unreachable"
+    return "offline" if _all_offline(clock) else "unreachable or offline"
 
 
 def _all_offline(clock: Clock) -> bool:
     """Whether all unreachable NTP sources are offline: no report says which are."""
     sources = clock.sources or ()
     dead = sum(sources[one].mode is not SourceMode.REFCLOCK for one in clock.dead)
-    return clock.activity is not None and 0 < dead <= clock.activity.offline
+    return clock.activity is not None and dead <= clock.activity.offline
 
 
 def none_followed(clock: Clock) -> str:
@@ -118,24 +171,25 @@ def none_followed(clock: Clock) -> str:
 
 def few_usable(clock: Clock) -> str:
     """Return why few sources are usable, and what to do."""
-    if clock.sources is None:
-        return ""
     if not clock.usable:
         return _none_usable(clock)
-    parts = [troubles(clock)] if troubles(clock) else []
+    kinds = _kinds(clock)
+    parts = [troubles(clock)] if kinds else []
     if clock.unresolved:
         parts.append(f"{clock.unresolved} not resolved (check DNS)")
     if not parts:
         return "Add sources"
     advice = ", ".join(parts)
-    if "not selectable" in advice:
+    if _UNKNOWN in kinds:
         advice += f", {_ASK}"
-    if clock.configured > 1:
-        advice += (
-            ". Repair, replace or remove what is not usable (-w usable_sources=1: "
-            "accepts one source)"
-        )
-    return advice
+    if clock.configured < 2:
+        return f"{advice}. Add sources"
+    if [*kinds] == [_NEW] and not clock.unresolved:
+        return f"{advice}. Wait for more"
+    return (
+        f"{advice}. Repair, replace or remove what is not usable (-w usable_sources=1: "
+        "accepts one source)"
+    )
 
 
 def _none_usable(clock: Clock) -> str:
@@ -145,7 +199,10 @@ def _none_usable(clock: Clock) -> str:
     if not listed and not clock.unresolved:
         return "chronyd has no sources. Add a server or pool to its configuration"
     if not listed or (clock.unresolved and len(clock.dead) == len(listed)):
-        text = f"{clock.unresolved} sources have no address, as names are not resolved"
+        number = clock.unresolved
+        text = f"{number} sources have no address, as names are not resolved"
+        if number == 1:
+            text = "1 source has no address, as its name is not resolved"
         if troubles(clock):
             text += f", {troubles(clock)}"
         text += ". Check DNS on the machine of chronyd"
@@ -165,35 +222,32 @@ def _none_usable(clock: Clock) -> str:
             f"no source is selected, though {named(usable)} could be (minsources, "
             f"require, or an update that is still to come). {_ASK}"
         )
-    return (
-        f"no source is selectable: {troubles(clock)}.{_unsure(clock)} chronyd measures "
-        "anew after a start, a resume, or when something else set the clock"
-    )
+    return _none_selectable(clock)
 
 
-def _unsure(clock: Clock) -> str:
-    return "" if clock.select else f" {_ASK}."
+def _none_selectable(clock: Clock) -> str:
+    kinds = _kinds(clock)
+    if [*kinds] == ["noselect"]:
+        names = named(kinds["noselect"])
+        return f"chronyd may not select any source ({names}): all have noselect"
+    text = f"no source is selectable: {troubles(clock)}"
+    if _UNKNOWN in kinds:
+        text += f". {_ASK}"
+    if _UNKNOWN in kinds or _NEW in kinds:
+        text += (
+            ". chronyd measures anew after a start, a resume, or when something else "
+            "set the clock"
+        )
+    return text
 
 
 def _all_dead(clock: Clock) -> str:
-    sources = [(clock.sources or ())[one] for one in clock.resolved]
-    names = named(one.address for one in sources)
-    if all(one.mode is SourceMode.REFCLOCK for one in sources):
-        return (
-            f"no reference clock delivers samples ({names}). Check the receiver, its "
-            "driver or gpsd, and the permissions of the device"
-        )
-    if _all_offline(clock):
-        return (
-            f"the sources are offline, by command or configuration ({names}). "
-            "'chronyc online' makes chronyd poll them"
-        )
-    if any(_nts_fails(clock, one) for one in sources):
-        return (
-            f"the NTS key exchange fails ({names}). Check TCP port 4460, the "
-            "certificates, and whether the clock lies within their dates"
-        )
-    return (
-        f"no source is reachable ({names}). Check the network, firewalls (UDP port "
-        "123) and the sources' addresses"
-    )
+    kinds = _kinds(clock)
+    known = [_SILENT[kind] for kind in kinds if kind in _SILENT]
+    if not known:
+        return _none_selectable(clock)  # they have noselect
+    if len(kinds) == 1:
+        ((said, cure),) = known
+        return f"{said} ({named(*kinds.values())}). {cure}"
+    cures = ". ".join(cure for _, cure in known)
+    return f"no source is reachable: {troubles(clock)}. {cures}"

@@ -21,10 +21,20 @@ from pychrony._cli import (
 )
 
 from . import _read
-from ._addresses import complete
+from ._addresses import LOOPBACK, complete
 from ._formats import FORMATS, SHOWN, failed
 from ._items import ITEMS
-from ._judge import CRITICAL, NAMES, OK, SOURCE, UNKNOWN, WARNING, Limits, worst
+from ._judge import (
+    CRITICAL,
+    NAMES,
+    OK,
+    SOURCE,
+    UNKNOWN,
+    WARNING,
+    Limits,
+    failure,
+    worst,
+)
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -55,7 +65,7 @@ A RANGE is 10 (fine: 0 to 10; with a sign: -10 to 10), 10: (10 or more), ~:10
 unit, as in 50ms or 100us. 'off' switches a limit off, as in -w stratum=off;
 without an item, as in -w off, all limits. For source, give addresses or
 reference IDs: -c source=192.0.2.1,PPS. Of several clocks, only their tracking
-is checked.
+is checked, and the sources of those whose last update is old.
 """
 
 _NEGATIVE = re.compile(r"-[\d.]")
@@ -116,16 +126,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> tuple[int, str]:
     """Do what the command line says; return the exit status and the output."""
-    # Icinga passes the address of a host that has none as an empty word.
-    named = [address for address in arguments.named if address]
-    given = [*arguments.addresses, *named, *(arguments.hosts or ())]
-    seconds = arguments.timeout
-    if arguments.hosts is not None and not given:
-        raise ValueError("there is no address to check")
-    addresses = complete(given, arguments.port, arguments.ip_version, seconds)
+    given = _given(arguments)
     if arguments.diagnose:
         from ._diagnosis import diagnose
 
+        seconds, until = arguments.timeout, monotonic() + arguments.timeout
+        addresses = [
+            complete(one, arguments.port, arguments.ip_version, until) for one in given
+        ]
         return OK, diagnose(addresses, seconds=seconds, retries=arguments.retries)
     limits = Limits()
     for state, changes in (
@@ -136,25 +144,53 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
             limits.change(state, change)
     if arguments.wait:
         limits.require_synchronised()
-    how: dict[str, Any] = {
-        "limits": limits,
-        "timeout_state": NAMES.index(arguments.timeout_state.upper()),
-        "seconds": seconds,
-        "retries": arguments.retries,
-    }
-
-    def read() -> list[Verdict]:
-        if arguments.hosts is None and len(addresses) < 2:
-            return [_read.one(addresses[0] if addresses else None, **how)]
-        return _read.many(addresses, concurrency=arguments.concurrency, **how)
-
     end = monotonic() + arguments.wait
-    verdicts = read()
+    verdicts = _check(given, arguments, limits)
     while any(one.may_settle for one in verdicts) and (left := end - monotonic()) > 0:
         sleep(min(1.0, left))
-        verdicts = read()
+        verdicts = _check(given, arguments, limits)
     by_default = "text" if is_terminal(sys.stdout) else "nagios"
     return worst(verdicts), FORMATS[arguments.format or by_default](verdicts, arguments)
+
+
+def _given(arguments: argparse.Namespace) -> list[str]:
+    """Return the addresses of the command line; none is the chronyd of this machine."""
+    # Icinga passes the address of a host that has none as an empty word.
+    named = [address for address in arguments.named if address]
+    given = [*arguments.addresses, *named, *(arguments.hosts or ())]
+    if arguments.hosts is not None and not given:
+        raise ValueError("there is no address to check")
+    if not given and (arguments.port or arguments.ip_version):
+        return [LOOPBACK[arguments.ip_version or 4]]
+    return given
+
+
+def _check(
+    given: Sequence[str], arguments: argparse.Namespace, limits: Limits
+) -> list[Verdict]:
+    """Check the clocks once, and return the worst first."""
+    until = monotonic() + arguments.timeout
+    timeout_state = NAMES.index(arguments.timeout_state.upper())
+    addresses: list[str] = []
+    verdicts: list[Verdict] = []
+    for one in given:
+        try:
+            addresses.append(complete(one, arguments.port, arguments.ip_version, until))
+        except pychrony.ChronyConnectionError as error:
+            verdicts.append(failure(one, error, timeout_state))
+    how: dict[str, Any] = {
+        "limits": limits,
+        "timeout_state": timeout_state,
+        "seconds": max(until - monotonic(), 0.01),
+        "retries": arguments.retries,
+    }
+    if not given:
+        return [_read.one(None, **how)]
+    if addresses and (len(given) > 1 or arguments.hosts is not None):
+        verdicts += _read.many(addresses, concurrency=arguments.concurrency, **how)
+    elif addresses:
+        return [_read.one(addresses[0], **how)]
+    return _read.worst_first(verdicts)
 
 
 def _save(name: str, text: str) -> None:

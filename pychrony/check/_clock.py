@@ -57,6 +57,10 @@ class Clock:
         self.auth = {one.address: one for one in auth}
         self.ntp = {one.address: one for one in ntp}
 
+    def with_sources(self, sources: Sequence[Source]) -> Clock:
+        """Return the same clock with its sources."""
+        return Clock(self.tracking, self.read_at, sources)
+
     @property
     def follows(self) -> bool:
         """Whether it is synchronised, so that its figures mean something."""

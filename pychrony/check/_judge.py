@@ -248,6 +248,10 @@ class Verdict:
             return self.error.message
         return ". ".join(filter(None, [wrong, ", ".join(self.facts)]))
 
+    def has_wrong(self, item: str) -> bool:
+        """Whether an item is outside of its limits."""
+        return any(one.wrong for one in self.findings if one.item.name == item)
+
     @property
     def may_settle(self) -> bool:
         """Whether waiting could make it better: nothing is wrong with the question."""

@@ -84,8 +84,9 @@ def _number(text: str, number: str, unit: str) -> float:
     suffix = number[len(digits) :]
     divisors = _DIVISORS.get(unit, _NO_UNIT)
     if suffix not in divisors:
-        known = ", ".join(filter(None, divisors)) or "none"
-        raise ValueError(f"{text!r} is not a range: the units here are {known}")
+        known = ", ".join(filter(None, divisors))
+        units = f"the units here are {known}" if known else "there are no units here"
+        raise ValueError(f"{text!r} is not a range: {units}")
     return float(digits) / divisors[suffix]
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import pytest
 from checking import check_here
 from chronyc import wait
 from chronyd import Chronyd, chronyc_command
+from helpers import UNSHARE, in_namespaces
 from provision import Parts
 
 import pychrony
@@ -106,45 +105,74 @@ def test_wait_succeeds_where_waitsync_does(parts: Parts) -> None:
         assert "127.0.0.4 is in local mode" in output
 
 
-def namespaces() -> bool:
-    """Whether this process may make a mount and a network namespace."""
-    command = ["unshare", "-m", "-n", "true"]
-    try:
-        return subprocess.run(command, check=False, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
+OWN_PROCESSES = ("--pid", "--fork", "--mount-proc")
+
+# What a container lacks of the host's chronyd: how that is made, the address that is
+# checked, and what is said. {0} is the directory of chronyd, {1} its UDP address.
+FAULTS = {
+    "read-only": (
+        "mount --bind {0} {0}; mount -o remount,ro,bind {0}",
+        "{0}/chronyd.sock",
+        """{0}/chronyd.sock: Read-only file system: no socket can be made in {0}: it is
+        mounted read-only here""",
+    ),
+    "only the file": (
+        """mount --bind {0} /mnt; mount -t tmpfs none {0}; : >{0}/chronyd.sock
+        mount --bind /mnt/chronyd.sock {0}/chronyd.sock""",
+        "{0}/chronyd.sock",
+        """Only the file of the socket is mounted here. In a container, mount the
+        directory of the host's socket, at the same path and writable""",
+    ),
+    "another path": (
+        "mount --bind {0} /mnt",
+        "/mnt/chronyd.sock",
+        """/mnt is mounted here, and no process chronyd is visible: chronyd must know it
+        by the same path""",
+    ),
+    "no socket": (
+        "mount -t tmpfs -o mode=0750 none {0}",
+        "{0}/chronyd.sock",
+        """{0}/chronyd.sock: No such file or directory. Is chronyd running? It has made
+        no socket there""",
+    ),
+    "no directory": (
+        "mount -t tmpfs none /run",
+        "/run/chrony/chronyd.sock",
+        """There is no directory /run/chrony. In a container, mount the directory of the
+        host's socket""",
+    ),
+    "no network": (":", "{1}", "{1}: Network is unreachable"),
+    "another network": (
+        "ip link set lo up",
+        "{1}",
+        """{1}: Connection refused. Is chronyd running, and its command port open there?
+        In a container, that address is its own""",
+    ),
+    "no address": (
+        "ip link set lo up; mount -t tmpfs none /run",
+        "",
+        """no chronyd answered. /run/chrony/chronyd.sock: No such file or directory,
+        127.0.0.1:323: Connection refused, [::1]:323: Connection refused. No chronyd is
+        running in this container. Mount the host's /run/chrony at the same path""",
+    ),
+}
 
 
-@pytest.mark.skipif(not namespaces(), reason="needs root, and unshare")
-@pytest.mark.parametrize(
-    ("setup", "address", "said"),
-    [
-        # The directory of the host is mounted read-only.
-        (
-            "mount --bind {0} {0} && mount -o remount,ro,bind {0}",
-            *("{0}/chronyd.sock", "[Rr]ead-only"),
-        ),
-        # Nothing of the host is mounted.
-        ("mount -t tmpfs none {0}", "{0}/chronyd.sock", "Is chronyd running"),
-        # The network is another one.
-        ("ip link set lo up || :", "{1}", "Connection refused"),
-    ],
-    ids=["read-only", "no socket", "no network"],
-)
-def test_containers(parts: Parts, setup: str, address: str, said: str) -> None:
+@in_namespaces
+@pytest.mark.parametrize("fault", FAULTS)
+def test_containers(parts: Parts, fault: str) -> None:
+    """Each fault of a container is named; with its own processes, as they have."""
     with Chronyd(parts, "local stratum 5") as daemon:
         names = (daemon.directory, daemon.address)
-        command = (
-            f"{setup.format(*names)}; exec {sys.executable} -m pychrony.check "
-            f"-t 3 {address.format(*names)}"
-        )
+        setup, address, said = (text.format(*names) for text in FAULTS[fault])
+        check = f"exec {sys.executable} -m pychrony.check -f nagios -t 1 -r 0 {address}"
         result = subprocess.run(
-            ["unshare", "-m", "-n", "sh", "-c", command],
-            env={**os.environ, "PYCHRONY_LIBCHRONY": pychrony.library_path()},
-            cwd=Path(__file__).parents[2],
+            [*UNSHARE[:-2], *OWN_PROCESSES, *UNSHARE[-2:], f"{setup}\n{check}"],
+            env={**os.environ, "KUBERNETES_SERVICE_HOST": "192.0.2.1"},
             capture_output=True,
             text=True,
             check=False,
         )
     assert result.returncode == CRITICAL, result.stdout + result.stderr
-    assert re.search(said, result.stdout), result.stdout
+    assert " ".join(said.split()) in result.stdout
+    assert result.stdout.count("In a container") <= 1

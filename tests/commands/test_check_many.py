@@ -8,16 +8,19 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import pytest
 from checking import (
     UNSYNCHRONISED,
     check,
+    check_here,
     clock,
     fine_daemon,
 )
 
-from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING
-from pychrony.testing import ScriptedDaemon, faults
+from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING, _read
+from pychrony.testing import ScriptedDaemon, faults, make_source
 
 
 def test_many_clocks(tmp_path: Path) -> None:
@@ -83,6 +86,35 @@ def test_many_clocks_are_checked_like_one() -> None:
     assert status == OK
     # States that no clock is in are told to the monitoring system only.
     assert output.startswith("CHRONY OK - 2 of 2 clocks OK | ok=2;;;0;2 warning=0;")
+
+
+def test_the_sources_of_old_clocks_are_read() -> None:
+    """After the burst of a start, nothing is measured for 4.5 hours at poll 14."""
+    old: Any = {"age": 7200.0, "update_interval": 2.0}
+    with (
+        ScriptedDaemon(tracking=clock(**old), sources=[make_source(poll=14)]) as rare,
+        ScriptedDaemon(tracking=clock(**old), sources=[make_source(poll=6)]) as lost,
+        ScriptedDaemon(
+            tracking=clock(**old), misbehave=faults.only("N_SOURCES", faults.silent)
+        ) as half,
+    ):
+        assert check_here(rare.address, rare.address)[0] == OK
+        options = ("-f", "text", "-t", "2", "-r", "0")
+        status, output = check_here(*options, rare.address, lost.address, half.address)
+    assert status == WARNING
+    _, *table = output.splitlines()
+    ages = {words[1]: words[2:6] for words in map(str.split, table)}
+    assert ages[rare.address][0] == "offset"
+    assert ages[lost.address] == ["age", "7200s", "(more", "than"]
+    assert ages[half.address] == ["age", "7200s", "(more", "than"]
+
+
+def test_there_may_be_no_time_for_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 10.0])
+    monkeypatch.setattr(_read, "monotonic", lambda: next(times))
+    with ScriptedDaemon(tracking=clock(age=7200.0)) as daemon:
+        assert check_here(daemon.address, daemon.address)[0] == WARNING
+        assert len(daemon.requests) == 2
 
 
 def test_a_bar_of_many_clocks_is_only_before_the_performance_data() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
-from checking import OTHER, SELECTED, check, check_here, clock, fine_daemon
+from checking import OTHER, SELECTED, WRONG, check, check_here, clock, fine_daemon
 
 from pychrony import SourceMode, SourceState
-from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING
+from pychrony.__main__ import main as reports
+from pychrony._reader import Reader
+from pychrony.check import CRITICAL, OK, UNKNOWN
 from pychrony.testing import ScriptedDaemon, faults, make_source
 
 
@@ -36,6 +41,16 @@ def test_the_timeout_holds_for_several_reports() -> None:
     assert "sources: no answer" in output or "not done within" in output
 
 
+def test_what_explains_is_not_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reader, "left", 0.0)
+    with ScriptedDaemon(tracking=clock(), sources=[WRONG]) as daemon:
+        assert check_here(daemon.address)[0] == CRITICAL
+        assert "ACTIVITY" not in str(daemon.requests)
+        monkeypatch.undo()
+        assert check_here(daemon.address)[0] == CRITICAL
+        assert "ACTIVITY" in str(daemon.requests)
+
+
 def test_host_and_port() -> None:
     with fine_daemon() as daemon:
         host, _, port = daemon.address.partition(":")
@@ -49,6 +64,7 @@ def test_host_and_port() -> None:
         # As Icinga gives a macro that a host does not have.
         assert check_here("-H", "", daemon.address)[0] == OK
         assert check_here("-w", "", "-c", "", daemon.address)[0] == OK
+    assert "CHRONY CRITICAL - [::1]:9: " in check_here("-p", "1", "[::1]:9")[1]
     status, output = check_here("-6", "-H", host)
     assert status == UNKNOWN
     assert output == f"CHRONY UNKNOWN - {host} is no IPv6 address, and -6 given\n"
@@ -69,12 +85,29 @@ def test_ipv6_host_and_port() -> None:
         assert check_here("-6", "-p", port, "::1")[0] == OK
 
 
-def test_names_with_no_address_of_the_version() -> None:
-    status, output = check_here("-4", "::1")
-    assert (status, output) == (
-        UNKNOWN,
-        "CHRONY UNKNOWN - ::1 is no IPv4 address, and -4 given\n",
-    )
+def test_names_that_are_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without -4 and -6: nobody answers; the other clocks are checked."""
+    may_end = threading.Event()
+
+    def look_up(name: str, *_: object) -> list[Any]:
+        if name.startswith("slow"):
+            may_end.wait(60)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with fine_daemon() as daemon:
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        status, output = check_here("-6", "none.example")
+        assert status == CRITICAL
+        assert "none.example: no IPv6 address is known. Check the name" in output
+        options = ("-4", "-t", "0.2", "--timeout-state", "unknown")
+        status, output = check_here(*options, "slow.example", "-f", "json")
+        assert status == UNKNOWN
+        assert "slow.example: the name was not resolved in time. Check" in output
+        status, output = check_here(*options, "none.example", daemon.address)
+        assert status == CRITICAL
+        assert output.startswith("CHRONY CRITICAL - 1 of 2 clocks OK, 1 critical. Fir")
+        assert reports(["-6", "-H", "none.example"]) == 1
+    may_end.set()
 
 
 def test_length_of_the_line() -> None:
@@ -135,8 +168,3 @@ def test_hostile_reference_id() -> None:
     with ScriptedDaemon(tracking=tracking, sources=[source]) as daemon:
         _, output = check_here(daemon.address)
     assert ", source a,/', " in output
-
-
-def test_old_alarms_have_not_become_silent() -> None:
-    with ScriptedDaemon(tracking=clock(), sources=[SELECTED]) as daemon:
-        assert check_here("-w", "usable_sources=2:", daemon.address)[0] == WARNING

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from checking import (
-    check,
-)
+from checking import check, check_here
+from chronyc import wait
 from chronyd import Chronyd, chronyc_command
 from provision import Parts
 
@@ -60,6 +60,34 @@ def test_real_clocks(parts: Parts) -> None:
         assert re.search(r"^selectdata +3 records$", diagnosis, flags=re.M)
         hosts = (fine.address, late.address, alone.address)
         assert check(*hosts)[1].startswith("CHRONY CRITICAL - 2 of 3 clocks OK, 1 crit")
+
+
+def test_why_no_source_answers(parts: Parts, tmp_path: Path) -> None:
+    """Other causes than the network, as far as chronyd's own reports show them."""
+    keys = tmp_path / "keys"
+    keys.write_text("1 MD5 ASCII:secret\n")
+    with ExitStack() as stack:
+        start = stack.enter_context
+        unset = start(Chronyd(parts, "", bind="127.0.0.5", serve=True))
+        good = start(Chronyd(parts, "local stratum 1", bind="127.0.0.2", serve=True))
+        server = FOLLOW.format(host="127.0.0.2", port=good.ntp_port, option=" {}")
+        asleep = FOLLOW.format(host="127.0.0.5", port=unset.ntp_port, option="")
+        dead = "server 127.0.0.9 port 9 iburst\n"
+        offline = "server 127.0.0.8 port 9 offline\n"
+        cases = {
+            asleep: "answer, but are not synchronised themselves (127.0.0.5). Check",
+            asleep + dead: "127.0.0.5 not synchronised, 127.0.0.9 unreachable. Check",
+            server.format("nts"): "the NTS key exchange fails (127.0.0.2). Check TCP",
+            server.format("key 1") + f"keyfile {keys}\n": "or the keys differ (127.",
+            server.format("noselect"): "any source (127.0.0.2): all have noselect",
+            dead + offline: "and some are offline (127.0.0.9, 127.0.0.8). See",
+        }
+        for config, said in cases.items():
+            client = start(Chronyd(parts, config))
+            wait(lambda c=client, s=said: s in check_here(c.socket)[1])  # type: ignore[misc]
+            if config == asleep:  # over UDP that is not seen
+                _, output = check_here(client.address)
+                assert "and whether they are synchronised themselves" in output
 
 
 def without_trailing_blanks(text: str) -> str:

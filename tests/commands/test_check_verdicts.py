@@ -29,6 +29,7 @@ from pychrony.testing import ScriptedDaemon, make_source
 UNREACHABLE = SourceState.NONSELECTABLE
 DEAD = make_source(address="192.0.2.8", reachability=0, state=UNREACHABLE)
 ASKED = make_source(address="192.0.2.7", state=UNREACHABLE)
+NEW = make_source(address="192.0.2.5", state=UNREACHABLE, reachability=0b11)
 GPS = make_source(
     address="GPS",
     mode=SourceMode.REFCLOCK,
@@ -167,7 +168,29 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
         CRITICAL,
         "no majority: 192.0.2.9, 192.0.2.6 disagree with each other. Add",
     ),
-    ({}, [GPS, DEAD], [], CRITICAL, "no source is reachable (GPS, 192.0.2.8). Check"),
+    (
+        {},
+        [GPS, DEAD],
+        [],
+        CRITICAL,
+        "reachable: GPS dead, 192.0.2.8 unreachable. Check the r",
+    ),
+    ({}, [SELECTED, NEW], [], WARNING, "192.0.2.5 with too few measurements yet. Wait"),
+    (
+        {},
+        [SELECTED, NEW, DEAD],
+        [],
+        WARNING,
+        "measurements yet, 192.0.2.8 unreachable. R",
+    ),
+    (
+        {},
+        [NEW],
+        [],
+        CRITICAL,
+        "selectable: 192.0.2.5 with too few measurements yet. chr",
+    ),
+    ({}, [UNRESOLVED[0], DEAD], [], CRITICAL, "1 source has no address, as its na"),
     # Three and more.
     ({}, [SELECTED, OTHER, GPS], [], OK, "2 of 3 sources usable (GPS dead)"),
     ({}, [SELECTED, OTHER, DEAD, GPS], [], OK, "(192.0.2.8 unreachable, GPS dead)"),
@@ -186,6 +209,13 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
     ({}, None, ["-c", "source=192.0.2.1"], OK, "source 192.0.2.1, "),
     ({}, None, ["-c", "source=PPS,192.0.2.1"], OK, "source 192.0.2.1, "),
     ({}, None, ["-c", "source=192.0.2.2"], CRITICAL, "source 192.0.2.1 (not 192.0.2.2"),
+    (
+        {},
+        None,
+        ["-c", "source=a:b"],
+        CRITICAL,
+        "source 192.0.2.1 (not a:b): chronyd fol",
+    ),
     ({}, None, ["-w", "source=PPS"], WARNING, "(not PPS): chronyd follows another "),
     ({}, None, ["-w", "source=PPS", "-w", "source=off"], OK, "source 192.0.2.1, "),
     ({}, None, ["-w", "source=PPS", "-w", "off"], OK, "source 192.0.2.1, "),

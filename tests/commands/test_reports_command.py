@@ -102,6 +102,8 @@ def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
         host, _, port = daemon.address.partition(":")
         arguments = ("-H", host, "-p", port, "--csv", "tracking", "sources")
         status, output, _ = printed(capsys, *arguments)
+        # A report that is disabled has no table.
+        assert printed(capsys, "-p", port, "--csv", "rtcdata") == (0, "", "")
         tracking = pychrony.get_tracking(daemon.address)
     assert status == 0
     first, second = output.split("\n\n")
@@ -144,6 +146,19 @@ def test_now_is_the_interval_of_the_bounded_clock(
     assert 0 < found["latest"] - found["earliest"] < 10**9
 
 
+def test_full_disk() -> None:
+    with ScriptedDaemon() as daemon, open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "pychrony", "-H", daemon.address],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert "output: [Errno 28] No space left on device" in result.stderr
+
+
 def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         arguments = ("-H", daemon.address, "-t", "0.2", "tracking", "sources")
@@ -151,6 +166,22 @@ def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status, output) == (1, "")
     assert complaint.startswith("tracking: ")
     assert complaint.count("\n") == 1
+
+
+SHORT = ("tracking", "activity", "rtcdata", "smoothing")
+
+
+def test_the_timeout_is_that_of_all_reports(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each reply is slow, but none so slow that it would not arrive."""
+    with ScriptedDaemon(misbehave=faults.delayed(0.3)) as daemon:
+        arguments = ("-H", daemon.address, "-t", "1", "-r", "0", "--json", *SHORT)
+        status, output, _ = printed(capsys, *arguments)
+    document = json.loads(output)
+    assert status == 1
+    assert len(document["reports"]) < 4
+    assert len(document["errors"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,20 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from chronyc import wait
 from chronyd import Chronyd
-from helpers import short_directory
+from helpers import UNSHARE, in_namespaces, short_directory
 from provision import Parts
 
 from pychrony import _advice
-
-UNSHARE = ("unshare", "--map-root-user", "--mount", "--net", "sh", "-ec")
-
-
-def namespaces() -> bool:
-    return subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
-
-
-in_namespaces = pytest.mark.skipif(not namespaces(), reason="no user namespaces here")
 
 
 def refused(path: str, number: int) -> str:
@@ -95,6 +88,10 @@ def test_socket_that_is_not_there(tmp_path: Path) -> None:
     advice = refused("/nowhere/chronyd.sock", errno.ENOENT)
     assert "There is no directory /nowhere" in advice
     assert "In a container, mount the directory" in advice
+    # Of a path that may be wrong, no command is advised.
+    advice = refused("/chronyd", errno.ENOENT)
+    assert "can use, only in one of its own (mode 0750)" in advice
+    assert "chmod" not in advice
 
 
 def test_directory_that_chronyd_refuses(parts: Parts) -> None:
@@ -202,7 +199,7 @@ def test_only_the_file_is_mounted(parts: Parts) -> None:
         daemon.kill()
         ended = inside(script, connect(path))
     assert "in 0.05 s. Only the file of the socket is mounted here." in advice
-    assert "started again since. Only the file of the socket is" in ended
+    assert "has ended, and only the file of the socket is mounted" in ended
 
 
 @in_namespaces
@@ -226,6 +223,18 @@ def test_stopped_chronyd(parts: Parts) -> None:
                 assert advice.startswith("A chronyd is stopped (process ")
         finally:
             os.kill(daemon.pid, signal.SIGCONT)
+
+
+def test_process_that_has_ended_is_none(tmp_path: Path) -> None:
+    """It is there until its parent has looked at it."""
+    program = tmp_path / "chronyd"
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "60"]) as process:
+        # Before its exec, it is called as its parent is.
+        wait(lambda: process.pid in [pid for pid, _ in _advice.processes()])
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert process.pid not in [pid for pid, _ in _advice.processes()]
 
 
 @pytest.mark.parametrize(
@@ -282,10 +291,10 @@ def test_directory_above_that_chronyd_may_not_enter(
 @pytest.mark.parametrize(
     ("daemons", "container", "installed", "advice"),
     [
-        ([(7, "S")], False, True, "chronyd is running (process 7): see cmdport"),
-        ([(n, "S") for n in range(5)], False, True, "(process 0, 1, 2, ...): see"),
+        ([(7, "S")], False, True, "chronyd is running (process 7). See cmdport"),
+        ([(n, "S") for n in range(5)], False, True, "(process 0, 1, 2, ...). See"),
         ([], True, False, "No chronyd is running in this container. Mount the host's"),
-        ([], False, True, "chronyd is not running: systemctl start chronyd"),
+        ([], False, True, "chronyd is not running. Start it with: systemctl start"),
         ([], False, False, "none is installed. Install the package chrony; or in a"),
     ],
 )
@@ -300,6 +309,44 @@ def test_nothing_answers(
     monkeypatch.setattr(_advice, "in_container", lambda: container)
     monkeypatch.setattr(_advice, "_PROGRAMS", ("/bin/sh" if installed else "/nowhere",))
     assert advice in _advice.nothing_answers()
+
+
+def test_each_advice_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several addresses were tried: what happened at each, then what to do."""
+    monkeypatch.setattr(_advice, "nothing_answers", lambda: "Start it")
+    refused = [f"{host}: Connection refused" for host in ("h (192.0.2.1)", "h (::2)")]
+    question = "Is chronyd running, and its command port open there?"
+    messages = [f"{one}. {question}" for one in refused]
+    far = _advice.summary([*messages, "h (::3): no way. Look. Then go"], local=False)
+    assert far == (
+        "h (192.0.2.1): Connection refused; h (::2): Connection refused; "
+        f"h (::3): no way. {question}. Look. Then go"
+    )
+    here = _advice.summary(
+        [*messages, "/s: Read-only. Mount it", "::1: no"], local=True
+    )
+    assert here == (
+        "h (192.0.2.1): Connection refused; h (::2): Connection refused; "
+        "/s: Read-only; ::1: no. Mount it. Start it"
+    )
+
+
+@in_namespaces
+def test_chronyd_in_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [*UNSHARE, "echo; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        other.stdout.readline()  # it is in its namespace now
+        try:
+            monkeypatch.setattr(_advice, "processes", lambda: [(other.pid, "S")])
+            advice = _advice.nothing_answers()
+            # One of which that is not known, and one that is in this network.
+            for pid in (-1, os.getpid()):
+                monkeypatch.setattr(_advice, "processes", lambda pid=pid: [(pid, "S")])
+                assert "See cmdport and bindcmdaddress" in _advice.nothing_answers()
+        finally:
+            other.kill()
+    assert f"(process {other.pid}), but in another network namespace. Mount" in advice
 
 
 def test_container_is_recognized(

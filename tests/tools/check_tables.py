@@ -250,6 +250,8 @@ def _reasons() -> None:
     add("PPS and NMEA that only numbers the seconds", PPS, nmea)
     ignored = select((nmea[0], BEST), (nmea[1], SelectState.IGNORED), noselect=1)
     add("The same, with noselect known", PPS, nmea, {"select_data": ignored})
+    wanted = "-w usable_sources=2:"
+    add("The same, where two are wanted", PPS, nmea, {"select_data": ignored}, wanted)
     nts = [
         make_auth_data(address="192.0.2.1"),
         make_auth_data(address="192.0.2.4", cookies=0, key_id=0, ke_attempts=3),
@@ -290,7 +292,36 @@ def _nothing_followed() -> None:
     add("The only source is unreachable", UNSYNCHRONISED, [silent(1)])
     add("All sources are unreachable", UNSYNCHRONISED, [silent(1), silent(2)])
     offline = {"activity": make_activity(online=0, offline=2)}
+    one_offline = {"activity": make_activity(online=1, offline=1)}
     add("All sources are offline", UNSYNCHRONISED, [silent(1), silent(2)], offline)
+    add(
+        "One of two dead sources is offline",
+        UNSYNCHRONISED,
+        [silent(1), silent(2)],
+        one_offline,
+    )
+    mixed = [THREE[0], silent(1)]
+    add("A reference clock and a server are dead", UNSYNCHRONISED, mixed)
+    asleep = [
+        make_ntp_data(address=f"192.0.2.{number}", leap_status=LeapStatus.UNSYNC)
+        for number in (1, 2)
+    ]
+    add(
+        "The servers answer, but are not synchronised",
+        UNSYNCHRONISED,
+        [silent(1), silent(2)],
+        {"ntp_data": asleep},
+    )
+    for name, sources in (
+        ("The only source is dead, and has noselect", [silent(2)]),
+        ("A dead server, and one with noselect", [silent(2), silent(1)]),
+    ):
+        states = ((one, SelectState.MISSING_SAMPLES) for one in sources)
+        ignored = {"select_data": select(*states, noselect=0)}
+        add(name, UNSYNCHRONISED, sources, ignored)
+    all_ignored = {"select_data": select((C, SelectState.IGNORED), noselect=0)}
+    noselect = source(3, BAD)
+    add("All sources have noselect", UNSYNCHRONISED, [noselect], all_ignored)
     add("No name is resolved", UNSYNCHRONISED, nameless(5))
     add(
         "No name is resolved, one server is offline",

@@ -57,8 +57,8 @@ class Chronyd:
         }
         self._last_log = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self.cmdport = _free_port(hosts)
-        self.ntp_port = _free_port(hosts) if serve else 0
+        self.cmdport = free_port(hosts)
+        self.ntp_port = free_port(hosts) if serve else 0
         self.address = (
             f"[{bind}]:{self.cmdport}" if ":" in bind else f"{bind}:{self.cmdport}"
         )
@@ -209,7 +209,7 @@ def _is_local(host: str) -> bool:
     return True
 
 
-def _free_port(hosts: list[str]) -> int:
+def free_port(hosts: list[str]) -> int:
     """A UDP port that is free on all of these addresses."""
     while True:
         with ExitStack() as probes:

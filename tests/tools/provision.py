@@ -1,4 +1,4 @@
-"""Find or fetch the real libchrony and chronyd, without root, installing nothing."""
+"""Find or fetch the real libchrony, chronyd and others, without an installation."""
 
 from __future__ import annotations
 
@@ -46,6 +46,18 @@ INSTALL = {
         "suse": "zypper install golang-github-prometheus-prometheus",
     },
 }
+
+# The first need libraries of their own; of what the others depend on, little is needed.
+MONITORING = (
+    ("install", "icinga2-bin", "nagios-nrpe-server", "zabbix-agent"),
+    (
+        *("download", "nagios4-core", "nagios-nrpe-plugin", "prometheus-node-exporter"),
+        *("munin-node", "munin-common", "libnet-server-perl"),
+    ),
+)
+
+# What makes "install" only fetch, also what is installed.
+ONLY_FETCH = ("--yes", "--no-install-recommends", "--download-only", "--reinstall")
 
 # Where its package has them.
 CHRONY = ("usr/sbin/chronyd", "usr/bin/chronyc")
@@ -106,11 +118,22 @@ def collectd() -> Path:
     _need_apt("collectd", "collectd-core")
 
     def fetch(root: Path) -> None:
-        for package in _packages("collectd", ("download", "collectd-core")):
-            _run("collectd", "dpkg-deb", "--extract", str(package), str(root))
+        _unpack("collectd", root, ("download", "collectd-core"))
 
     name = _cache_name("collectd", OS_RELEASE.read_text())
     return _cached(name, fetch, lambda root: _runs([f"{root}/usr/sbin/collectd", "-h"]))
+
+
+@functools.cache
+def monitoring() -> Path:
+    """Where monitoring systems of Debian are unpacked, fetched when first needed."""
+    name = _cache_name("monitoring", OS_RELEASE.read_text())
+    return _cached(name, _fetch_monitoring, _icinga_runs)
+
+
+def icinga(root: Path) -> str:
+    """The program icinga2 itself; the one in sbin is a script that has fixed paths."""
+    return str(next(root.glob("usr/lib/*/icinga2/sbin/icinga2")))
 
 
 def environment(parts: Parts) -> dict[str, str]:
@@ -200,7 +223,7 @@ def _fetched_chrony() -> Found:
     )
     chronyd, chronyc = (f"{root}/{program}" for program in CHRONY)
     source = "packages of this distribution, unpacked"
-    return chronyd, chronyc, _library_path(root), source
+    return chronyd, chronyc, library_path(root), source
 
 
 def _need_apt(part: str, package: str) -> None:
@@ -217,7 +240,7 @@ def _need_apt(part: str, package: str) -> None:
 def _chrony_runs(root: Path) -> bool:
     """Whether the libraries that were missing when it was fetched still suffice."""
     return all(
-        _runs([f"{root}/{program}", "-v"], LD_LIBRARY_PATH=_library_path(root))
+        _runs([f"{root}/{program}", "-v"], LD_LIBRARY_PATH=library_path(root))
         for program in CHRONY
     )
 
@@ -230,15 +253,30 @@ def _runs(command: Sequence[str], **variables: str) -> bool:
     return True
 
 
-def _library_path(root: Path) -> str:
+def library_path(root: Path) -> str:
+    """Where the libraries of an unpacked package are, for LD_LIBRARY_PATH."""
     directories = (*root.glob("usr/lib/*-linux-*"), *root.glob("lib/*-linux-*"))
     return os.pathsep.join(map(str, directories))
 
 
 def _fetch_chrony(root: Path) -> None:
-    install = ("install", "--yes", "--no-install-recommends", "--download-only")
-    for package in _packages("chronyd", (*install, "chrony")):
-        _run("chronyd", "dpkg-deb", "--extract", str(package), str(root))
+    _unpack("chronyd", root, ("install", "chrony"))
+
+
+def _fetch_monitoring(root: Path) -> None:
+    for command in MONITORING:
+        _unpack("monitoring", root, command)
+
+
+def _icinga_runs(root: Path) -> bool:
+    return _runs([icinga(root), "--version"], LD_LIBRARY_PATH=library_path(root))
+
+
+def _unpack(part: str, root: Path, command: Sequence[str]) -> None:
+    verb, *packages = command
+    options = ONLY_FETCH if verb == "install" else ()
+    for package in _packages(part, (verb, *options, *packages)):
+        _run(part, "dpkg-deb", "--extract", str(package), str(root))
 
 
 def _fetch_prometheus(root: Path) -> None:
