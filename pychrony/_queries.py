@@ -16,6 +16,7 @@ from .enums import SourceMode, Transport
 from .exceptions import (
     ChronyConnectionError,
     ChronyDataError,
+    ChronyError,
     ChronyPermissionError,
     ChronyTimeoutError,
 )
@@ -36,7 +37,7 @@ from .models import (
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias, TypeVar
 
     from ._waiting import RequestGenerator, Waiter
@@ -102,13 +103,77 @@ def read_list(session: Session, record: type[T]) -> RequestGenerator[list[T]]:
 
     def read(session: Session, index: int) -> RequestGenerator[_Entry[T]]:
         if report in BY_ADDRESS:
-            return (yield from _read_by_address(session, report, index, decode))
-        found: Any = yield from session.record(report, index, decode)
-        clock = getattr(found, "mode", None) is SourceMode.REFCLOCK
-        reference_id = getattr(found, "reference_id", found.address)
-        return _identity("" if clock else found.address, reference_id), found
+            source, found = yield from _read_by_address(session, report, index, decode)
+            return _identity_of(source), found
+        found = yield from session.record(report, index, decode)
+        return _identity_of(found), found
 
     return (yield from _read_snapshot(session, report, read))
+
+
+# The order in which the records of a source are read, where several are: what may be
+# read by everybody first, and "sourcestats" last, as those by address contain it.
+_LISTS: dict[str, type[Any]] = {
+    REPORTS[record]: record
+    for record in (Source, SelectData, NTPData, AuthData, SourceStats)
+}
+
+
+def read_lists(
+    session: Session, reports: Sequence[str]
+) -> RequestGenerator[dict[str, list[Any] | ChronyError]]:
+    """Read lists of sources as they were at one point in time.
+
+    The records of a source are read together, so that the length is asked for once
+    and a list by address gives "sourcestats", too. A report that chronyd refuses has
+    its error, and the others go on.
+    """
+    wanted = [name for name in _LISTS if name in reports]
+    refused: dict[str, ChronyError] = {}
+
+    def read(session: Session, index: int) -> RequestGenerator[_Entry[dict[str, Any]]]:
+        found: dict[str, Any] = {}
+        key = None
+        for report in wanted:
+            if report in refused or report in found:
+                continue
+            decode = decoder(_LISTS[report])
+            try:
+                if report in BY_ADDRESS:
+                    source, record = yield from _read_by_address(
+                        session, report, index, decode
+                    )
+                    found["sourcestats"] = source
+                else:
+                    source = record = yield from session.record(report, index, decode)
+            except ChronyConnectionError:
+                raise
+            except ChronyError as error:
+                session.reset()
+                # Is there no such record, or is the source not there any more?
+                if error.error_code == session.lib.CHRONY_UNEXPECTED_STATUS:
+                    source = yield from session.record(
+                        "sourcestats", index, decoder(SourceStats)
+                    )
+                    if _identity_of(source) != key:
+                        raise
+                refused[report] = error.with_traceback(None)
+                continue
+            found[report] = record
+            before, key = key, _identity_of(source)
+            if before not in (None, key):
+                raise ChronyDataError(
+                    f"{session.target}: {report}: another source has taken this place",
+                    session.lib.CHRONY_UNEXPECTED_STATUS,
+                )
+        return key or (False, index), found
+
+    rows = yield from _read_snapshot(session, wanted[0], read)
+    return {
+        report: refused.get(report)
+        or [row[report] for row in rows if row[report] is not None]
+        for report in wanted
+    }
 
 
 def read_generic(
@@ -121,7 +186,10 @@ def read_generic(
         session: Session, index: int
     ) -> RequestGenerator[_Entry[dict[str, Value]]]:
         if report in BY_ADDRESS:
-            return (yield from _read_by_address(session, report, index, decode))
+            source, of_source = yield from _read_by_address(
+                session, report, index, decode
+            )
+            return _identity_of(source), of_source
         found = yield from session.record(report, index, decode)
         if "address" not in found and "reference ID" not in found:
             return (False, index), found
@@ -334,36 +402,43 @@ def _open_sessions(sessions: list[Session], like: Session, number: int) -> None:
 
 def _read_by_address(
     session: Session, report: str, index: int, decode: Callable[..., T]
-) -> RequestGenerator[_Entry[T]]:
+) -> RequestGenerator[tuple[SourceStats, T | None]]:
     """Read a record that chronyd gives by address, and put the address in it.
 
     libchrony takes the address from the last response if that was the
-    ``sourcestats`` of the same index. For a retry it would fetch it again by
-    itself, perhaps that of another source by then, so both requests are made
-    again.
+    ``sourcestats`` of the same index, which is returned, too. For a retry it would
+    fetch it again by itself, perhaps that of another source by then, so both requests
+    are made again.
     """
     timeouts = list(session.timeouts)
     while True:
-        stats = yield from session.record("sourcestats", index, decoder(SourceStats))
-        key = _identity(stats.address, stats.reference_id)
-        if not stats.address:  # a reference clock
-            return key, None
-        with_address = partial(decode, address=stats.address)
+        source = yield from session.record("sourcestats", index, decoder(SourceStats))
+        if not source.address:  # a reference clock
+            return source, None
+        with_address = partial(decode, address=source.address)
         try:
             record = yield from session.record(
                 report, index, with_address, timeouts[:1]
             )
-            return key, record
+            return source, record
         except ChronyTimeoutError:
             del timeouts[0]
             if not timeouts:
                 raise session.no_answer(report, session.timeouts) from None
 
 
-def _identity(address: Any, reference_id: Any) -> tuple[bool, Any]:
+def _identity_of(record: Any) -> tuple[bool, Any]:
+    """Return the same for the records of a source in all lists, see `_identity`."""
+    clock = getattr(record, "mode", None) is SourceMode.REFCLOCK
+    # In "sources", the address of a clock is its name.
+    name = getattr(record, "name", record.address)
+    return _identity("" if clock else record.address, name)
+
+
+def _identity(address: Any, name: Any) -> tuple[bool, Any]:
     """Return whether others may have the same identity, and the identity.
 
     No two NTP sources have the same address. A reference clock has none, and
     libchrony shows as "?" one of a family that it does not know.
     """
-    return (False, address) if address not in ("", "?") else (True, reference_id)
+    return (False, address) if address not in ("", "?") else (True, name)

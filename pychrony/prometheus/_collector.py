@@ -9,9 +9,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as _Collector
 
 import pychrony
+from pychrony._waiting import Waiter
 
 from . import _metrics
-from ._reading import Plan, Reading, read
+from ._reading import Plan, Reading
 
 if TYPE_CHECKING:
     import os
@@ -55,7 +56,7 @@ class Collector(_Collector):
         )
         # These complain at once of what would fail at each scrape.
         pychrony.reports()
-        pychrony.ChronyConnection(address, timeout=timeout, retries=retries)
+        self._plan.requests().close()
 
     def describe(self) -> Iterator[Family]:
         """Yield the metrics without their values, asking nobody."""
@@ -70,7 +71,7 @@ class Collector(_Collector):
 
     def collect(self) -> Iterator[Family]:
         """Read the reports and yield the metrics."""
-        return families(read(self._plan))
+        return families(Waiter().drive(self._plan.requests()))
 
 
 def families(reading: Reading) -> Iterator[Family]:

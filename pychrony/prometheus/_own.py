@@ -12,7 +12,6 @@ import os
 import platform
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
 
@@ -158,12 +157,12 @@ class Own:
         for pid in self._values("pid", ""):
             # One that has just ended, or whose files are hidden, is left out.
             with suppress(OSError):
-                folder = Path(f"/proc/{pid:.0f}")
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                folder = f"/proc/{pid:.0f}"
+                fields = _content(f"{folder}/stat").rpartition(b")")[2].split()
                 seconds += (int(fields[11]) + int(fields[12])) / _TICKS
                 virtual += int(fields[20])
                 resident += int(fields[21]) * mmap.PAGESIZE
-                descriptors += len(os.listdir(folder / "fd"))
+                descriptors += len(os.listdir(f"{folder}/fd"))
         for name, kind, meaning, value in (
             ("virtual_memory_bytes", "gauge", "Virtual memory size.", virtual),
             ("resident_memory_bytes", "gauge", "Resident memory size.", resident),
@@ -201,6 +200,15 @@ class Own:
             yield f"_bucket{_label('le', str(bound))}", total
         yield "_count", total
         yield "_sum", self._sum("seconds", "sum")
+
+
+def _content(path: str) -> bytes:
+    # An open() and its buffers take twice as long.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
 
 
 @cache

@@ -12,7 +12,7 @@ import pychrony
 
 from . import _metrics
 from ._poller import Poller
-from ._reading import Plan, Reading, read_async
+from ._reading import Plan, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,7 +73,7 @@ class Scraper:
             reports=self._reports,
             budget=budget,
         )
-        reading = await read_async(plan, self._poller)
+        reading = await self._poller.run(plan.requests())
         if not reading.up and isinstance(reading.errors[-1], TimeoutError):
             _remember(self._silent, target, silent + 1)
         return reading
