@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     _Entry: TypeAlias = tuple[tuple[bool, Any], T | None]
     # Reads the entry with an index.
     _Reader: TypeAlias = Callable[[Session, int], RequestGenerator[_Entry[T]]]
+    # Reads only what identifies it.
+    _KeyReader: TypeAlias = Callable[[Session, int], RequestGenerator[tuple[bool, Any]]]
 
 # How many times to read a list that changes while it is read.
 LIST_READS = 10
@@ -128,38 +130,45 @@ def read_lists(
     and a list by address gives "sourcestats", too. A report that chronyd refuses has
     its error, and the others go on.
     """
-    wanted = [name for name in _LISTS if name in reports]
-    refused: dict[str, ChronyError] = {}
+    lists = _Lists(reports)
+    rows = yield from _read_snapshot(
+        session, lists.wanted[0], lists.read, lists.read_key
+    )
+    return {
+        report: lists.refused.get(report)
+        or [row[report] for row in rows if row[report] is not None]
+        for report in lists.wanted
+    }
 
-    def read(session: Session, index: int) -> RequestGenerator[_Entry[dict[str, Any]]]:
+
+class _Lists:
+    """Reads the records of a source in several lists."""
+
+    def __init__(self, reports: Sequence[str]) -> None:
+        self.wanted = [name for name in _LISTS if name in reports]
+        self.refused: dict[str, ChronyError] = {}
+
+    def read(
+        self, session: Session, index: int
+    ) -> RequestGenerator[_Entry[dict[str, Any]]]:
         found: dict[str, Any] = {}
         key = None
-        for report in wanted:
-            if report in refused or report in found:
+        for report in self.wanted:
+            if report in self.refused or report in found:
                 continue
-            decode = decoder(_LISTS[report])
             try:
-                if report in BY_ADDRESS:
-                    source, record = yield from _read_by_address(
-                        session, report, index, decode
-                    )
-                    found["sourcestats"] = source
-                else:
-                    source = record = yield from session.record(report, index, decode)
+                source = yield from self._read_one(session, report, index, found)
             except ChronyConnectionError:
                 raise
             except ChronyError as error:
                 session.reset()
-                # Is there no such record, or is the source not there any more?
-                if error.error_code == session.lib.CHRONY_UNEXPECTED_STATUS:
-                    source = yield from session.record(
-                        "sourcestats", index, decoder(SourceStats)
-                    )
-                    if _identity_of(source) != key:
-                        raise
-                refused[report] = error.with_traceback(None)
+                # Is there no such report, or is the source not there any more?
+                if error.error_code == session.lib.CHRONY_UNEXPECTED_STATUS and (
+                    key is None or (yield from self.read_key(session, index)) != key
+                ):
+                    raise
+                self.refused[report] = error.with_traceback(None)
                 continue
-            found[report] = record
             before, key = key, _identity_of(source)
             if before not in (None, key):
                 raise ChronyDataError(
@@ -168,12 +177,30 @@ def read_lists(
                 )
         return key or (False, index), found
 
-    rows = yield from _read_snapshot(session, wanted[0], read)
-    return {
-        report: refused.get(report)
-        or [row[report] for row in rows if row[report] is not None]
-        for report in wanted
-    }
+    def read_key(
+        self, session: Session, index: int
+    ) -> RequestGenerator[tuple[bool, Any]]:
+        """Read only what identifies the source."""
+        for report in self.wanted:
+            if report not in self.refused:
+                name = "sourcestats" if report in BY_ADDRESS else report
+                source = yield from self._read_one(session, name, index, {})
+                return _identity_of(source)
+        return False, index
+
+    def _read_one(
+        self, session: Session, report: str, index: int, found: dict[str, Any]
+    ) -> RequestGenerator[Any]:
+        """Read a record into ``found``; return one that identifies the source."""
+        decode = decoder(_LISTS[report])
+        if report in BY_ADDRESS:
+            source, found[report] = yield from _read_by_address(
+                session, report, index, decode
+            )
+            found["sourcestats"] = source
+            return source
+        found[report] = yield from session.record(report, index, decode)
+        return found[report]
 
 
 def read_generic(
@@ -248,9 +275,15 @@ def _check_known(report: str) -> None:
 
 
 def _read_snapshot(
-    session: Session, report: str, read: _Reader[T]
+    session: Session,
+    report: str,
+    read: _Reader[T],
+    read_key: _KeyReader | None = None,
 ) -> RequestGenerator[list[T]]:
-    """Read a list as it was at one point in time, again if it has changed."""
+    """Read a list as it was at one point in time, again if it has changed.
+
+    Where ``read`` makes several requests, ``read_key`` makes one.
+    """
     before: list[Any] | None = None
     refusal: ChronyDataError | None = None
     for _ in range(LIST_READS):
@@ -263,7 +296,9 @@ def _read_snapshot(
             count = yield from session.count(report)
             round_trip = monotonic() - began
         try:
-            found = yield from _read_once(session, report, read, count, round_trip)
+            found = yield from _read_once(
+                session, report, read, read_key, count=count, round_trip=round_trip
+            )
         except ChronyDataError as error:
             # The status of a record that is not there (any more).
             if error.error_code != session.lib.CHRONY_UNEXPECTED_STATUS:
@@ -287,7 +322,13 @@ def _read_snapshot(
 
 
 def _read_once(
-    session: Session, report: str, read: _Reader[T], count: int, round_trip: float
+    session: Session,
+    report: str,
+    read: _Reader[T],
+    read_key: _KeyReader | None,
+    *,
+    count: int,
+    round_trip: float,
 ) -> RequestGenerator[list[_Entry[T]] | None]:
     """Read a list once; return None if it changed in a way that matters.
 
@@ -295,7 +336,8 @@ def _read_once(
     appends new ones (sources.c). Read from the end, a source that moves is
     read twice, and what comes or goes otherwise does not matter: the list
     is as it was when its last record was read, if the count is still the
-    same after that.
+    same after that. Where reading that takes several requests, more can happen
+    meanwhile, so it has to be the last one after the count, too.
     """
     if not count:
         return []
@@ -310,7 +352,13 @@ def _read_once(
         )
         if sessions:
             found = yield from _read_in_flight(
-                session, report, read, count, last=last, sessions=sessions
+                session,
+                report,
+                read,
+                read_key,
+                count=count,
+                last=last,
+                sessions=sessions,
             )
             if found and round_trip > _HIGH_LATENCY:
                 session.counts[report] = count
@@ -320,6 +368,8 @@ def _read_once(
             one.close()
     entries = [last]
     if (yield from session.count(report)) != count:
+        return None
+    if read_key and (yield from read_key(session, count - 1)) != last[0]:
         return None
     for index in reversed(range(count - 1)):
         entries.append((yield from read(session, index)))
@@ -349,8 +399,9 @@ def _read_in_flight(
     session: Session,
     report: str,
     read: _Reader[T],
-    count: int,
+    read_key: _KeyReader | None,
     *,
+    count: int,
     last: _Entry[T],
     sessions: list[Session],
 ) -> RequestGenerator[list[_Entry[T]] | None]:
@@ -379,7 +430,10 @@ def _read_in_flight(
     yield from side_by_side(
         [recount_and_read_others(), *map(read_others, sessions[1:])]
     )
-    key, _ = yield from read(session, count - 1)
+    if read_key:
+        key = yield from read_key(session, count - 1)
+    else:
+        key, _ = yield from read(session, count - 1)
     if recount != count or key != last[0]:
         return None
     return [found[index] for index in range(count)]
