@@ -54,6 +54,21 @@ def test_silent_target_gets_one_request_until_it_answers() -> None:
         assert played(play) == [2, 2, 1, 1, 1, 2, 2]
 
 
+def test_scrapes_of_a_silent_target_that_overlap_count() -> None:
+    """As those of two Prometheus servers do."""
+    with everything(misbehave=faults.silent) as daemon:
+
+        async def play(scrapes: Scraper) -> int:
+            await asyncio.gather(
+                *(scrapes.read(daemon.address, None) for _ in range(2))
+            )
+            daemon.requests.clear()
+            await scrapes.read(daemon.address, None)
+            return len(daemon.requests)
+
+        assert played(play, timeout=0.1) == 1
+
+
 def test_target_that_refuses_is_not_silent() -> None:
     with everything() as daemon:
         daemon.stop()
