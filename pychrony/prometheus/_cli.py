@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import logging
 import re
 import signal
@@ -457,14 +456,20 @@ class _Formatter(logging.Formatter):
     def write(self, fields: dict[str, Any]) -> str:
         quoted = re.compile(r'[^!-~]|[="]')
         return " ".join(
-            f"{name}={json.dumps(value) if quoted.search(value) else value}"
+            f"{name}={_json(value) if quoted.search(value) else value}"
             for name, value in fields.items()
         )
 
 
 class _JSONFormatter(_Formatter):
     def write(self, fields: dict[str, Any]) -> str:
-        return json.dumps(fields)
+        return _json(fields)
+
+
+def _json(value: Any) -> str:
+    import json  # takes milliseconds, and few log so
+
+    return json.dumps(value)
 
 
 _FORMATS: dict[str, type[logging.Formatter]] = {

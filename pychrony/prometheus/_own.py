@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-import platform
+import sys
 from contextlib import suppress
 from functools import cache
 from time import time
@@ -215,7 +215,7 @@ def _content(path: str) -> bytes:
 def _versions() -> str:
     # Python finds the version by parsing a file: that took as long as the scrape.
     return (
-        f'{{python_version="{platform.python_version()}",'
+        f'{{python_version="{sys.version.split()[0]}",'
         f'version="{pychrony.__version__}"}}'
     )
 
