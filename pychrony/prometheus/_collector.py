@@ -25,13 +25,14 @@ class Collector(_Collector):
     Each scrape has a connection of its own, so that threads may collect at
     once, nothing old is shown, and permissions are found out again. A report that
     fails has ``chrony_report_success`` 0 and no other metric; the others go on.
-    After the first report that nobody answers, no other is asked. The reasons
-    are logged (logger ``pychrony.prometheus``, level INFO).
+    After the first report that nobody answers, no other is asked. The lists of
+    sources are read together, as they were at one point in time. The reasons of
+    errors are logged (logger ``pychrony.prometheus``, level INFO).
 
     Args:
         address, timeout, retries: as for :class:`ChronyConnection`.
-        reports: libchrony's names of the reports to read, in this order; all
-            ten by default.
+        reports: libchrony's names of the reports to read, in this order, but lists
+            of sources with the first of them; all ten by default.
         budget: seconds that a scrape may take. A report may take half of it, after
             which no other is begun; ``timeout`` is shortened so that the retries
             fit into that. ``None``: as long as it takes.

@@ -9,8 +9,6 @@ is for both. asyncio has a future for each scrape, and nothing to do for its req
 from __future__ import annotations
 
 import asyncio
-from heapq import heappop, heappush
-from itertools import count
 from math import inf
 from select import EPOLLIN, EPOLLONESHOT, epoll
 from selectors import EpollSelector
@@ -25,10 +23,6 @@ if TYPE_CHECKING:
     from pychrony._waiting import RequestGenerator
 
     T = TypeVar("T")
-
-
-# How many are resumed before it is looked whether an older one can go on.
-_AT_ONCE = 8
 
 
 def run(main: Callable[[Poller], Coroutine[Any, Any, T]]) -> T:
@@ -51,13 +45,9 @@ class Poller(EpollSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self._numbers = count()
         self._replies = epoll()
         self._replies.register(self.fileno(), EPOLLIN)
         self._waiting: dict[int, _Running] = {}
-        # Those that can go on. The oldest come first: where the processor does not
-        # suffice for all, they end one after the other, and not all of them late.
-        self._ready: list[_Running] = []
         # No deadline is earlier.
         self._earliest = inf
         # Whether asyncio has to go on with what awaits a generator.
@@ -70,7 +60,7 @@ class Poller(EpollSelector):
     async def run(self, generator: RequestGenerator[T]) -> T:
         """Resume it whenever what it waits for is there, until it returns."""
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        running = _Running(next(self._numbers), generator, result)
+        running = _Running(generator, result)
         try:
             self._resume(running, None)
             return await result
@@ -85,16 +75,16 @@ class Poller(EpollSelector):
         self._ended = False
         while True:
             now = monotonic()
-            until = 0.0 if self._ready else min(end, self._earliest)
+            until = min(end, self._earliest)
             replies = self._replies.poll(
                 None if until == inf else max(0.0, until - now)
             )
+            # In turns: those that began first, first, made those that began last exceed
+            # their limits where the processor did not suffice for all.
             for fd, _ in replies:
                 running = self._waiting.pop(fd, None)
                 if running:
-                    heappush(self._ready, running)
-            for _ in range(min(len(self._ready), _AT_ONCE)):
-                self._resume(heappop(self._ready), True)
+                    self._resume(running, True)
             # Only what was not there when it was looked for after its deadline is late.
             if now >= self._earliest:
                 self._end_waits(now)
@@ -138,16 +128,10 @@ class Poller(EpollSelector):
 class _Running:
     """A generator, what it waits for, and what becomes of it."""
 
-    __slots__ = ("deadline", "fd", "generator", "number", "result")
+    __slots__ = ("deadline", "fd", "generator", "result")
 
-    def __init__(
-        self, number: int, generator: Any, result: asyncio.Future[Any]
-    ) -> None:
-        self.number = number
+    def __init__(self, generator: Any, result: asyncio.Future[Any]) -> None:
         self.generator = generator
         self.result = result
         self.fd = -1
         self.deadline = inf
-
-    def __lt__(self, other: _Running) -> bool:
-        return self.number < other.number

@@ -121,26 +121,3 @@ def test_tasks_that_are_left_are_cancelled(pipe: tuple[int, int]) -> None:
 
     _poller.run(play)
     assert tasks[0].cancelled()
-
-
-def test_oldest_go_first() -> None:
-    """However many can go on: they end one after the other, not all of them late."""
-    number, steps = 3 * _poller._AT_ONCE, 5
-    ends: list[int] = []
-    pipes = [os.pipe() for _ in range(number)]
-    for _, there in pipes:
-        os.write(there, b"x")
-
-    def several(index: int) -> Generator[tuple[int, int, float], bool, None]:
-        for _ in range(steps):
-            yield pipes[index][0], POLLIN, inf
-        ends.append(index)
-
-    async def play(poller: Poller) -> None:
-        await asyncio.gather(*(poller.run(several(one)) for one in range(number)))
-
-    _poller.run(play)
-    for pair in pipes:
-        for fd in pair:
-            os.close(fd)
-    assert ends == list(range(number))
