@@ -190,23 +190,27 @@ def main() -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert exporter.stderr
-        served = int(exporter.stderr.readline().rstrip("/\n").rpartition(":")[2])
-        children = f"/proc/{exporter.pid}/task/{exporter.pid}/children"
-        # Each target was silent twice, as after the first half a minute.
-        asyncio.run(load(served, port, arguments.rate, 2 * TARGETS / arguments.rate))
-        pids = [exporter.pid, *map(int, Path(children).read_text().split())]
-        before, begin = cpu(pids), monotonic()
-        text = asyncio.run(load(served, port, arguments.rate, arguments.seconds))
-        used, took = cpu(pids) - before, monotonic() - begin
-        probes = int(arguments.rate * arguments.seconds)
-        print(
-            f"{Path(tree).name}: {text}; CPU {used / took:.0%}, "
-            f"{used / probes * 1e3:.2f} ms a probe; RSS {resident(pids)} KiB",
-            flush=True,
-        )
-        exporter.terminate()
-        exporter.wait()
+        try:
+            assert exporter.stderr
+            served = int(exporter.stderr.readline().rstrip("/\n").rpartition(":")[2])
+            children = f"/proc/{exporter.pid}/task/{exporter.pid}/children"
+            # Each target was silent twice, as after the first half a minute.
+            asyncio.run(
+                load(served, port, arguments.rate, 2 * TARGETS / arguments.rate)
+            )
+            pids = [exporter.pid, *map(int, Path(children).read_text().split())]
+            before, begin = cpu(pids), monotonic()
+            text = asyncio.run(load(served, port, arguments.rate, arguments.seconds))
+            used, took = cpu(pids) - before, monotonic() - begin
+            probes = int(arguments.rate * arguments.seconds)
+            print(
+                f"{Path(tree).name}: {text}; CPU {used / took:.0%}, "
+                f"{used / probes * 1e3:.2f} ms a probe; RSS {resident(pids)} KiB",
+                flush=True,
+            )
+        finally:
+            exporter.terminate()
+            exporter.wait()
     os.close(writing)
     os.waitpid(daemons, 0)
 
