@@ -16,6 +16,7 @@ from .enums import SourceMode, Transport
 from .exceptions import (
     ChronyConnectionError,
     ChronyDataError,
+    ChronyError,
     ChronyPermissionError,
     ChronyTimeoutError,
 )
@@ -36,7 +37,7 @@ from .models import (
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias, TypeVar
 
     from ._waiting import RequestGenerator, Waiter
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     _Entry: TypeAlias = tuple[tuple[bool, Any], T | None]
     # Reads the entry with an index.
     _Reader: TypeAlias = Callable[[Session, int], RequestGenerator[_Entry[T]]]
+    # Reads only what identifies it.
+    _KeyReader: TypeAlias = Callable[[Session, int], RequestGenerator[tuple[bool, Any]]]
 
 # How many times to read a list that changes while it is read.
 LIST_READS = 10
@@ -102,13 +105,102 @@ def read_list(session: Session, record: type[T]) -> RequestGenerator[list[T]]:
 
     def read(session: Session, index: int) -> RequestGenerator[_Entry[T]]:
         if report in BY_ADDRESS:
-            return (yield from _read_by_address(session, report, index, decode))
-        found: Any = yield from session.record(report, index, decode)
-        clock = getattr(found, "mode", None) is SourceMode.REFCLOCK
-        reference_id = getattr(found, "reference_id", found.address)
-        return _identity("" if clock else found.address, reference_id), found
+            source, found = yield from _read_by_address(session, report, index, decode)
+            return _identity_of(source), found
+        found = yield from session.record(report, index, decode)
+        return _identity_of(found), found
 
     return (yield from _read_snapshot(session, report, read))
+
+
+# The order in which the records of a source are read, where several are: what may be
+# read by everybody first, and "sourcestats" last, as those by address contain it.
+_LISTS: dict[str, type[Any]] = {
+    REPORTS[record]: record
+    for record in (Source, SelectData, NTPData, AuthData, SourceStats)
+}
+
+
+def read_lists(
+    session: Session, reports: Sequence[str]
+) -> RequestGenerator[dict[str, list[Any] | ChronyError]]:
+    """Read lists of sources as they were at one point in time.
+
+    The records of a source are read together, so that the length is asked for once
+    and a list by address gives "sourcestats", too. A report that chronyd refuses has
+    its error, and the others go on.
+    """
+    lists = _Lists(reports)
+    rows = yield from _read_snapshot(
+        session, lists.wanted[0], lists.read, lists.read_key
+    )
+    return {
+        report: lists.refused.get(report)
+        or [row[report] for row in rows if row[report] is not None]
+        for report in lists.wanted
+    }
+
+
+class _Lists:
+    """Reads the records of a source in several lists."""
+
+    def __init__(self, reports: Sequence[str]) -> None:
+        self.wanted = [name for name in _LISTS if name in reports]
+        self.refused: dict[str, ChronyError] = {}
+
+    def read(
+        self, session: Session, index: int
+    ) -> RequestGenerator[_Entry[dict[str, Any]]]:
+        found: dict[str, Any] = {}
+        key = None
+        for report in self.wanted:
+            if report in self.refused or report in found:
+                continue
+            try:
+                source = yield from self._read_one(session, report, index, found)
+            except ChronyConnectionError:
+                raise
+            except ChronyError as error:
+                session.reset()
+                # Is there no such report, or is the source not there any more?
+                if error.error_code == session.lib.CHRONY_UNEXPECTED_STATUS and (
+                    key is None or (yield from self.read_key(session, index)) != key
+                ):
+                    raise
+                self.refused[report] = error.with_traceback(None)
+                continue
+            before, key = key, _identity_of(source)
+            if before not in (None, key):
+                raise ChronyDataError(
+                    f"{session.target}: {report}: another source has taken this place",
+                    session.lib.CHRONY_UNEXPECTED_STATUS,
+                )
+        return key or (False, index), found
+
+    def read_key(
+        self, session: Session, index: int
+    ) -> RequestGenerator[tuple[bool, Any]]:
+        """Read only what identifies the source."""
+        for report in self.wanted:
+            if report not in self.refused:
+                name = "sourcestats" if report in BY_ADDRESS else report
+                source = yield from self._read_one(session, name, index, {})
+                return _identity_of(source)
+        return False, index
+
+    def _read_one(
+        self, session: Session, report: str, index: int, found: dict[str, Any]
+    ) -> RequestGenerator[Any]:
+        """Read a record into ``found``; return one that identifies the source."""
+        decode = decoder(_LISTS[report])
+        if report in BY_ADDRESS:
+            source, found[report] = yield from _read_by_address(
+                session, report, index, decode
+            )
+            found["sourcestats"] = source
+            return source
+        found[report] = yield from session.record(report, index, decode)
+        return found[report]
 
 
 def read_generic(
@@ -121,7 +213,10 @@ def read_generic(
         session: Session, index: int
     ) -> RequestGenerator[_Entry[dict[str, Value]]]:
         if report in BY_ADDRESS:
-            return (yield from _read_by_address(session, report, index, decode))
+            source, of_source = yield from _read_by_address(
+                session, report, index, decode
+            )
+            return _identity_of(source), of_source
         found = yield from session.record(report, index, decode)
         if "address" not in found and "reference ID" not in found:
             return (False, index), found
@@ -180,9 +275,15 @@ def _check_known(report: str) -> None:
 
 
 def _read_snapshot(
-    session: Session, report: str, read: _Reader[T]
+    session: Session,
+    report: str,
+    read: _Reader[T],
+    read_key: _KeyReader | None = None,
 ) -> RequestGenerator[list[T]]:
-    """Read a list as it was at one point in time, again if it has changed."""
+    """Read a list as it was at one point in time, again if it has changed.
+
+    Where ``read`` makes several requests, ``read_key`` makes one.
+    """
     before: list[Any] | None = None
     refusal: ChronyDataError | None = None
     for _ in range(LIST_READS):
@@ -195,7 +296,9 @@ def _read_snapshot(
             count = yield from session.count(report)
             round_trip = monotonic() - began
         try:
-            found = yield from _read_once(session, report, read, count, round_trip)
+            found = yield from _read_once(
+                session, report, read, read_key, count=count, round_trip=round_trip
+            )
         except ChronyDataError as error:
             # The status of a record that is not there (any more).
             if error.error_code != session.lib.CHRONY_UNEXPECTED_STATUS:
@@ -219,7 +322,13 @@ def _read_snapshot(
 
 
 def _read_once(
-    session: Session, report: str, read: _Reader[T], count: int, round_trip: float
+    session: Session,
+    report: str,
+    read: _Reader[T],
+    read_key: _KeyReader | None,
+    *,
+    count: int,
+    round_trip: float,
 ) -> RequestGenerator[list[_Entry[T]] | None]:
     """Read a list once; return None if it changed in a way that matters.
 
@@ -227,7 +336,8 @@ def _read_once(
     appends new ones (sources.c). Read from the end, a source that moves is
     read twice, and what comes or goes otherwise does not matter: the list
     is as it was when its last record was read, if the count is still the
-    same after that.
+    same after that. Where reading that takes several requests, more can happen
+    meanwhile, so it has to be the last one after the count, too.
     """
     if not count:
         return []
@@ -242,7 +352,13 @@ def _read_once(
         )
         if sessions:
             found = yield from _read_in_flight(
-                session, report, read, count, last=last, sessions=sessions
+                session,
+                report,
+                read,
+                read_key,
+                count=count,
+                last=last,
+                sessions=sessions,
             )
             if found and round_trip > _HIGH_LATENCY:
                 session.counts[report] = count
@@ -252,6 +368,8 @@ def _read_once(
             one.close()
     entries = [last]
     if (yield from session.count(report)) != count:
+        return None
+    if read_key and (yield from read_key(session, count - 1)) != last[0]:
         return None
     for index in reversed(range(count - 1)):
         entries.append((yield from read(session, index)))
@@ -281,8 +399,9 @@ def _read_in_flight(
     session: Session,
     report: str,
     read: _Reader[T],
-    count: int,
+    read_key: _KeyReader | None,
     *,
+    count: int,
     last: _Entry[T],
     sessions: list[Session],
 ) -> RequestGenerator[list[_Entry[T]] | None]:
@@ -311,7 +430,10 @@ def _read_in_flight(
     yield from side_by_side(
         [recount_and_read_others(), *map(read_others, sessions[1:])]
     )
-    key, _ = yield from read(session, count - 1)
+    if read_key:
+        key = yield from read_key(session, count - 1)
+    else:
+        key, _ = yield from read(session, count - 1)
     if recount != count or key != last[0]:
         return None
     return [found[index] for index in range(count)]
@@ -334,36 +456,43 @@ def _open_sessions(sessions: list[Session], like: Session, number: int) -> None:
 
 def _read_by_address(
     session: Session, report: str, index: int, decode: Callable[..., T]
-) -> RequestGenerator[_Entry[T]]:
+) -> RequestGenerator[tuple[SourceStats, T | None]]:
     """Read a record that chronyd gives by address, and put the address in it.
 
     libchrony takes the address from the last response if that was the
-    ``sourcestats`` of the same index. For a retry it would fetch it again by
-    itself, perhaps that of another source by then, so both requests are made
-    again.
+    ``sourcestats`` of the same index, which is returned, too. For a retry it would
+    fetch it again by itself, perhaps that of another source by then, so both requests
+    are made again.
     """
     timeouts = list(session.timeouts)
     while True:
-        stats = yield from session.record("sourcestats", index, decoder(SourceStats))
-        key = _identity(stats.address, stats.reference_id)
-        if not stats.address:  # a reference clock
-            return key, None
-        with_address = partial(decode, address=stats.address)
+        source = yield from session.record("sourcestats", index, decoder(SourceStats))
+        if not source.address:  # a reference clock
+            return source, None
+        with_address = partial(decode, address=source.address)
         try:
             record = yield from session.record(
                 report, index, with_address, timeouts[:1]
             )
-            return key, record
+            return source, record
         except ChronyTimeoutError:
             del timeouts[0]
             if not timeouts:
                 raise session.no_answer(report, session.timeouts) from None
 
 
-def _identity(address: Any, reference_id: Any) -> tuple[bool, Any]:
+def _identity_of(record: Any) -> tuple[bool, Any]:
+    """Return the same for the records of a source in all lists, see `_identity`."""
+    clock = getattr(record, "mode", None) is SourceMode.REFCLOCK
+    # In "sources", the address of a clock is its name.
+    name = getattr(record, "name", record.address)
+    return _identity("" if clock else record.address, name)
+
+
+def _identity(address: Any, name: Any) -> tuple[bool, Any]:
     """Return whether others may have the same identity, and the identity.
 
     No two NTP sources have the same address. A reference clock has none, and
     libchrony shows as "?" one of a family that it does not know.
     """
-    return (False, address) if address not in ("", "?") else (True, reference_id)
+    return (False, address) if address not in ("", "?") else (True, name)

@@ -9,9 +9,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as _Collector
 
 import pychrony
+from pychrony._waiting import Waiter
 
 from . import _metrics
-from ._reading import Plan, Reading, read
+from ._reading import Plan, Reading
 
 if TYPE_CHECKING:
     import os
@@ -24,13 +25,14 @@ class Collector(_Collector):
     Each scrape has a connection of its own, so that threads may collect at
     once, nothing old is shown, and permissions are found out again. A report that
     fails has ``chrony_report_success`` 0 and no other metric; the others go on.
-    After the first report that nobody answers, no other is asked. The reasons
-    are logged (logger ``pychrony.prometheus``, level INFO).
+    After the first report that nobody answers, no other is asked. The lists of
+    sources are read together, as they were at one point in time. The reasons of
+    errors are logged (logger ``pychrony.prometheus``, level INFO).
 
     Args:
         address, timeout, retries: as for :class:`ChronyConnection`.
-        reports: libchrony's names of the reports to read, in this order; all
-            ten by default.
+        reports: libchrony's names of the reports to read, in this order, but lists
+            of sources with the first of them; all ten by default.
         budget: seconds that a scrape may take. A report may take half of it, after
             which no other is begun; ``timeout`` is shortened so that the retries
             fit into that. ``None``: as long as it takes.
@@ -55,7 +57,7 @@ class Collector(_Collector):
         )
         # These complain at once of what would fail at each scrape.
         pychrony.reports()
-        pychrony.ChronyConnection(address, timeout=timeout, retries=retries)
+        self._plan.requests().close()
 
     def describe(self) -> Iterator[Family]:
         """Yield the metrics without their values, asking nobody."""
@@ -70,7 +72,7 @@ class Collector(_Collector):
 
     def collect(self) -> Iterator[Family]:
         """Read the reports and yield the metrics."""
-        return families(read(self._plan))
+        return families(Waiter().drive(self._plan.requests()))
 
 
 def families(reading: Reading) -> Iterator[Family]:

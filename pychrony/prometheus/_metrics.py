@@ -61,14 +61,11 @@ class Report:
     """One report of chronyd.
 
     Attributes:
-        method: the method of a connection that reads it: one record, a list of
-            them, or ``None``.
         metrics: what is made of each record.
         source: for a list, which source the record is of; ``None`` for one that
             has no address yet.
     """
 
-    method: str
     metrics: tuple[Metric, ...]
     source: Callable[[Any], str | None] | None = None
 
@@ -672,14 +669,14 @@ _SMOOTHING = (
 
 # Those that everybody may read come first.
 REPORTS = {
-    "tracking": Report("get_tracking", _TRACKING),
-    "sources": Report("get_sources", _SOURCES, _source),
-    "sourcestats": Report("get_source_stats", _SOURCESTATS, _source),
-    "activity": Report("get_activity", _ACTIVITY),
-    "rtcdata": Report("get_rtc_data", _RTCDATA),
-    "smoothing": Report("get_smoothing", _SMOOTHING),
-    "ntpdata": Report("get_ntp_data", _NTPDATA, _source),
-    "selectdata": Report("get_select_data", _SELECTDATA, _source),
-    "authdata": Report("get_auth_data", _AUTHDATA, _source),
-    "serverstats": Report("get_server_stats", _SERVERSTATS),
+    "tracking": Report(_TRACKING),
+    "sources": Report(_SOURCES, _source),
+    "sourcestats": Report(_SOURCESTATS, _source),
+    "activity": Report(_ACTIVITY),
+    "rtcdata": Report(_RTCDATA),
+    "smoothing": Report(_SMOOTHING),
+    "ntpdata": Report(_NTPDATA, _source),
+    "selectdata": Report(_SELECTDATA, _source),
+    "authdata": Report(_AUTHDATA, _source),
+    "serverstats": Report(_SERVERSTATS),
 }

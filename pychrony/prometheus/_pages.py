@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import zlib
-from html import escape
 from math import isfinite
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -109,6 +108,8 @@ class Pages:
         return text(200, "Healthy")
 
     async def _landing(self, request: Request) -> Response:
+        from html import escape  # takes milliseconds, and few look at it
+
         entries = ", ".join(self._targets.entries) or "nothing, see --allow"
         allowed = escape(f"May be probed: {entries}")
         page = _LANDING.format(path=escape(self._path), allowed=allowed)

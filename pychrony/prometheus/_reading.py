@@ -1,33 +1,34 @@
 """One scrape of one chronyd: what is asked in which order, and what came of it.
 
-The order, the time limits and the meaning of errors are the same for the
-collector, which blocks, and for the exporter, which awaits. So :meth:`Plan.steps`
-is a generator that yields the name of a method of the connection and is sent
-what that method returns, or thrown the error that it raises.
+It is the same for the collector, which blocks, and for the exporter, which runs many
+on one loop: a request generator.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import cache, partial
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import pychrony
+from pychrony._base import BaseConnection, just_open
+from pychrony._queries import TRACKING, query_for, read_lists
 
 from . import _metrics
-from ._poller import Connection, Poller
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Iterable, Mapping
+
+    from pychrony._waiting import RequestGenerator
 
 _log = logging.getLogger("pychrony.prometheus")
 
 # Less is not enough to ask anybody, and no call may have more [s].
 _SHORTEST, _LONGEST = 0.001, 86_400
-
-OPEN = "open"
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Reading:
 
     Attributes:
         up: whether a chronyd answered.
-        found: what the methods returned, by the names of the reports.
+        found: what the reports say, by their names.
         outcomes: how the reading of each report went, by name.
         errors: in the order in which they came.
     """
@@ -49,6 +50,21 @@ class Reading:
     errors: list[pychrony.ChronyError] = field(
         default_factory=list[pychrony.ChronyError]
     )
+
+    def add(self, found: Mapping[str, Any], seconds: float) -> None:
+        """Add what was read together: reports, or the errors that came instead."""
+        for name, one in found.items():
+            success = not isinstance(one, pychrony.ChronyError)
+            self.outcomes[name] = _metrics.Outcome(name, success, seconds)
+            if success:
+                self.found[name] = one
+            elif one not in self.errors:
+                self.note(one)
+
+    def note(self, error: pychrony.ChronyError) -> None:
+        """Keep an error, but not the frames that it came from, nor their objects."""
+        _log.info("%s", error)
+        self.errors.append(error.with_traceback(None))
 
 
 class Plan:
@@ -81,96 +97,73 @@ class Plan:
             # before the limit does, as their error knows more of the reason.
             if 0 <= retries < 99:
                 timeout = min(timeout, 0.9 * half / (2 ** (retries + 1) - 1))
-        self._half = half or float("inf")
-        self.address = address
-        self.options: dict[str, Any] = {
+        self._half = half or inf
+        self._address = address
+        self._options: dict[str, Any] = {
             "timeout": timeout,
             "retries": retries,
             "limit": half,
         }
 
-    def steps(self) -> Generator[str, Any, Reading]:
-        """Yield ``OPEN`` and the methods to call; return what they found."""
+    def requests(self) -> RequestGenerator[Reading]:
+        """Return the requests of a scrape, over a connection of its own.
+
+        Raises:
+            ChronyAddressError: ``address`` is nonsense.
+            ValueError: ``timeout`` or ``retries`` is.
+        """
+        connection = _Connection(self._address, **self._options)
+        return connection.scrape(self.reports, self._half)
+
+
+class _Connection(BaseConnection):
+    """A connection for one scrape."""
+
+    def scrape(
+        self, reports: tuple[str, ...], half: float
+    ) -> RequestGenerator[Reading]:
         reading = Reading()
-        for name in self.reports:
+        for name in reports:
             reading.outcomes[name] = _metrics.Outcome(name, False, None)
         begin = perf_counter()
         try:
-            yield OPEN
-            if "tracking" not in self.reports:
+            yield from self._requests(just_open)
+            if "tracking" not in reports:
                 # Whether anybody answers cannot be seen from a report that fails.
-                yield "get_tracking"
+                yield from self._requests(TRACKING)
                 reading.up = True
-            for name in self.reports:
+            for names, query in _queries(reports):
                 before = perf_counter()
-                if before - begin > self._half:
-                    _log.info("no time is left for %s and the reports after it", name)
+                if before - begin > half:
+                    _log.info("no time is left for %s", ", ".join(names))
                     break
-                success = False
                 try:
-                    reading.found[name] = yield _metrics.REPORTS[name].method
-                    success = True
-                except pychrony.ChronyConnectionError:
-                    raise
+                    found = yield from self._requests(query)
+                    if query.func is not read_lists:
+                        found = {names[0]: found}
                 except pychrony.ChronyError as error:
-                    _note(reading, error)
-                finally:
-                    seconds = perf_counter() - before
-                    reading.outcomes[name] = _metrics.Outcome(name, success, seconds)
+                    self._drop()  # no session survives an error
+                    found = dict.fromkeys(names, error)
+                reading.add(found, perf_counter() - before)
+                if isinstance(found[names[0]], pychrony.ChronyConnectionError):
+                    break
                 reading.up = True
         except pychrony.ChronyError as error:
-            _note(reading, error)
+            reading.note(error)
+        finally:
+            self._drop()
         return reading
 
 
-def _note(reading: Reading, error: pychrony.ChronyError) -> None:
-    _log.info("%s", error)
-    reading.errors.append(error)
-
-
-def read(plan: Plan) -> Reading:
-    """Read it over a blocking connection."""
-    connection = pychrony.ChronyConnection(plan.address, **plan.options)
-    steps = plan.steps()
-    try:
-        step = next(steps)
-        while True:
-            call: Callable[[], Any] = (
-                connection.__enter__ if step is OPEN else getattr(connection, step)
-            )
-            try:
-                found = call()
-            except pychrony.ChronyError as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(found)
-    except StopIteration as end:
-        reading: Reading = end.value
-        return reading
-    finally:
-        steps.close()
-        connection.close()
-
-
-async def read_async(plan: Plan, poller: Poller) -> Reading:
-    """Read it over a connection of asyncio."""
-    connection = Connection(poller, plan.address, **plan.options)
-    steps = plan.steps()
-    try:
-        step = next(steps)
-        while True:
-            call: Callable[[], Any] = (
-                connection.__aenter__ if step is OPEN else getattr(connection, step)
-            )
-            try:
-                found = await call()
-            except pychrony.ChronyError as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(found)
-    except StopIteration as end:
-        reading: Reading = end.value
-        return reading
-    finally:
-        steps.close()
-        await connection.close()
+@cache
+def _queries(
+    reports: tuple[str, ...],
+) -> list[tuple[tuple[str, ...], partial[RequestGenerator[Any]]]]:
+    """Return what reads these reports; the lists of sources are read together."""
+    lists = tuple(name for name in reports if _metrics.REPORTS[name].source)
+    together = partial(read_lists, reports=lists)
+    return [
+        (lists, together) if name in lists else ((name,), query_for(name))
+        for name in reports
+        if name not in lists[1:]
+    ]

@@ -12,7 +12,7 @@ import pychrony
 
 from . import _metrics
 from ._poller import Poller
-from ._reading import Plan, Reading, read_async
+from ._reading import Plan, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,15 +65,16 @@ class Scraper:
 
     async def read(self, target: str | None, budget: float | None) -> Reading:
         """Read a target, or the exporter's own chronyd, within a number of seconds."""
-        silent = self._silent.pop(target, 0)
+        given_up = self._silent.get(target, 0) >= _SILENT
         plan = Plan(
             target or self._address,
             timeout=self._timeout,
-            retries=0 if silent >= _SILENT else self._retries,
+            retries=0 if given_up else self._retries,
             reports=self._reports,
             budget=budget,
         )
-        reading = await read_async(plan, self._poller)
+        reading = await self._poller.run(plan.requests())
+        silent = self._silent.pop(target, 0)  # other scrapes may have ended meanwhile
         if not reading.up and isinstance(reading.errors[-1], TimeoutError):
             _remember(self._silent, target, silent + 1)
         return reading

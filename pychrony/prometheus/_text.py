@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-# What precedes the value in a line, with a %s for each text that is not fixed;
-# what makes those texts, or None where they are those of the source alone; and
-# what makes the number.
-_Line = tuple[str, "tuple[Callable[[Any], str] | int, ...] | None", Any]
+# The labels of a source, which are the same in the lines of all metrics.
+_SOURCE = 'source_address="%s",source_name="%s"'
+
+# What precedes those labels in a line and what follows them; what makes the number.
+# Where a record has labels of its own, these are empty, and there is a format, and what
+# makes the texts for it, or the index of one of the source.
+_Line = tuple[str, str, Any, str, "list[Callable[[Any], str] | int]"]
 
 
 class Text:
@@ -39,11 +42,7 @@ class Text:
     ) -> None:
         """Add the metrics of a reading, with these names of the addresses."""
         for name, found in reading.found.items():
-            records = [
-                (tuple(map(_escaped, texts)), record)
-                for texts, record in _metrics.REPORTS[name].records(found, names)
-            ]
-            self._add(name, records, names)
+            self._add(name, _metrics.REPORTS[name].records(found, names), names)
         self._add("up", [((), reading.up)], names)
         outcomes = [((), outcome) for outcome in reading.outcomes.values()]
         self._add("outcome", outcomes, names)
@@ -54,16 +53,23 @@ class Text:
         records: Sequence[tuple[tuple[str, ...], Any]],
         names: Mapping[str, str],
     ) -> None:
-        for metric, (start, makers, number) in _lines(name):
-            lines: list[str] = []
-            for texts, record in records:
-                value = number(record)
-                if value is None:
-                    continue
-                own = texts if makers is None else _own(makers, texts, record, names)
+        escaped = [(tuple(map(_escaped, texts)), record) for texts, record in records]
+        sources = [(_SOURCE % texts if texts else "", one) for texts, one in escaped]
+        for metric, (start, end, number, form, makers) in _lines(name):
+            labelled = sources
+            if form:
+                labelled = [
+                    (form % _own(makers, texts, record, names), record)
+                    for texts, record in escaped
+                ]
+            lines = [
+                f"{start}{labels}{end}{float(value)!r}\n"
+                if -1e6 < value < 1e6
                 # Others may be written otherwise than by repr().
-                written = repr(float(value)) if -1e6 < value < 1e6 else formatted(value)
-                lines.append(f"{start % own}{written}\n")
+                else f"{start}{labels}{end}{formatted(value)}\n"
+                for labels, record in labelled
+                if (value := number(record)) is not None
+            ]
             if lines:
                 self._family(metric.name, metric.kind, metric.help).extend(lines)
 
@@ -153,9 +159,8 @@ def _line(metric: _metrics.Metric, labels: tuple[str, ...]) -> _Line:
             parts.append(f'{name}="%s"')
             makers.append(text)
     inner = f"{{{','.join(parts)}}}" if parts else ""
-    only_source = makers == list(range(len(labels)))
-    return (
-        f"{metric.name}{inner} ",
-        None if only_source else tuple(makers),
-        metric.number,
-    )
+    line = f"{metric.name}{inner} "
+    if makers == list(range(len(labels))):
+        start, _, end = line.partition(_SOURCE)
+        return start % (), end, metric.number, "", []
+    return "", "", metric.number, line, makers

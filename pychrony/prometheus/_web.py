@@ -8,12 +8,8 @@ ignored.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hmac
 import logging
 import os
-import secrets
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -61,7 +57,7 @@ class Web:
         self._users = {
             user.encode(): one.encode() for user, one in (users or {}).items()
         }
-        self._key = secrets.token_bytes(32)
+        self._key = os.urandom(32)
         self._right: dict[bytes, bytes] = {}
         if self._users:
             self._crypt = _crypt()
@@ -83,6 +79,11 @@ class Web:
         """Whether this header names a user with the right password."""
         if not self._users:
             return True
+        # These take milliseconds, and few have users.
+        import base64
+        import binascii
+        import hmac
+
         scheme, _, text = authorization.partition(" ")
         try:
             given = base64.b64decode(text, validate=True)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from time import monotonic
+from time import clock_gettime, monotonic
+from typing import Any
 
 HERE = Path(__file__).parents[2]
 sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "tools")]
@@ -28,7 +30,6 @@ from pychrony.testing import _reports, _wire, make_source_stats  # noqa: E402 - 
 
 TARGETS = 500
 SOURCES = 4
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Fleet(bench_daemons.Daemons):
@@ -62,60 +63,89 @@ class Fleet(bench_daemons.Daemons):
 
 
 def cpu(pids: list[int]) -> float:
-    total = 0.0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / TICKS
-    return total
+    """Return the CPU time of processes, see clock_getcpuclockid(3)."""
+    return sum(clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
-async def probe(port: int, target: str) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(
+def resident(pids: list[int]) -> int:
+    """Return the memory of processes in KiB; pages that they share count for each."""
+    texts = (Path(f"/proc/{pid}/status").read_text() for pid in pids)
+    return sum(int(text.partition("VmRSS:")[2].split()[0]) for text in texts)
+
+
+class Client(asyncio.Protocol):
+    """One probe; streams of asyncio would take more processor than the exporter."""
+
+    def __init__(self, target: str) -> None:
+        self._request = (
             f"GET /probe?target={target} HTTP/1.1\r\nHost: x\r\n"
-            "X-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n".encode()
-        )
-        return await reader.read()
-    finally:
-        writer.close()
+            "X-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n"
+        ).encode()
+        self.page = b""
+        self.end = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self.page += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.end.done():
+            self.end.set_result(monotonic())
 
 
 async def load(port: int, fleet: int, rate: float, seconds: float) -> str:
-    times: dict[bool, list[float]] = {False: [], True: []}
+    loop = asyncio.get_running_loop()
+    times: dict[str, list[float]] = {"live": [], "dead": [], "begun late": []}
     counts: Counter[str] = Counter()
     begin = monotonic() + 0.1
 
     async def one(number: int) -> None:
         when = begin + number / rate
-        await asyncio.sleep(when - monotonic())
+        times["begun late"].append(monotonic() - when)
         index = number * 7 % TARGETS
         host = f"127.1.{index >> 8}.{index & 255}"
-        dead = (index & 255) % 10 == 9
+        kind = "dead" if (index & 255) % 10 == 9 else "live"
+        client = Client(f"{host}:{fleet}")
         try:
-            page = await asyncio.wait_for(probe(port, f"{host}:{fleet}"), 10)
+            await loop.create_connection(lambda: client, "127.0.0.1", port)
+            times[kind].append(await asyncio.wait_for(client.end, 10) - when)
         except (OSError, asyncio.TimeoutError):
-            counts["timeout" if not dead else "dead timeout"] += 1
+            counts[f"{kind} timeout"] += 1
             return
-        times[dead].append(monotonic() - when)
+        page = client.page
         if b" 200 OK" not in page[:20]:
-            counts["refused"] += 1
-        elif dead:
-            counts["wrong"] += b"chrony_up 0.0" not in page
+            counts[f"status {page[9:12].decode() or 'none'}"] += 1
+        elif kind == "dead":
+            counts["dead but up"] += b"chrony_up 0.0" not in page
+        elif b"chrony_up 0.0" in page:
+            counts["live but down"] += 1
         else:
             right = f'tracking_address="{host}"'.encode() in page
-            counts["wrong"] += not right or page.count(b"sourcestats_samples{") != 4
+            counts["other's"] += not right
+            counts["incomplete"] += page.count(b"sourcestats_samples{") != SOURCES
 
-    await asyncio.gather(*(one(number) for number in range(int(rate * seconds))))
+    tasks: set[asyncio.Task[None]] = set()
+    # A collection would take tens of milliseconds here, which would count there.
+    gc.disable()
+    for number in range(int(rate * seconds)):
+        await asyncio.sleep(begin + number / rate - monotonic())
+        task = asyncio.create_task(one(number))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    gc.enable()
+    wrong = +counts or "0 wrong"
+    return "; ".join(
+        [*(f"{name} {shown(each)}" for name, each in times.items()), f"{wrong}"]
+    )
 
-    def shown(values: list[float]) -> str:
-        values.sort()
-        parts = (
-            values[int(part * (len(values) - 1))] * 1e3 for part in (0.5, 0.95, 0.99)
-        )
-        return "p50 {:.1f} p95 {:.1f} p99 {:.1f} ms".format(*parts)
 
-    return f"live {shown(times[False])}; dead {shown(times[True])}; {dict(counts)}"
+def shown(values: list[float]) -> str:
+    values.sort()
+    parts = (values[int(part * (len(values) - 1))] * 1e3 for part in (0.5, 0.95, 0.99))
+    return "p50 {:.1f} p95 {:.1f} p99 {:.1f} ms".format(*parts)
 
 
 def main() -> None:
@@ -160,18 +190,27 @@ def main() -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert exporter.stderr
-        served = int(exporter.stderr.readline().rstrip("/\n").rpartition(":")[2])
-        children = f"/proc/{exporter.pid}/task/{exporter.pid}/children"
-        # Each target was silent twice, as after the first half a minute.
-        asyncio.run(load(served, port, arguments.rate, 2 * TARGETS / arguments.rate))
-        pids = [exporter.pid, *map(int, Path(children).read_text().split())]
-        before, begin = cpu(pids), monotonic()
-        text = asyncio.run(load(served, port, arguments.rate, arguments.seconds))
-        used = (cpu(pids) - before) / (monotonic() - begin)
-        print(f"{Path(tree).name}: {text}; CPU {used * 100:.0f} %", flush=True)
-        exporter.terminate()
-        exporter.wait()
+        try:
+            assert exporter.stderr
+            served = int(exporter.stderr.readline().rstrip("/\n").rpartition(":")[2])
+            children = f"/proc/{exporter.pid}/task/{exporter.pid}/children"
+            # Each target was silent twice, as after the first half a minute.
+            asyncio.run(
+                load(served, port, arguments.rate, 2 * TARGETS / arguments.rate)
+            )
+            pids = [exporter.pid, *map(int, Path(children).read_text().split())]
+            before, begin = cpu(pids), monotonic()
+            text = asyncio.run(load(served, port, arguments.rate, arguments.seconds))
+            used, took = cpu(pids) - before, monotonic() - begin
+            probes = int(arguments.rate * arguments.seconds)
+            print(
+                f"{Path(tree).name}: {text}; CPU {used / took:.0%}, "
+                f"{used / probes * 1e3:.2f} ms a probe; RSS {resident(pids)} KiB",
+                flush=True,
+            )
+        finally:
+            exporter.terminate()
+            exporter.wait()
     os.close(writing)
     os.waitpid(daemons, 0)
 

@@ -25,7 +25,7 @@ from exporter import (
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from pychrony import ChronyAddressError, SourceMode, _address
-from pychrony.prometheus import Collector, _reading
+from pychrony.prometheus import Collector, _metrics, _reading
 from pychrony.testing import ScriptedDaemon, faults, make_source
 
 # --- when something fails ----------------------------------------------------
@@ -78,9 +78,11 @@ def test_daemon_that_goes_away_in_the_middle() -> None:
     assert found["chrony_up"] == 1
     assert succeeded(found) == {"tracking"}
     assert "chrony_tracking_stratum" in found
+    # The lists are asked for together, and nothing after them.
     assert named(found, "chrony_report_duration_seconds") == [
-        'chrony_report_duration_seconds{report="tracking"}',
-        'chrony_report_duration_seconds{report="sources"}',
+        f'chrony_report_duration_seconds{{report="{name}"}}'
+        for name in _metrics.REPORTS
+        if name == "tracking" or _metrics.REPORTS[name].source
     ]
 
 

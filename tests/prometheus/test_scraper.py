@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
 from exporter import everything
 
 from pychrony import SourceMode
-from pychrony.prometheus import _metrics, _scraper
-from pychrony.prometheus._poller import Poller
+from pychrony.prometheus import _metrics, _poller, _scraper
 from pychrony.prometheus._scraper import Names, Scraper
 from pychrony.testing import faults, make_source, make_tracking
 
 T = TypeVar("T")
 
 
-@contextmanager
-def scraper(address: str | None = None, **options: Any) -> Iterator[Scraper]:
-    """A scraper for a running loop."""
+def played(
+    play: Callable[[Scraper], Awaitable[T]], address: str | None = None, **options: Any
+) -> T:
+    """Run what is given a scraper."""
     given: dict[str, Any] = {
         "timeout": 0.6,
         "retries": 1,
         "reports": tuple(_metrics.REPORTS),
     }
-    with closing(Poller()) as poller:
-        yield Scraper(address, poller=poller, **(given | options))
 
+    async def run(poller: _poller.Poller) -> T:
+        return await play(Scraper(address, poller=poller, **(given | options)))
 
-def played(play: Callable[[ExitStack], Awaitable[T]]) -> T:
-    async def run() -> T:
-        with ExitStack() as stack:
-            return await play(stack)
-
-    return asyncio.run(run())
+    return _poller.run(run)
 
 
 def test_silent_target_gets_one_request_until_it_answers() -> None:
     with everything(misbehave=faults.silent) as daemon:
 
-        async def play(stack: ExitStack) -> list[int]:
-            scrapes = stack.enter_context(scraper())
+        async def play(scrapes: Scraper) -> list[int]:
             requests: list[int] = []
             for number in range(7):
                 if number == 4:
@@ -61,25 +54,38 @@ def test_silent_target_gets_one_request_until_it_answers() -> None:
         assert played(play) == [2, 2, 1, 1, 1, 2, 2]
 
 
+def test_scrapes_of_a_silent_target_that_overlap_count() -> None:
+    """As those of two Prometheus servers do."""
+    with everything(misbehave=faults.silent) as daemon:
+
+        async def play(scrapes: Scraper) -> int:
+            await asyncio.gather(
+                *(scrapes.read(daemon.address, None) for _ in range(2))
+            )
+            daemon.requests.clear()
+            await scrapes.read(daemon.address, None)
+            return len(daemon.requests)
+
+        assert played(play, timeout=0.1) == 1
+
+
 def test_target_that_refuses_is_not_silent() -> None:
     with everything() as daemon:
         daemon.stop()
 
-        async def play(stack: ExitStack) -> None:
-            scrapes = stack.enter_context(scraper(daemon.address))
+        async def play(scrapes: Scraper) -> None:
             for _ in range(3):
                 assert not (await scrapes.read(None, 1.0)).up
             assert not scrapes._silent
 
-        played(play)
+        played(play, daemon.address)
 
 
 def test_others_do_not_wait_for_silent_targets() -> None:
     """Fifty wait at once, and one that answers is read meanwhile."""
     with everything() as living, everything(misbehave=faults.silent) as dead:
 
-        async def play(stack: ExitStack) -> bool:
-            scrapes = stack.enter_context(scraper(timeout=5.0, retries=0))
+        async def play(scrapes: Scraper) -> bool:
             waiting = [
                 asyncio.create_task(scrapes.read(dead.address, None)) for _ in range(50)
             ]
@@ -90,7 +96,7 @@ def test_others_do_not_wait_for_silent_targets() -> None:
             await asyncio.gather(*waiting, return_exceptions=True)
             return reading.up
 
-        assert played(play)
+        assert played(play, timeout=5.0, retries=0)
 
 
 def test_only_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,10 +128,7 @@ def test_names_of_a_reading() -> None:
         ],
     ) as daemon:
 
-        async def play(stack: ExitStack) -> None:
-            scrapes = stack.enter_context(
-                scraper(daemon.address, timeout=5.0, names=Names(lookup))
-            )
+        async def play(scrapes: Scraper) -> None:
             for _ in range(2):
                 reading = await scrapes.read(None, None)
                 names = await scrapes.names(reading)
@@ -134,7 +137,7 @@ def test_names_of_a_reading() -> None:
                     "192.0.2.2": "192.0.2.2",
                 }
 
-        played(play)
+        played(play, daemon.address, timeout=5.0, names=Names(lookup))
     # Once each: both answers are kept, and a reference ID is not asked for.
     assert sorted(asked) == ["192.0.2.1", "192.0.2.2"]
 

@@ -14,10 +14,11 @@ from prometheus_client import CollectorRegistry, generate_latest, utils
 from prometheus_client.registry import Collector
 
 from pychrony import SelectOption, SourceMode
+from pychrony._waiting import Waiter
 from pychrony.prometheus import Collector as ChronyCollector
 from pychrony.prometheus import _metrics
 from pychrony.prometheus._collector import families
-from pychrony.prometheus._reading import Plan, Reading, read
+from pychrony.prometheus._reading import Plan, Reading
 from pychrony.prometheus._text import Text, formatted
 from pychrony.testing import (
     make_auth_data,
@@ -65,14 +66,14 @@ def assert_equal(reading: Reading) -> None:
         assert ours(reading, om=om) == theirs(reading, om=om)
 
 
-def plan(address: str, **options: Any) -> Plan:
+def read(address: str, **options: Any) -> Reading:
     given: dict[str, Any] = {
         "timeout": 1.0,
         "retries": 2,
         "reports": tuple(_metrics.REPORTS),
         "budget": None,
     } | options
-    return Plan(address, **given)
+    return Waiter().drive(Plan(address, **given).requests())
 
 
 def test_all_reports() -> None:
@@ -98,7 +99,7 @@ def test_all_reports() -> None:
         ],
         server_stats=make_server_stats(ntp_received=123456789, **OLD),
     ) as daemon:
-        reading = read(plan(daemon.address))
+        reading = read(daemon.address)
         assert set(reading.found) == set(_metrics.REPORTS)
         assert_equal(reading)
         # What the collector itself makes is the same, but for the durations.
@@ -110,9 +111,9 @@ def test_all_reports() -> None:
 
 def test_some_reports_and_none() -> None:
     with everything() as daemon:
-        assert_equal(read(plan(daemon.address, reports=("activity", "smoothing"))))
+        assert_equal(read(daemon.address, reports=("activity", "smoothing")))
         daemon.stop()
-        assert_equal(read(plan(daemon.address)))
+        assert_equal(read(daemon.address))
 
 
 @given(one_of(floats(), integers(-(2**63), 2**63).map(float)))
