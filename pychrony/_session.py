@@ -61,6 +61,7 @@ class Session:
 
     Attributes:
         target: what it is connected to.
+        fd: the descriptor of its socket.
         timeouts: how long to wait for the reply to a request, and to each of its
             retries [s].
         blocking: whether the caller waits for nothing else; set by
@@ -84,7 +85,7 @@ class Session:
         self._holder = ffi.new("chrony_session **")
         self._socket = DatagramSocket(target)
         self.pid = self._socket.pid
-        self._fd = self._socket.raw.fileno()
+        self.fd = self._socket.raw.fileno()
         try:
             self.set_timeouts(timeouts, blocking=blocking)
             self._init()
@@ -114,18 +115,18 @@ class Session:
         self.target = target
         self.counts.clear()
         # Otherwise the local address that suited the first target would stay.
-        self.lib.connect(self._fd, _NOWHERE, len(_NOWHERE))
+        self.lib.connect(self.fd, _NOWHERE, len(_NOWHERE))
         try:
             self._socket.raw.connect(target.socket_address())
         except OSError as reason:
             raise unreachable(target, reason) from reason
         # The kernel now takes datagrams of the new target only. What arrived
         # before, a reply or an error, must not count as the new one's.
-        while self.lib.recv(self._fd, ffi.NULL, 0, 0) == 0 or ffi.errno not in _AGAIN:
+        while self.lib.recv(self.fd, ffi.NULL, 0, 0) == 0 or ffi.errno not in _AGAIN:
             pass
 
     def _init(self) -> None:
-        code = self.lib.chrony_init_session(self._holder, self._fd)
+        code = self.lib.chrony_init_session(self._holder, self.fd)
         if code != self.lib.CHRONY_OK:
             raise self._error(code, "a session")
         self._handle = self._holder[0]
@@ -173,31 +174,34 @@ class Session:
         timeouts = timeouts or self.timeouts
         return self._exchange(report, request, (index,), decoder, timeouts)
 
-    def try_record(self, report: str) -> bool:
-        """Ask for a report of one record; return whether the reply has come.
+    def request(self, report: str) -> bool:
+        """Send the request for a report of one record; return whether that was sent.
 
-        This is the first try of :meth:`record` for a blocking session. Nearly
-        every call ends with it, and generators would cost a fifth of the call.
-        If it returns False, :meth:`continue_record` goes on.
+        With :meth:`received` and :meth:`decoded` it is the first try of
+        :meth:`record`, without generators: they would cost a fifth of a call, and
+        nearly every call ends with it. Else :meth:`continue_record` goes on.
         """
         self._ignored = 0
         code = self.lib.chrony_request_record(self._handle, _name(report), 0)
-        if not code:
-            return self._received(report)
-        # A blocking UDP socket does not refuse to send; if a signal interrupts
-        # it, the request counts as lost.
-        if not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
+        if code and not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
             raise self._error(code, report)
-        return False
+        return not code
 
     def continue_record(
-        self, report: str, decoder: Callable[[Any], T], deadline: float
+        self,
+        report: str,
+        decoder: Callable[[Any], T],
+        deadline: float,
+        *,
+        sent: bool,
     ) -> RequestGenerator[T]:
-        """Wait for the reply that :meth:`try_record` has not got; then retry."""
-        if (yield from self._receive(report, deadline)):
+        """Wait for the reply to :meth:`request`, if that was sent; then retry."""
+        if sent and (yield from self._receive(report, deadline)):
             return self.decoded(report, decoder)
-        request, timeouts = self.lib.chrony_request_record, self.timeouts
-        again = self._exchange(report, request, (0,), decoder, timeouts, done=1)
+        request, tries = self.lib.chrony_request_record, int(sent)
+        again = self._exchange(
+            report, request, (0,), decoder, self.timeouts, done=tries
+        )
         return (yield from again)
 
     def decoded(self, report: str, decoder: Callable[[Any], T]) -> T:
@@ -235,7 +239,7 @@ class Session:
             if (
                 # libchrony knows some counts by itself, and sends nothing.
                 not (arguments or self.lib.chrony_needs_response(self._handle))
-                or (self.blocking and self._received(report))
+                or (self.blocking and self.received(report))
                 or (yield from self._receive(report, deadline))
             ):
                 return self.decoded(report, decoder)
@@ -256,7 +260,7 @@ class Session:
         while code:
             if not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
                 raise self._error(code, report)
-            if not (yield self._fd, POLLOUT, deadline) or monotonic() >= deadline:
+            if not (yield self.fd, POLLOUT, deadline) or monotonic() >= deadline:
                 return False
             # After a failed send libchrony has lost the address, and would ask
             # for that of the index by itself (follow_report in client.c), which
@@ -272,14 +276,14 @@ class Session:
         It is looked for once even if this process was held up past the deadline,
         as it may be there. Datagrams that libchrony ignores do not extend that.
         """
-        while (yield self._fd, POLLIN, deadline):
-            if self._received(report):
+        while (yield self.fd, POLLIN, deadline):
+            if self.received(report):
                 return True
             if monotonic() >= deadline:
                 break
         return False
 
-    def _received(self, report: str) -> bool:
+    def received(self, report: str) -> bool:
         """Let libchrony receive a datagram; return whether it is the reply."""
         # Without the lock: it writes to the buffer of addresses only where
         # libchrony asks for an address by itself.

@@ -39,6 +39,7 @@ from pychrony import (
     _address,
     _queries,
 )
+from pychrony._waiting import Waiter
 from pychrony.aio import _drive, _wait
 from pychrony.testing import (
     ALL_COMMANDS,
@@ -325,7 +326,7 @@ def test_libchrony_itself_never_waits(address: str, run: Runner[Any]) -> None:
     async def main() -> None:
         async with AsyncChronyConnection(daemon.address) as connection:
             assert connection._session is not None
-            assert not os.get_blocking(connection._session._fd)
+            assert not os.get_blocking(connection._session.fd)
 
     with ScriptedDaemon(address=address) as daemon:
         run(main())
@@ -436,6 +437,8 @@ def test_cancelling_at_any_await(
     with ScriptedDaemon(address=address, sources=many_sources(12)) as daemon:
         expected = getattr(pychrony, name)(daemon.address)
         before = descriptors()
+        # Else there may be nothing to wait for with a reader and a timer.
+        daemon.misbehave = faults.first(6, faults.silent)
 
         async def main() -> None:
             in_loop = descriptors()
@@ -637,15 +640,16 @@ def test_waits(run: Runner[Any]) -> None:
     async def main() -> None:
         running = asyncio.get_running_loop()
         running.set_exception_handler(lambda _, context: unexpected.append(context))
+        waiter = Waiter()
         one, other = socket.socketpair()
         with one, other:
-            assert not await _wait(one.fileno(), POLLIN, 0.0)
-            assert await _wait(one.fileno(), POLLOUT, time.monotonic() + 20)
+            assert not await _wait(waiter, one.fileno(), POLLIN, 0.0)
+            assert await _wait(waiter, one.fileno(), POLLOUT, time.monotonic() + 20)
             other.send(b"!")
-            assert await _wait(one.fileno(), POLLIN, time.monotonic() + 20)
+            assert await _wait(waiter, one.fileno(), POLLIN, time.monotonic() + 20)
             # Both may come in the same round of the loop.
             for deadline in (0.0, time.monotonic()):
-                await _wait(one.fileno(), POLLIN, deadline)
+                await _wait(waiter, one.fileno(), POLLIN, deadline)
             assert not running.remove_reader(one.fileno())
             assert not running.remove_writer(one.fileno())
 
@@ -659,7 +663,7 @@ def test_conversation_without_a_wait(run: Runner[Any]) -> None:
         yield
 
     async def main() -> None:
-        assert await _drive(short()) == 7
+        assert await _drive(Waiter(), short()) == 7
 
     run(main())
 
