@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from functools import partial
 from math import inf
-from select import POLLIN
 from time import monotonic
 
 from ._decode import decode_generic, decoder
@@ -73,12 +72,7 @@ def probe(session: Session) -> RequestGenerator[None]:
 
 def read_single(session: Session, record: type[T]) -> RequestGenerator[T]:
     """Read a report that is one record."""
-    report, decode = REPORTS[record], decoder(record)
-    deadline = monotonic() + session.timeouts[0]
-    sent = session.request(report)
-    if sent and (yield session.fd, POLLIN, deadline) and session.received(report):
-        return session.decoded(report, decode)
-    return (yield from session.continue_record(report, decode, deadline, sent=sent))
+    return session.record(REPORTS[record], 0, decoder(record))
 
 
 def read_single_now(session: Session, waiter: Waiter, record: type[T]) -> T:
@@ -88,7 +82,9 @@ def read_single_now(session: Session, waiter: Waiter, record: type[T]) -> T:
     sent = session.request(report)
     if sent and session.received(report):
         return session.decoded(report, decode)
-    return waiter.drive(session.continue_record(report, decode, deadline, sent=sent))
+    return waiter.drive(
+        session.record(report, 0, decode, begun=deadline if sent else None)
+    )
 
 
 def read_optional(session: Session, record: type[T]) -> RequestGenerator[T | None]:

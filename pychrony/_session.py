@@ -166,43 +166,34 @@ class Session:
         index: int,
         decoder: Callable[[Any], T],
         timeouts: Sequence[float] = (),
+        *,
+        begun: float | None = None,
     ) -> RequestGenerator[T]:
-        """Ask for a record and return what ``decoder`` makes of it."""
+        """Ask for a record and return what ``decoder`` makes of it.
+
+        ``begun`` is the deadline of the first try, if :meth:`request` began it.
+        """
         request = self.lib.chrony_request_record
         if report in BY_ADDRESS:
             request = partial(call_locked, request)  # it formats that address
         timeouts = timeouts or self.timeouts
-        return self._exchange(report, request, (index,), decoder, timeouts)
+        arguments = (index,)
+        return self._exchange(
+            report, request, arguments, decoder, timeouts, begun=begun
+        )
 
     def request(self, report: str) -> bool:
         """Send the request for a report of one record; return whether that was sent.
 
         With :meth:`received` and :meth:`decoded` it is the first try of
-        :meth:`record`, without generators: they would cost a fifth of a call, and
-        nearly every call ends with it. Else :meth:`continue_record` goes on.
+        :meth:`record`, without a generator: that would cost a fifth of a call, and
+        nearly every call ends with it.
         """
         self._ignored = 0
         code = self.lib.chrony_request_record(self._handle, _name(report), 0)
         if code and not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
             raise self._error(code, report)
         return not code
-
-    def continue_record(
-        self,
-        report: str,
-        decoder: Callable[[Any], T],
-        deadline: float,
-        *,
-        sent: bool,
-    ) -> RequestGenerator[T]:
-        """Wait for the reply to :meth:`request`, if that was sent; then retry."""
-        if sent and (yield from self._receive(report, deadline)):
-            return self.decoded(report, decoder)
-        request, tries = self.lib.chrony_request_record, int(sent)
-        again = self._exchange(
-            report, request, (0,), decoder, self.timeouts, done=tries
-        )
-        return (yield from again)
 
     def decoded(self, report: str, decoder: Callable[[Any], T]) -> T:
         """Decode the record that was received last."""
@@ -221,28 +212,39 @@ class Session:
         decoder: Callable[[Any], T],
         timeouts: Sequence[float],
         *,
-        done: int = 0,
+        begun: float | None = None,
     ) -> RequestGenerator[T]:
         """Send a request until its reply is there, and decode that.
 
-        ``done`` is the number of tries that were made before.
+        The reply is looked for once even if this process was held up past the
+        deadline, as it may be there. Datagrams that libchrony ignores do not extend
+        that.
         """
-        if not done:
+        if begun is None:
             self._ignored = 0
-        for timeout in timeouts[done:]:
-            deadline = monotonic() + timeout
-            code = request(self._handle, _name(report), *arguments)
-            if code and not (
-                yield from self._send_later(code, report, request, arguments, deadline)
-            ):
-                continue
-            if (
-                # libchrony knows some counts by itself, and sends nothing.
-                not (arguments or self.lib.chrony_needs_response(self._handle))
-                or (self.blocking and self.received(report))
-                or (yield from self._receive(report, deadline))
-            ):
-                return self.decoded(report, decoder)
+        for timeout in timeouts:
+            if begun is not None:
+                deadline, begun = begun, None
+            else:
+                deadline = monotonic() + timeout
+                code = request(self._handle, _name(report), *arguments)
+                if code and not (
+                    yield from self._send_later(
+                        code, report, request, arguments, deadline
+                    )
+                ):
+                    continue
+                if (
+                    # libchrony knows some counts by itself, and sends nothing.
+                    not (arguments or self.lib.chrony_needs_response(self._handle))
+                    or (self.blocking and self.received(report))
+                ):
+                    return self.decoded(report, decoder)
+            while (yield self.fd, POLLIN, deadline):
+                if self.received(report):
+                    return self.decoded(report, decoder)
+                if monotonic() >= deadline:
+                    break
         raise self.no_answer(report, timeouts)
 
     def _send_later(
@@ -269,19 +271,6 @@ class Session:
                 return False
             code = request(self._handle, _name(report), *arguments)
         return True
-
-    def _receive(self, report: str, deadline: float) -> RequestGenerator[bool]:
-        """Wait for the reply; return False if it has not come by the deadline.
-
-        It is looked for once even if this process was held up past the deadline,
-        as it may be there. Datagrams that libchrony ignores do not extend that.
-        """
-        while (yield self.fd, POLLIN, deadline):
-            if self.received(report):
-                return True
-            if monotonic() >= deadline:
-                break
-        return False
 
     def received(self, report: str) -> bool:
         """Let libchrony receive a datagram; return whether it is the reply."""

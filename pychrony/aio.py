@@ -167,8 +167,10 @@ class AsyncChronyConnection(BaseConnection):
         await asyncio.sleep(0)
         if sent and session.received(report):
             return session.decoded(report, decode)
-        requests = session.continue_record(report, decode, deadline, sent=sent)
-        return await _drive(self._waiter, requests)
+        begun = deadline if sent else None
+        return await _drive(
+            self._waiter, session.record(report, 0, decode, begun=begun)
+        )
 
     def _call_lock(self) -> asyncio.Lock:
         """Return the lock of this process and event loop (an asyncio lock has one)."""
