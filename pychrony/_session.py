@@ -61,7 +61,6 @@ class Session:
 
     Attributes:
         target: what it is connected to.
-        fd: the descriptor of its socket.
         timeouts: how long to wait for the reply to a request, and to each of its
             retries [s].
         blocking: whether the caller waits for nothing else; set by
@@ -85,7 +84,7 @@ class Session:
         self._holder = ffi.new("chrony_session **")
         self._socket = DatagramSocket(target)
         self.pid = self._socket.pid
-        self.fd = self._socket.raw.fileno()
+        self._fd = self._socket.raw.fileno()
         try:
             self.set_timeouts(timeouts, blocking=blocking)
             self._init()
@@ -115,18 +114,18 @@ class Session:
         self.target = target
         self.counts.clear()
         # Otherwise the local address that suited the first target would stay.
-        self.lib.connect(self.fd, _NOWHERE, len(_NOWHERE))
+        self.lib.connect(self._fd, _NOWHERE, len(_NOWHERE))
         try:
             self._socket.raw.connect(target.socket_address())
         except OSError as reason:
             raise unreachable(target, reason) from reason
         # The kernel now takes datagrams of the new target only. What arrived
         # before, a reply or an error, must not count as the new one's.
-        while self.lib.recv(self.fd, ffi.NULL, 0, 0) == 0 or ffi.errno not in _AGAIN:
+        while self.lib.recv(self._fd, ffi.NULL, 0, 0) == 0 or ffi.errno not in _AGAIN:
             pass
 
     def _init(self) -> None:
-        code = self.lib.chrony_init_session(self._holder, self.fd)
+        code = self.lib.chrony_init_session(self._holder, self._fd)
         if code != self.lib.CHRONY_OK:
             raise self._error(code, "a session")
         self._handle = self._holder[0]
@@ -240,7 +239,7 @@ class Session:
                     or (self.blocking and self.received(report))
                 ):
                     return self.decoded(report, decoder)
-            while (yield self.fd, POLLIN, deadline):
+            while (yield self._fd, POLLIN, deadline):
                 if self.received(report):
                     return self.decoded(report, decoder)
                 if monotonic() >= deadline:
@@ -262,7 +261,7 @@ class Session:
         while code:
             if not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
                 raise self._error(code, report)
-            if not (yield self.fd, POLLOUT, deadline) or monotonic() >= deadline:
+            if not (yield self._fd, POLLOUT, deadline) or monotonic() >= deadline:
                 return False
             # After a failed send libchrony has lost the address, and would ask
             # for that of the index by itself (follow_report in client.c), which

@@ -326,7 +326,7 @@ def test_libchrony_itself_never_waits(address: str, run: Runner[Any]) -> None:
     async def main() -> None:
         async with AsyncChronyConnection(daemon.address) as connection:
             assert connection._session is not None
-            assert not os.get_blocking(connection._session.fd)
+            assert not os.get_blocking(connection._session._fd)
 
     with ScriptedDaemon(address=address) as daemon:
         run(main())

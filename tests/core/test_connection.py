@@ -856,7 +856,7 @@ def test_libchrony_itself_waits_for_the_timeout_at_most(
         ChronyConnection(daemon.address, timeout=timeout) as connection,
     ):
         assert connection._session is not None
-        fd = connection._session.fd
+        fd = connection._session._fd
         # Not where its send() would wait, too, or the kernel's clock is too coarse.
         waits = timeout == 2.5 and not address.startswith("/")
         assert os.get_blocking(fd) == waits
@@ -877,7 +877,7 @@ def test_so_it_does_with_the_daemon_that_was_found(
         with ChronyConnection(timeout=0.1) as connection:
             assert connection.address == daemon.address
             assert connection._session is not None
-            fd = connection._session.fd
+            fd = connection._session._fd
             assert os.get_blocking(fd)
             with socket.socket(fileno=os.dup(fd)) as copy:
                 limit = copy.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
@@ -890,7 +890,7 @@ def test_descriptors_are_not_inherited(address: str) -> None:
         ChronyConnection(daemon.address) as connection,
     ):
         assert connection._session is not None
-        assert not os.get_inheritable(connection._session.fd)
+        assert not os.get_inheritable(connection._session._fd)
 
 
 def test_ten_thousand_connections_leave_nothing(address: str) -> None:
@@ -1009,7 +1009,7 @@ def enough_descriptors_later() -> Iterator[None]:
 def test_second_close_closes_nothing_else(address: str) -> None:
     with ScriptedDaemon(address=address) as daemon:
         with by_hand(daemon.address, 1, 0) as session:
-            fd = session.fd
+            fd = session._fd
             session.close()
             other = os.open("/dev/null", os.O_RDONLY)
             if other != fd:
@@ -1378,7 +1378,7 @@ def test_forked_child(address: str) -> None:
         connection.get_tracking()
         session = connection._session
         assert session is not None
-        fd = session.fd
+        fd = session._fd
 
         def child() -> None:
             with pytest.raises(ChronyUsageError, match="child"):
