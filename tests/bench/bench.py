@@ -80,7 +80,7 @@ LONGEST = 300.0
 """How long one measurement may take."""
 SOURCES = (1, 10, 100, 500)
 LONG = 100
-"""From so many sources on, reading them one by one takes seconds if they are distant."""
+"""Reading so many sources one by one takes seconds if they are distant."""
 C_SAMPLE = 100
 """So many daemons are asked from C, one after the other, if they are distant."""
 CHRONYC_SAMPLE, CHRONYC_PROCESSES = 400, 4
