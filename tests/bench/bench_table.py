@@ -47,9 +47,10 @@ class Cell:
         self.failed = max(self.failed, new.failed)
         self.busy = max(self.busy, new.busy)
 
-    def compare(self, reference: Cell) -> None:
-        """Compare round by round, as the load of the machine changes between them."""
-        if len(self.values) == len(reference.values):
+    def compare(self, reference: Cell, *, by_rounds: bool) -> None:
+        """Compare with another contender."""
+        # The load of the machine changes between the rounds.
+        if by_rounds and len(self.values) == len(reference.values):
             pairs = zip(self.values, reference.values, strict=True)
             self.ratio = median(mine / other for mine, other in pairs)
         else:
@@ -129,7 +130,9 @@ class Table:
                 if cells[reference].values:
                     for cell in cells.values():
                         if cell.values:
-                            cell.compare(cells[reference])
+                            cell.compare(
+                                cells[reference], by_rounds=self._typical is median
+                            )
                     break
 
     def __str__(self) -> str:
