@@ -256,6 +256,8 @@ async def _wait(waiter: Waiter, fd: int, events: int, deadline: float) -> bool:
     await asyncio.sleep(0)
     if waiter.wait(fd, events, 0.0):
         return True
+    if monotonic() >= deadline:
+        return False
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[bool] = loop.create_future()
 
@@ -270,7 +272,7 @@ async def _wait(waiter: Waiter, fd: int, events: int, deadline: float) -> bool:
         else (loop.add_writer, loop.remove_writer)
     )
     add(fd, settle, True)
-    timer = loop.call_later(max(0.0, deadline - monotonic()), settle, False)
+    timer = loop.call_later(deadline - monotonic(), settle, False)
     try:
         return await ready
     finally:

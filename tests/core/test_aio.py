@@ -647,9 +647,15 @@ def test_waits(run: Runner[Any]) -> None:
             assert await _wait(waiter, one.fileno(), POLLOUT, time.monotonic() + 20)
             other.send(b"!")
             assert await _wait(waiter, one.fileno(), POLLIN, time.monotonic() + 20)
+            assert await _wait(waiter, one.fileno(), POLLIN, 0.0)
+            one.recv(1)
             # Both may come in the same round of the loop.
-            for deadline in (0.0, time.monotonic()):
-                await _wait(waiter, one.fileno(), POLLIN, deadline)
+            deadline = time.monotonic() + 0.01
+            both = asyncio.create_task(_wait(waiter, one.fileno(), POLLIN, deadline))
+            await steps(2)
+            other.send(b"!")
+            time.sleep(0.02)
+            await both
             assert not running.remove_reader(one.fileno())
             assert not running.remove_writer(one.fileno())
 
