@@ -19,6 +19,21 @@ ADDRESS = (
 )
 
 
+def help_width() -> int:
+    """Return the columns that a help text may take.
+
+    argparse works it out for each argument, and imports shutil for that, which takes
+    a twentieth of the CPU time of a check.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns) - 2
+    try:
+        return os.get_terminal_size().columns - 2
+    except OSError:  # it is no terminal
+        return 78
+
+
 def add_patience(parser: argparse.ArgumentParser, *names: str, retries: int) -> None:
     """Add the options of the timeout, which ``names`` name too, and the retries."""
     parser.add_argument(

@@ -26,49 +26,47 @@ if TYPE_CHECKING:
     # A field: the attribute, its index, how to read it and how to convert it.
     _Step: TypeAlias = tuple[str, int, Callable[[Any, int], Any], Callable[[Any], Any]]
 
-# How to make the record of each layout from a session, and the steps of that.
-# A layout is known by the report, its number of fields, and in "sources" by the
-# type of the first one (an address or a reference ID).
-_plans: dict[tuple[type, int, int], tuple[Callable[..., Any], list[_Step]]] = {}
-
-
 _decoders: dict[type, Callable[..., Any]] = {}
 
 
 def decoder(record: type[T]) -> Callable[..., T]:
-    """Return :func:`decode` for a record, which takes a session and extra fields."""
-    return _decoders.get(record) or _decoders.setdefault(
-        record, partial(decode, record, load())
-    )
+    """Return what makes a record of this type.
 
-
-def decode(record: type[T], lib: Any, session: Any, **extra: Any) -> T:
-    """Return the record that ``session`` has just received, with the extra fields.
-
-    Raises:
-        ValueError: a field is missing, has another type, or a value outside
-            its range.
+    It takes a session that has just received one, and the extra fields. It raises
+    ValueError where a field is missing, has another type, or a value outside its
+    range.
     """
-    layout = (
-        record,
-        lib.chrony_get_record_number_fields(session),
-        lib.chrony_get_field_type(session, 0) if record is Source else 0,
-    )
-    plan = _plans.get(layout)
-    if plan is None:
-        plan = _plans[layout] = _plan(lib, session, record)
-    make, steps = plan
-    try:
-        made: T = make(session, extra)
-        return made
-    except ValueError as reason:
-        index = next(
-            index
-            for _, index, read, convert in steps
-            if _refuses(convert, read(session, index))
-        )
-        name = _field_name(lib, session, index)
-        raise ValueError(f"{name}: {reason}") from None
+    return _decoders.get(record) or _decoders.setdefault(record, _new_decoder(record))
+
+
+def _new_decoder(record: type[T]) -> Callable[..., T]:
+    lib = load()
+    number_of_fields = lib.chrony_get_record_number_fields
+    # How to make a record of each layout from a session, and the steps of that. A
+    # layout is known by the number of fields, and in "sources" by the type of the
+    # first one, too (an address or a reference ID).
+    plans: dict[Any, tuple[Callable[..., T], list[_Step]]] = {}
+
+    def decode(session: Any, **extra: Any) -> T:
+        layout = number_of_fields(session)
+        if record is Source:
+            layout = layout, lib.chrony_get_field_type(session, 0)
+        plan = plans.get(layout)
+        if plan is None:
+            plan = plans[layout] = _plan(lib, session, record)
+        make, steps = plan
+        try:
+            return make(session, extra)
+        except ValueError as reason:
+            index = next(
+                index
+                for _, index, read, convert in steps
+                if _refuses(convert, read(session, index))
+            )
+            name = _field_name(lib, session, index)
+            raise ValueError(f"{name}: {reason}") from None
+
+    return decode
 
 
 def _refuses(convert: Callable[[Any], Any], value: Any) -> bool:
@@ -312,12 +310,7 @@ def _sign_extended(value: int) -> int:
 
 
 def _string_reader(lib: Any) -> Callable[[Any, int], str]:
-    get = lib.chrony_get_field_string
-
-    def read(session: Any, index: int) -> str:
-        return str(read_text(get, session, index), "ascii", "replace")
-
-    return read
+    return partial(read_text, lib.chrony_get_field_string)
 
 
 def _timespec_reader(lib: Any, long_size: int, time_t_size: Callable[[], int]) -> Any:

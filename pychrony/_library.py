@@ -52,17 +52,17 @@ def call_locked(function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
 
 
-def read_text(function: Callable[..., Any], *arguments: Any) -> bytes:
+def read_text(function: Callable[..., Any], session: Any, index: int) -> str:
     """Copy the text that a function of libchrony returns; NULL is an empty one."""
     global _writes  # noqa: PLW0603 - one count for libchrony's one buffer
     with lock:
         while True:
             _writes += 1
             before = _writes
-            pointer = function(*arguments)
-            text: bytes = ffi.string(pointer) if pointer else b""
+            pointer = function(session, index)
+            text = ffi.string(pointer) if pointer else b""
             if _writes == before:
-                return text
+                return str(text, "ascii", "replace")
 
 
 # ABI mode has no compiler to hold the declared chrony_err against the real

@@ -80,11 +80,14 @@ def read_single(session: Session, record: type[T]) -> RequestGenerator[T]:
 
 def read_single_now(session: Session, waiter: Waiter, record: type[T]) -> T:
     """Do the same over a blocking session."""
-    report = REPORTS[record]
+    report, decode = REPORTS[record], decoder(record)
     deadline = monotonic() + session.timeouts[0]
-    if session.try_record(report):
-        return session.decoded(report, decoder(record))
-    return waiter.drive(session.continue_record(report, decoder(record), deadline))
+    sent = session.request(report)
+    if sent and session.received(report):
+        return session.decoded(report, decode)
+    return waiter.drive(
+        session.record(report, 0, decode, begun=deadline if sent else None)
+    )
 
 
 def read_optional(session: Session, record: type[T]) -> RequestGenerator[T | None]:

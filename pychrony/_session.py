@@ -165,40 +165,34 @@ class Session:
         index: int,
         decoder: Callable[[Any], T],
         timeouts: Sequence[float] = (),
+        *,
+        begun: float | None = None,
     ) -> RequestGenerator[T]:
-        """Ask for a record and return what ``decoder`` makes of it."""
+        """Ask for a record and return what ``decoder`` makes of it.
+
+        ``begun`` is the deadline of the first try, if :meth:`request` began it.
+        """
         request = self.lib.chrony_request_record
         if report in BY_ADDRESS:
             request = partial(call_locked, request)  # it formats that address
         timeouts = timeouts or self.timeouts
-        return self._exchange(report, request, (index,), decoder, timeouts)
+        arguments = (index,)
+        return self._exchange(
+            report, request, arguments, decoder, timeouts, begun=begun
+        )
 
-    def try_record(self, report: str) -> bool:
-        """Ask for a report of one record; return whether the reply has come.
+    def request(self, report: str) -> bool:
+        """Send the request for a report of one record; return whether that was sent.
 
-        This is the first try of :meth:`record` for a blocking session. Nearly
-        every call ends with it, and generators would cost a fifth of the call.
-        If it returns False, :meth:`continue_record` goes on.
+        With :meth:`received` and :meth:`decoded` it is the first try of
+        :meth:`record`, without a generator: that would cost a fifth of a call, and
+        nearly every call ends with it.
         """
         self._ignored = 0
         code = self.lib.chrony_request_record(self._handle, _name(report), 0)
-        if not code:
-            return self._received(report)
-        # A blocking UDP socket does not refuse to send; if a signal interrupts
-        # it, the request counts as lost.
-        if not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
+        if code and not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
             raise self._error(code, report)
-        return False
-
-    def continue_record(
-        self, report: str, decoder: Callable[[Any], T], deadline: float
-    ) -> RequestGenerator[T]:
-        """Wait for the reply that :meth:`try_record` has not got; then retry."""
-        if (yield from self._receive(report, deadline)):
-            return self.decoded(report, decoder)
-        request, timeouts = self.lib.chrony_request_record, self.timeouts
-        again = self._exchange(report, request, (0,), decoder, timeouts, done=1)
-        return (yield from again)
+        return not code
 
     def decoded(self, report: str, decoder: Callable[[Any], T]) -> T:
         """Decode the record that was received last."""
@@ -217,28 +211,39 @@ class Session:
         decoder: Callable[[Any], T],
         timeouts: Sequence[float],
         *,
-        done: int = 0,
+        begun: float | None = None,
     ) -> RequestGenerator[T]:
         """Send a request until its reply is there, and decode that.
 
-        ``done`` is the number of tries that were made before.
+        The reply is looked for once even if this process was held up past the
+        deadline, as it may be there. Datagrams that libchrony ignores do not extend
+        that.
         """
-        if not done:
+        if begun is None:
             self._ignored = 0
-        for timeout in timeouts[done:]:
-            deadline = monotonic() + timeout
-            code = request(self._handle, _name(report), *arguments)
-            if code and not (
-                yield from self._send_later(code, report, request, arguments, deadline)
-            ):
-                continue
-            if (
-                # libchrony knows some counts by itself, and sends nothing.
-                not (arguments or self.lib.chrony_needs_response(self._handle))
-                or (self.blocking and self._received(report))
-                or (yield from self._receive(report, deadline))
-            ):
-                return self.decoded(report, decoder)
+        for timeout in timeouts:
+            if begun is not None:
+                deadline, begun = begun, None
+            else:
+                deadline = monotonic() + timeout
+                code = request(self._handle, _name(report), *arguments)
+                if code and not (
+                    yield from self._send_later(
+                        code, report, request, arguments, deadline
+                    )
+                ):
+                    continue
+                if (
+                    # libchrony knows some counts by itself, and sends nothing.
+                    not (arguments or self.lib.chrony_needs_response(self._handle))
+                    or (self.blocking and self.received(report))
+                ):
+                    return self.decoded(report, decoder)
+            while (yield self._fd, POLLIN, deadline):
+                if self.received(report):
+                    return self.decoded(report, decoder)
+                if monotonic() >= deadline:
+                    break
         raise self.no_answer(report, timeouts)
 
     def _send_later(
@@ -266,20 +271,7 @@ class Session:
             code = request(self._handle, _name(report), *arguments)
         return True
 
-    def _receive(self, report: str, deadline: float) -> RequestGenerator[bool]:
-        """Wait for the reply; return False if it has not come by the deadline.
-
-        It is looked for once even if this process was held up past the deadline,
-        as it may be there. Datagrams that libchrony ignores do not extend that.
-        """
-        while (yield self._fd, POLLIN, deadline):
-            if self._received(report):
-                return True
-            if monotonic() >= deadline:
-                break
-        return False
-
-    def _received(self, report: str) -> bool:
+    def received(self, report: str) -> bool:
         """Let libchrony receive a datagram; return whether it is the reply."""
         # Without the lock: it writes to the buffer of addresses only where
         # libchrony asks for an address by itself.

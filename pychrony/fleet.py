@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
+    from ._address import Target
     from ._session import Session
     from ._waiting import RequestGenerator, Task
 
@@ -140,7 +141,9 @@ class Sweep:
         try:
             for address in self._next_addresses():
                 try:
-                    session = yield from self._session_for(address, session)
+                    target = parse(address)
+                    if session is None or not _reconnect(session, target):
+                        session = yield from self._open(target)
                     result = yield from self._query(session)
                 except ChronyError as error:
                     # No session survives an error.
@@ -176,25 +179,24 @@ class Sweep:
             while self._deferred:
                 yield self._deferred.pop()
 
-    def _session_for(
-        self, address: Address, session: Session | None
-    ) -> RequestGenerator[Session]:
-        """Return a session with ``address``: ``session`` if that can be reconnected.
-
-        To open one takes longer than all the rest.
-        """
-        target = parse(address)
-        if session is not None:
-            udp = target.family in (socket.AF_INET, socket.AF_INET6)
-            if udp and target.family == session.target.family:
-                session.reconnect(target)
-                return session
-            session.close()
+    def _open(self, target: Target) -> RequestGenerator[Session]:
         session = yield from open_session([target], self._timeouts, blocking=False)
         # For a list it opens more sessions; all tasks together must not take
         # more descriptors than one connection does.
         session.in_flight //= self._concurrency
         return session
+
+
+def _reconnect(session: Session, target: Target) -> bool:
+    """Connect a session to the next target; close it where that is not possible.
+
+    To open one takes longer than all the rest.
+    """
+    if target.family == session.target.family != socket.AF_UNIX:
+        session.reconnect(target)
+        return True
+    session.close()
+    return False
 
 
 def _without_frames(error: ChronyError) -> ChronyError:

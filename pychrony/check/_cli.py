@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from functools import partial
 from time import monotonic, sleep
 
 import pychrony
@@ -14,6 +15,7 @@ from pychrony._cli import (
     add_port_and_version,
     add_retries,
     counting,
+    help_width,
     is_terminal,
     positive,
     printing,
@@ -255,7 +257,9 @@ def parser() -> argparse.ArgumentParser:
         prog="check_chrony",
         description=_DESCRIPTION,
         epilog=_EPILOG.replace("{items}", _item_lines()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(
+            argparse.RawDescriptionHelpFormatter, width=help_width()
+        ),
         allow_abbrev=False,
         add_help=False,
     )

@@ -1,9 +1,9 @@
 """Compare the speed of pychrony with that of others, side by side in one run.
 
-Every contender is a process that measures itself, so that only chronyc and the
-imports pay for starting one. In each round all take their turn, every time in
+Every contender is a process that measures itself, so that only chronyc, the
+imports and the check pay for starting one. In each round all run, every time in
 another order. Who asks for one source after the other mostly waits if they are
-far away: such lists are read once, the long ones all at the same time.
+distant: such lists are read once, the long ones all at the same time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import math
 import os
 import platform
 import shutil
@@ -19,31 +18,45 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import provision
 from bench_client import Times, laps
 from bench_picture import DOCS, draw
+from bench_table import FailedError, Job, Table, Value, lower_quartile
+from bench_targets import (
+    ALL_CORES,
+    ASYNC,
+    BEFORE,
+    CHECK,
+    CHRONYC,
+    CONTENDERS,
+    DEAD,
+    FLOOR,
+    HOSTS,
+    LOCAL_SOURCES,
+    LOSS,
+    MEMORY,
+    NEW,
+    OLD,
+    ONE_CORE,
+    RAW,
+    C,
+    Target,
+    list_row,
+    sweep_row,
+    targets,
+)
 from chronyd import Chronyd, chronyc_command
 
 HERE = Path(__file__).parent
 
-C = "C"
-RAW = "raw sockets"
-OLD = "pychrony 2.0.3"
-CHRONYC = "chronyc"
-NEW = "pychrony"
-ASYNC = "pychrony asyncio"
-FLOOR = "floor"
-"""The calls of libchrony for a tracking from Python, and a record filled with them."""
-CONTENDERS = (C, RAW, OLD, CHRONYC, NEW, ASYNC)
 NO_DEADLINE = (C, OLD)
 """These wait for ever for an answer that does not come."""
 ONE_BY_ONE = (C, OLD, CHRONYC)
@@ -54,25 +67,22 @@ WAYS = {
     RAW: "raw",
     OLD: "blocking",
     NEW: "blocking",
+    BEFORE: "blocking",
     ASYNC: "asyncio",
     FLOOR: "floor",
 }
 
-SECONDS = 0.2
+SECONDS, LOCAL_SECONDS = 0.2, 0.1
 """How long a contender repeats what takes less."""
-PATIENCE = 300.0
+LOCAL_ROUNDS = 3
+"""So many times the rounds, each shorter, where the machine disturbs most."""
+LONGEST = 300.0
 """How long one measurement may take."""
-ALL_CORES, ONE_CORE = "all cores free", "all on one core"
 SOURCES = (1, 10, 100, 500)
 LONG = 100
-"""From so many sources on, reading them one by one takes seconds if they are far."""
-LIST_TIMEOUT = 1.0
-LOCAL_SOURCES = 100
-HOSTS = (1_000, 10_000)
-DEAD, LOSS = "1 % dead", "1 % loss"
-SWEEP_WORST_WAIT = 1.5
+"""Reading so many sources one by one takes seconds if they are distant."""
 C_SAMPLE = 100
-"""So many daemons are asked from C, one after the other, if they are far away."""
+"""So many daemons are asked from C, one after the other, if they are distant."""
 CHRONYC_SAMPLE, CHRONYC_PROCESSES = 400, 4
 IMPORTS = ("import pychrony", "from pychrony import ChronyConnection")
 NEW_IMPORTS = (
@@ -80,146 +90,6 @@ NEW_IMPORTS = (
     "from pychrony import AsyncChronyConnection",
 )
 IMPORTS_A_ROUND = 5
-MEMORY = {
-    "growth": "MB above the start",
-    "memory": "MB in all",
-    "descriptors": "descriptors",
-}
-
-
-class FailedError(Exception):
-    """A contender did not do what it was told; the text says why."""
-
-
-class Value(NamedTuple):
-    """What was measured once. BUSY is for how much of the time the daemons were."""
-
-    value: float
-    wrong: int = 0
-    failed: int = 0
-    busy: float = 0.0
-
-
-Job: TypeAlias = Callable[[], Value] | str
-"""What measures once, or the reason why there is nothing to measure."""
-Plan: TypeAlias = Mapping[str, Mapping[str, Job]]
-"""The jobs of each row, by contender."""
-
-
-@dataclass
-class Cell:
-    """All that was measured of one contender in one row."""
-
-    values: list[float] = field(default_factory=list)
-    wrong: int = 0
-    failed: int = 0
-    busy: float = 0.0
-    note: str = ""
-    median: float = math.nan
-    ratio: float = math.nan
-
-    def add(self, new: Value) -> None:
-        self.values.append(new.value)
-        self.wrong = max(self.wrong, new.wrong)
-        self.failed = max(self.failed, new.failed)
-        self.busy = max(self.busy, new.busy)
-        self.median = median(self.values)
-
-    def compare(self, reference: Cell) -> None:
-        """Compare round by round, as the machine's mood changes between them."""
-        if len(self.values) == len(reference.values):
-            pairs = zip(self.values, reference.values, strict=True)
-            self.ratio = median(mine / other for mine, other in pairs)
-        else:
-            self.ratio = self.median / reference.median
-
-    def __str__(self) -> str:
-        if not self.values:
-            return self.note or "-"
-        number = self.median
-        text = f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-        text += "" if math.isnan(self.ratio) else f" ({self.ratio:.3g}x)"
-        text += f", {self.wrong} wrong" if self.wrong else ""
-        text += f", {self.failed} failed" if self.failed else ""
-        return text + (", daemons' limit" if self.busy > 0.9 else "")
-
-
-class Table:
-    """Rows of what was measured, with a column for each contender.
-
-    The ratio is to the first of REFERENCES that has a value in the row.
-    """
-
-    def __init__(
-        self, title: str, unit: str, columns: tuple[str, ...], *references: str
-    ) -> None:
-        self.title = title
-        self.unit = unit
-        self.rows: dict[str, dict[str, Cell]] = {}
-        self._columns = columns
-        self._references = references
-        self._failures: dict[str, str] = {}
-
-    def interleave(self, rounds: int, plan: Plan) -> None:
-        for number in range(rounds):
-            for row, jobs in plan.items():
-                names = list(jobs)
-                first = number % len(names)
-                for name in names[first:] + names[:first]:
-                    self._measure(row, name, jobs[name])
-
-    def measure_at_once(self, plan: Plan) -> None:
-        jobs = [(row, *job) for row, jobs in plan.items() for job in jobs.items()]
-        with ThreadPoolExecutor(len(jobs)) as pool:
-            for _ in pool.map(lambda job: self._measure(*job), jobs):
-                pass
-
-    def _measure(self, row: str, column: str, job: Job) -> None:
-        cells = self.rows.setdefault(row, {name: Cell() for name in self._columns})
-        cell = cells[column]
-        if isinstance(job, str):
-            cell.note = job
-        elif not cell.note:
-            try:
-                cell.add(job())
-            except FailedError as error:
-                cell.note = "fails"
-                self._failures.setdefault(str(error), f"{row}, {column}: {error}")
-
-    def finish(self) -> None:
-        for cells in self.rows.values():
-            for reference in self._references:
-                if cells[reference].values:
-                    for cell in cells.values():
-                        if cell.values:
-                            cell.compare(cells[reference])
-                    break
-
-    def __str__(self) -> str:
-        lines = [(f"{self.title} [{self.unit}]", *self._columns)]
-        lines += [(row, *map(str, cells.values())) for row, cells in self.rows.items()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = [
-            "  ".join(
-                (
-                    row.ljust(widths[0]),
-                    *(cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)),
-                )
-            )
-            for row, *cells in lines
-        ]
-        return "\n".join((*text, *self._failures.values(), ""))
-
-    def as_json(self) -> dict[str, Any]:
-        rows = {
-            row: {name: _without_nan(cell) for name, cell in cells.items()}
-            for row, cells in self.rows.items()
-        }
-        return {"title": self.title, "unit": self.unit, "rows": rows}
-
-
-def _without_nan(cell: Cell) -> dict[str, Any]:
-    return {key: value for key, value in asdict(cell).items() if value == value}
 
 
 class Daemons:
@@ -256,10 +126,11 @@ class Bench:
     """The contenders, and the parts of the comparison."""
 
     def __init__(
-        self, parts: provision.Parts, old: str, directory: str, rounds: int
+        self, parts: provision.Parts, old: str, before: str, directory: str, rounds: int
     ) -> None:
         self._parts = parts
-        self._old = old
+        self._pythons = {OLD: old, BEFORE: before}
+        self._before = (BEFORE,) if before else ()
         self._rounds = rounds
         self._program = _compiled(directory)
         self._chronyc_command = (*chronyc_command(parts), "-c")
@@ -267,13 +138,15 @@ class Bench:
     def tracking(self) -> Table:
         """Read a real chronyd on this machine."""
         names = (*CONTENDERS, FLOOR)
-        table = Table("tracking, local chronyd", "us", names, C, RAW)
+        title = "tracking, local chronyd"
+        table = Table(title, "us", names, C, RAW, typical=lower_quartile)
         return self._local(table, names, "tracking", 1e6, "local stratum 1")
 
     def local(self) -> Table:
         """Read a list of a real chronyd on this machine."""
         names = tuple(name for name in CONTENDERS if name != RAW)
-        table = Table(f"{LOCAL_SOURCES} sources, local chronyd", "ms", names, C)
+        title = f"{LOCAL_SOURCES} sources, local chronyd"
+        table = Table(title, "ms", names, C, typical=lower_quartile)
         servers = (f"server 10.0.0.{index} offline" for index in range(LOCAL_SOURCES))
         return self._local(table, names, "sources", 1e3, *servers)
 
@@ -283,7 +156,10 @@ class Bench:
         every = os.sched_getaffinity(0)
         with Chronyd(self._parts, "\n".join(conf)) as daemon:
             host, _, port = daemon.address.partition(":")
-            jobs = {name: self._report(name, what, host, port, scale) for name in names}
+            jobs = {
+                name: self._report(name, what, host, port, scale, LOCAL_SECONDS)
+                for name in names
+            }
             plan = {
                 row: {
                     name: _pinned(job, cores, 0, daemon.pid)
@@ -291,11 +167,11 @@ class Bench:
                 }
                 for row, cores in ((ALL_CORES, every), (ONE_CORE, {min(every)}))
             }
-            table.interleave(self._rounds, plan)
+            table.interleave(self._rounds * LOCAL_ROUNDS, plan)
         return table
 
     def lists(self) -> Table:
-        """Read lists of sources, near and far."""
+        """Read lists of sources, near and distant."""
         table = Table("sources (0 ms: on one core)", "ms", CONTENDERS, C, RAW)
         one_core = {min(os.sched_getaffinity(0))}
         in_turn: dict[str, dict[str, Job]] = {}
@@ -324,7 +200,8 @@ class Bench:
 
     def sweeps(self) -> Table:
         """Read one report from each of many daemons."""
-        table = Table("tracking, many daemons", "daemons/s", CONTENDERS, OLD, CHRONYC)
+        names = (*CONTENDERS, *self._before)
+        table = Table("tracking, many daemons", "daemons/s", names, OLD, CHRONYC)
         *others, own = sorted(os.sched_getaffinity(0))
         in_turn: dict[str, dict[str, Job]] = {}
         once: dict[str, dict[str, Job]] = {}
@@ -339,7 +216,7 @@ class Bench:
                 # A second loss in a row must not fail a sweep.
                 retries = 2 if trouble == LOSS else 1
                 for hosts in HOSTS[-1:] if trouble else HOSTS:
-                    for name in CONTENDERS:
+                    for name in names:
                         job: Job = "hangs"
                         if not (trouble and name in NO_DEADLINE):
                             asked = C_SAMPLE if delay and name == C else hosts
@@ -397,7 +274,9 @@ class Bench:
 
         plan = {
             statement: {
-                OLD: job(self._old, statement) if statement in IMPORTS else "-",
+                OLD: job(self._pythons[OLD], statement)
+                if statement in IMPORTS
+                else "-",
                 NEW: job(sys.executable, statement),
             }
             for statement in (*IMPORTS, *NEW_IMPORTS)
@@ -405,25 +284,50 @@ class Bench:
         table.interleave(self._rounds, plan)
         return table
 
+    def check(self) -> Table:
+        """Take the CPU time of a whole process that checks a clock."""
+        pythons = {NEW: sys.executable}
+        pythons |= {name: self._pythons[name] for name in self._before}
+        table = Table("CPU time", "ms", tuple(pythons), *self._before, typical=min)
+        with Chronyd(self._parts, "local stratum 1") as daemon:
+
+            def job(python: str) -> Job:
+                command = [python, "-I", "-m", "pychrony.check", daemon.address]
+                return lambda: Value(1e3 * _processor_time(command))
+
+            jobs = {name: job(python) for name, python in pythons.items()}
+            table.interleave(self._rounds * LOCAL_ROUNDS, {CHECK: jobs})
+        return table
+
     def _client(self, name: str, what: str) -> tuple[str, ...]:
         old = name == OLD
         way = "threads" if old and what in ("sweep", "memory") else WAYS[name]
-        python = self._old if old else sys.executable
+        python = self._pythons.get(name, sys.executable)
         # -I: the installed package, not what lies in the current directory.
         return (python, "-I", str(HERE / "bench_client.py"), way)
 
-    def _report(self, name: str, what: str, host: str, port: str, scale: float) -> Job:
+    def _report(
+        self,
+        name: str,
+        what: str,
+        host: str,
+        port: str,
+        scale: float,
+        seconds: float = SECONDS,
+    ) -> Job:
         command: tuple[str, ...]
         if name == C:
             if not self._program:
                 return "no compiler"
-            command = (self._program, what, host, port, str(SECONDS))
+            command = (self._program, what, host, port, str(seconds))
         elif name == CHRONYC:
             return lambda: self._chronyc_report(what, host, port, scale)
         else:
-            options = (what, host, port, f"--seconds={SECONDS}")
+            options = (what, host, port, f"--seconds={seconds}")
             command = (*self._client(name, what), *options)
-        return lambda: Value(median(_run(*command)["times"]) * scale)
+        # Whatever disturbs only adds to a time.
+        typical = min if seconds == LOCAL_SECONDS else median
+        return lambda: Value(typical(_run(*command)["times"]) * scale)
 
     def _chronyc_report(self, what: str, host: str, port: str, scale: float) -> Value:
         times: Times = []
@@ -482,7 +386,7 @@ class Bench:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=LONGEST,
         )
 
 
@@ -500,10 +404,10 @@ def _compiled(directory: str) -> str:
 def _run(*command: str) -> dict[str, Any]:
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=PATIENCE
+            command, capture_output=True, text=True, check=False, timeout=LONGEST
         )
     except subprocess.TimeoutExpired as error:
-        raise FailedError(f"no end after {PATIENCE:g} s") from error
+        raise FailedError(f"no end after {LONGEST:g} s") from error
     if result.returncode:
         reason = result.stderr.strip().rpartition("\n")[2]
         raise FailedError(f"exit code {result.returncode}: {reason}")
@@ -520,6 +424,15 @@ def _start_time(python: str, statement: str) -> float:
     if result.returncode:
         raise FailedError(result.stderr.strip().rpartition("\n")[2])
     return seconds
+
+
+def _processor_time(command: list[str]) -> float:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode == 3:  # UNKNOWN
+        raise FailedError(f"exit code {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
 
 
 def _pinned(job: Job, cores: set[int], *pids: int) -> Job:
@@ -544,92 +457,6 @@ def _affinity(pid: int, cores: set[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(pid, before)
-
-
-def list_row(count: int, delay: int, *, loss: bool = False) -> str:
-    return f"{count} at {delay} ms" + (f", {LOSS}" if loss else "")
-
-
-def sweep_row(hosts: int, delay: int = 0, trouble: str = "") -> str:
-    return f"{hosts:,} at {delay} ms" + (f", {trouble}" if trouble else "")
-
-
-class Target(NamedTuple):
-    """What is to be reached: VALUE at most LIMIT, or AT_LEAST that."""
-
-    what: str
-    value: float
-    limit: float
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        return self.value >= self.limit if self.at_least else self.value <= self.limit
-
-    def __str__(self) -> str:
-        bound = "at least" if self.at_least else "at most"
-        verdict = "met" if self.met else "MISSED"
-        return f"{verdict:<6} {self.what}: {self.value:.3g} ({bound} {self.limit:g})"
-
-
-def targets(tables: Mapping[str, Table]) -> list[Target]:
-    """Return those of the parts that were measured."""
-
-    def cost(part: str, row: str, name: str) -> float:
-        cell = tables[part].rows[row][name] if part in tables else Cell()
-        return cell.median
-
-    # Free cores blur it: waking the other core can cost more than the report.
-    ours, old, c = (cost("tracking", ONE_CORE, name) for name in (NEW, OLD, C))
-    found = [
-        Target(f"tracking, {ONE_CORE}, times C", ours / c, 1.5),
-        Target(f"tracking, times faster than {OLD}", old / ours, 1.25, at_least=True),
-        Target(
-            "tracking, times the floor", ours / cost("tracking", ONE_CORE, FLOOR), 1.2
-        ),
-        Target(
-            "the same, asyncio / blocking",
-            cost("tracking", ONE_CORE, ASYNC) / ours,
-            1.5,
-        ),
-    ]
-    near = {name: cost("local", ALL_CORES, name) for name in (NEW, C)}
-    found.append(
-        Target(f"{LOCAL_SOURCES} local sources, times C", near[NEW] / near[C], 0.5)
-    )
-    for count, limit in ((100, 4), (500, 10)):
-        clean = cost("lists", list_row(count, 50), NEW)
-        lossy = cost("lists", list_row(count, 50, loss=True), NEW)
-        extra = (lossy - clean) / 1e3 / LIST_TIMEOUT
-        found += [
-            Target(f"{count} sources at 50 ms, round trips", clean / 50, limit),
-            # The resend takes a round trip too.
-            Target(f"the same with {LOSS}, timeouts more", extra, 1.1),
-        ]
-    most = f"{HOSTS[-1]:,} daemons"
-    rate = {name: cost("sweeps", sweep_row(HOSTS[-1]), name) for name in CONTENDERS}
-    memory = cost("memory", f"{most}: {MEMORY['memory']}", NEW)
-    found += [
-        Target(f"{most}, times {OLD}", rate[NEW] / rate[OLD], 4, at_least=True),
-        Target(
-            f"{most}, times {CHRONYC}", rate[NEW] / rate[CHRONYC], 40, at_least=True
-        ),
-        Target(
-            "the same, asyncio / blocking", rate[ASYNC] / rate[NEW], 0.8, at_least=True
-        ),
-        Target(f"{most}, {MEMORY['memory']}", memory, 100),
-    ]
-    rows = tables["sweeps"].rows.values() if "sweeps" in tables else ()
-    for name in (NEW, ASYNC):
-        clean = HOSTS[-1] / rate[name]
-        dead = HOSTS[-1] / cost("sweeps", sweep_row(HOSTS[-1], 0, DEAD), name)
-        waits = (dead - clean) / SWEEP_WORST_WAIT
-        wrong = [cells[name].wrong for cells in rows if cells[name].values]
-        found += [
-            Target(f"{name}, {DEAD}, worst-case waits more", waits, 1.1),
-            Target(f"{name}, wrong answers", sum(wrong) if wrong else math.nan, 0),
-        ]
-    return [target for target in found if not math.isnan(target.value)]
 
 
 def _machine() -> dict[str, object]:
@@ -660,6 +487,7 @@ PARTS = {
     "sweeps": Bench.sweeps,
     "memory": Bench.memory,
     "imports": Bench.imports,
+    "check": Bench.check,
 }
 
 
@@ -676,6 +504,9 @@ def main() -> int:
     parser.add_argument(
         "--old", required=True, metavar="PYTHON", help=f"one that has {OLD}"
     )
+    parser.add_argument(
+        "--before", default="", metavar="PYTHON", help="one that has an earlier tree"
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
@@ -685,7 +516,13 @@ def main() -> int:
     try:
         found = provision.provide()
         with tempfile.TemporaryDirectory() as directory:
-            bench = Bench(found, arguments.old, directory, arguments.rounds)
+            bench = Bench(
+                found,
+                arguments.old,
+                arguments.before,
+                directory,
+                arguments.rounds,
+            )
             _bench(bench, arguments.parts or list(PARTS), arguments.rounds)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -26,7 +26,7 @@ TIMEOUT, RETRIES = 1.0, 2
 SWEEP_TIMEOUT = 0.5
 THREADS = 32
 IN_FLIGHT = 256
-BATCH = 100
+BATCH = 20
 """So many local reports are timed as one."""
 
 Times = list[float]

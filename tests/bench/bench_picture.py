@@ -86,16 +86,16 @@ def draw(results: dict[str, Any]) -> None:
 def _tracking(axes: Axes, rows: Rows) -> None:
     """Draw bars, but write what is a hundred times longer."""
     cells = rows["all on one core"]
-    names = [name for name in COLOURS if "median" in cells[name] and name != "chronyc"]
+    names = [name for name in COLOURS if "typical" in cells[name] and name != "chronyc"]
     bars = axes.barh(
         names,
-        [cells[name]["median"] for name in names],
+        [cells[name]["typical"] for name in names],
         color=[COLOURS[name] for name in names],
     )
     axes.bar_label(
         bars,
         [
-            f"{cells[name]['median']:.1f} µs"
+            f"{cells[name]['typical']:.1f} µs"
             + (f" = {cells[name]['ratio']:.2f}x" if "ratio" in cells[name] else "")
             for name in names
         ],
@@ -105,7 +105,7 @@ def _tracking(axes: Axes, rows: Rows) -> None:
     axes.margins(x=0.2)
     axes.set_title(
         "tracking of the local chronyd, all on one core "
-        f"(a chronyc process: {cells['chronyc']['median']:,.0f} µs)"
+        f"(a chronyc process: {cells['chronyc']['typical']:,.0f} µs)"
     )
     axes.tick_params(left=False, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
@@ -138,10 +138,10 @@ def _points(rows: Rows, name: str) -> Points:
     points: Points = {}
     for row, cells in rows.items():
         clean = re.fullmatch(r"([\d,]+) at (\d+) ms", row)
-        if clean and "median" in cells[name]:
+        if clean and "typical" in cells[name]:
             counts, medians = points.setdefault(int(clean[2]), ([], []))
             counts.append(int(clean[1].replace(",", "")))
-            medians.append(cells[name]["median"])
+            medians.append(cells[name]["typical"])
     return points
 
 

@@ -39,6 +39,7 @@ from pychrony import (
     _address,
     _queries,
 )
+from pychrony._waiting import Waiter
 from pychrony.aio import _drive, _wait
 from pychrony.testing import (
     ALL_COMMANDS,
@@ -384,15 +385,22 @@ async def test_wait_for_a_descriptor() -> None:
 
     running = asyncio.get_running_loop()
     running.set_exception_handler(lambda _, context: unexpected.append(context))
+    waiter = Waiter()
     one, other = socket.socketpair()
     with one, other:
-        assert not await _wait(one.fileno(), POLLIN, 0.0)
-        assert await _wait(one.fileno(), POLLOUT, time.monotonic() + 20)
+        assert not await _wait(waiter, one.fileno(), POLLIN, 0.0)
+        assert await _wait(waiter, one.fileno(), POLLOUT, time.monotonic() + 20)
         other.send(b"!")
-        assert await _wait(one.fileno(), POLLIN, time.monotonic() + 20)
+        assert await _wait(waiter, one.fileno(), POLLIN, time.monotonic() + 20)
+        assert await _wait(waiter, one.fileno(), POLLIN, 0.0)
+        one.recv(1)
         # Both may come in the same round of the loop.
-        for deadline in (0.0, time.monotonic()):
-            await _wait(one.fileno(), POLLIN, deadline)
+        deadline = time.monotonic() + 0.01
+        both = asyncio.create_task(_wait(waiter, one.fileno(), POLLIN, deadline))
+        await steps(2)
+        other.send(b"!")
+        time.sleep(0.02)
+        await both
         assert not running.remove_reader(one.fileno())
         assert not running.remove_writer(one.fileno())
     assert unexpected == []
@@ -404,4 +412,4 @@ async def test_conversation_without_a_wait() -> None:
         return 7
         yield
 
-    assert await _drive(short()) == 7
+    assert await _drive(Waiter(), short()) == 7

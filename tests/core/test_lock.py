@@ -110,7 +110,7 @@ def test_finalizers_may_read_another_clock(
 @pytest.mark.parametrize("call", [_library.call_locked, _library.read_text])
 def test_exception_under_the_lock_releases_it(call: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
-        call(int, "x")
+        call(int, "x", 10)
     got: list[bool] = []
 
     def take() -> None:

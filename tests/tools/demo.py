@@ -15,7 +15,7 @@ import provision
 from chronyd import Chronyd
 
 PARENT = os.getppid()
-PATIENCE = 60.0
+LONGEST = 60.0
 
 # On loopback a measurement costs nothing: chronyd may poll many times a second.
 FOLLOW = "server {host} port {port} iburst minpoll -6 maxpoll -2\n"
@@ -85,12 +85,12 @@ def _introduce(role: str, daemon: Chronyd) -> None:
 
 
 def _wait(address: str) -> None:
-    """Show how the client synchronises, until it has or the patience is at an end."""
+    """Show how the client synchronises, until it has, or LONGEST has passed."""
     print("\nWaiting until the client is synchronised:", flush=True)
     terminal = sys.stdout.isatty()
     start = time.monotonic()
     shown, done = "", False
-    while not done and time.monotonic() - start < PATIENCE:
+    while not done and time.monotonic() - start < LONGEST:
         state, done = _state(address)
         line = f"  {time.monotonic() - start:4.1f} s  {state}"
         if terminal:

@@ -3,7 +3,7 @@
     python tests/tools/fuzz.py --replies 1000000 --seed 1
 
 Reads all ten reports, as dataclasses and generically. Nothing waits: the loop
-plays chronyd itself, between the request and the response of a conversation.
+plays chronyd itself, between a request and its response.
 The same seed makes the same replies. Anything but a record or a ChronyError,
 a hang, a crash, a descriptor left open, or memory that grows ends it with an
 error.
@@ -211,11 +211,11 @@ class Loop:
         if self._session is None:
             self._session = Session(self._target, timeouts_of(600.0, 0))
         name, reader = self.liar.pick(self._readers)
-        conversation = reader(self._session)
+        generator = reader(self._session)
         ready: Any = None
         try:
             while True:
-                conversation.send(ready)
+                generator.send(ready)
                 ready = self._answer()
         except StopIteration as end:
             repr(end.value)
