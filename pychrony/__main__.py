@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-# What reads each report.
+# The method of a connection that reads each report.
 _METHODS = {
     "tracking": "get_tracking",
     "sources": "get_sources",
@@ -36,11 +36,14 @@ _BY_DEFAULT = ("tracking", "sources")
 
 _EPILOG = """\
 Reports: tracking, sources, sourcestats, selectdata, activity, authdata,
-ntpdata, serverstats, rtcdata, smoothing, or all; or now, which has its own
---help: an interval that holds true time. selectdata, authdata, ntpdata
-and serverstats need the Unix socket, as root or as the user of chronyd. Exit
-status: 0; 1 if a report cannot be read, the others are printed; 2 for a usage
-error.
+ntpdata, serverstats, rtcdata, smoothing, or all. selectdata, authdata, ntpdata
+and serverstats need the Unix socket, as root or as chronyd's user.
+
+'python -m pychrony now' prints an interval that holds true time, and has its
+own --help.
+
+Exit status: 0; 1 if a report cannot be read (the others are printed); 2 for a
+usage error.
 """
 
 
@@ -97,7 +100,7 @@ def _read(
     reports: dict[str, Any],
     errors: dict[str, str],
 ) -> None:
-    """Read reports, and stop at a failure that the others would meet, too."""
+    """Read reports, and stop at an error that the others would also get."""
     end = time.monotonic() + timeout
     for name in names:
         try:
@@ -152,7 +155,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _records(value: Any) -> Any:
-    """Return the records of a report as a list: none where it is disabled."""
+    """Return the records of a report as a list, empty if it is disabled."""
     if _is_list(value):
         return value
     return [] if value is None else [value]
@@ -190,7 +193,7 @@ _FORMATS = {"text": _as_text, "json": _as_json, "csv": _as_csv}
 
 def _parser() -> argparse.ArgumentParser:
     from pychrony._cli import ADDRESS, positive
-    from pychrony.check._cli import port_number  # as the check has them
+    from pychrony.check._cli import port_number  # the check has the same options
 
     parser = argparse.ArgumentParser(
         prog="python -m pychrony",
@@ -203,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         "reports",
         metavar="REPORT",
         nargs="*",
-        help="report to print, see below (tracking sources)",
+        help="report to print, see below (default: tracking sources)",
     )
     parser.add_argument(
         "-H", "--hostname", dest="address", metavar="ADDRESS", help=ADDRESS
@@ -213,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         "--port",
         type=port_number,
         metavar="PORT",
-        help="command port of an ADDRESS without a port (323)",
+        help="command port, if ADDRESS has none (323)",
     )
     only = parser.add_mutually_exclusive_group()
     for version in (4, 6):
@@ -239,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("text", "print as chronyc does (the default)"),
         ("json", "print one JSON document; docs/reports.schema.json describes it"),
-        ("csv", "print a table with a header for each report, an empty line between"),
+        ("csv", "print each report as a table with a header, separated by empty lines"),
     ):
         formats.add_argument(
             f"--{name}", action="store_const", const=name, dest="format", help=text

@@ -1,12 +1,12 @@
 """A bounded clock: an interval that holds true time.
 
 chronyd's report ``tracking`` gives an interval at the time of the report. It is
-carried on by CLOCK_MONOTONIC_RAW and not by CLOCK_REALTIME: chronyd may select
-a worse source after the report and slew CLOCK_REALTIME by 83 ms a second, but
-nothing slews, steps or sets CLOCK_MONOTONIC_RAW. The explanation is in
-docs/explanation/bounded.rst.
+extrapolated with CLOCK_MONOTONIC_RAW, not CLOCK_REALTIME: chronyd may select a
+worse source after the report and slew CLOCK_REALTIME by 83 ms a second, but
+nothing slews, steps or sets CLOCK_MONOTONIC_RAW. docs/explanation/bounded.rst
+explains this.
 
-:class:`Bounds` has the mathematics and no thread; it reads the clocks and
+:class:`Bounds` has the mathematics and no thread. It reads the clocks and
 chronyd through one object, which the tests replace by a simulator.
 """
 
@@ -53,10 +53,10 @@ if TYPE_CHECKING:
     from .models import TrackingStatus
 
     class Machine(Protocol):
-        """All that a bounded clock reads.
+        """Everything that a bounded clock reads.
 
         Attributes:
-            clock: returns the clock of this number [ns].
+            clock: returns the time of the clock with a number [ns].
             get_tracking: returns chronyd's report ``tracking``.
         """
 
@@ -71,29 +71,30 @@ __all__ = ["BoundStatus", "BoundedClock", "BoundedTime", "ClockUnboundError"]
 _SECOND = 10**9
 _DAY = 86_400 * _SECOND
 
-# Two reads of a clock around another are repeated until they are this close, but
-# not more often than that: a process may be paused between any two reads.
+# A clock is read before and after another one. This is repeated until the two reads
+# are this close [ns], but at most _TRIES times: a process may be paused at any point.
 _CLOSE = 5_000
 _TRIES = 8
-# A reading that takes longer is repeated twice: the error that a slew can add is
-# in proportion to the time.
+# A reading of chronyd that takes longer [ns] is repeated up to twice: the error that
+# a slew can add is proportional to the time.
 _LONG_READING = 2_000_000
-# By more than this BOOTTIME runs away from MONOTONIC only while suspended.
+# BOOTTIME gains more than this on MONOTONIC only during a suspend [ns].
 _SUSPENDED = 1_000_000
-# chronyd slews by 83,333 ppm at most (maxslewrate) on top of the greatest
-# frequency error that it corrects (maxdrift), each seen by a clock that runs
-# wrong itself; and it takes a second at least for any slew.
+# chronyd slews by at most 83,333 ppm (maxslewrate), in addition to the greatest
+# frequency error that it corrects (maxdrift). Both are measured by a clock that runs
+# wrong itself. Every slew takes at least a second.
 _FASTEST_SLEW = 0.1006
 # The protocol has 24 bits of coefficient for a number.
 _PROTOCOL_PRECISION = 2.0**-24
-# Before and after a leap second: servers do not all insert it at the same time.
+# No interval this long before and after a leap second: servers do not all insert it
+# at the same time.
 _AROUND_LEAP = 2 * _SECOND
 _ADVICE = " (wait_until_bounded() waits for a good reading)"
 # An end of the interval that is never reached.
 _NEVER = 10**400
 
-# Another machine's chronyd knows nothing of this clock. The syntax itself is
-# checked by ChronyConnection.
+# The chronyd of another machine knows nothing about this clock. ChronyConnection
+# checks the syntax.
 _OF_THIS_MACHINE = re.compile(
     r"(unix(gram)?://)?/.*"
     r"|(udp://)?(127(\.\d+){3}(:\d+)?|localhost\.?(:\d+)?|::1|\[::1\](:\d+)?)",
@@ -104,15 +105,15 @@ _OF_THIS_MACHINE = re.compile(
 class ClockUnboundError(ChronyError):
     """Nothing bounds the error of the clock now.
 
-    chronyd has not been read yet, or the last good reading is older than
-    ``holdover``; the machine was suspended since; a leap second is being
-    inserted or deleted; somebody else set the clock. The message says which, and
-    the error behind it, if there is one, is the ``__cause__``.
+    There is no good reading of chronyd yet, the last one is older than
+    ``holdover``, the machine was suspended since, another program set the clock,
+    or a leap second is being inserted or deleted. The message says which; the
+    ``__cause__`` is the error of the last reading, if there was one.
     """
 
 
 class BoundStatus(Enum):
-    """What chronyd does with the clock; the interval is right in both cases."""
+    """Whether chronyd controls the clock; the interval is right in both cases."""
 
     SYNCHRONIZED = 1
     """chronyd follows its sources, and its measurements arrive."""
@@ -123,8 +124,8 @@ class BoundStatus(Enum):
 class BoundedTime(NamedTuple):
     """An interval that holds true time.
 
-    It is a tuple of three. It has no order, as two intervals that overlap have
-    none: use :meth:`is_before` and :meth:`is_after`.
+    It is a tuple of three items. Intervals that overlap have no order, so ``<`` and
+    ``>`` raise TypeError: use :meth:`is_before` and :meth:`is_after`.
 
     Attributes:
         earliest: true time is not before this [ns since 1970, UTC].
@@ -184,11 +185,11 @@ def _datetime(microseconds: int) -> datetime:
         return end.replace(tzinfo=timezone.utc)
 
 
-# What a reading leaves, as one tuple: to replace it is atomic, and to unpack it is
-# the fastest way to have ten values. In this order:
-#   low, raw_after, low_rate: the earliest time is low at RAW = raw_after, and goes
-#       on by low_rate [ns each second of RAW]; raw_before and high likewise
-#   off: what BOOTTIME was ahead of MONOTONIC, not more
+# The result of a reading, as one tuple: replacing it is atomic, and unpacking it is
+# the fastest way to get ten values. In this order:
+#   low, raw_after, low_rate: the earliest time is low at RAW = raw_after, and grows
+#       by low_rate [ns per second of RAW]; likewise high, raw_before and high_rate
+#   off: a lower bound of BOOTTIME - MONOTONIC
 #   free_from: RAW from which on the status is FREE_RUNNING
 #   hold_until: RAW after which the reading is too old
 #   end: the interval is not used beyond this [ns since 1970]
@@ -200,7 +201,7 @@ class _Sample(NamedTuple):
     """chronyd's report, and the clocks before and after it.
 
     Attributes:
-        off: what BOOTTIME was ahead of MONOTONIC, not more [ns].
+        off: a lower bound of BOOTTIME - MONOTONIC [ns].
         first: RAW, REALTIME and RAW again before the report [ns].
         last: the same after it.
         tracking: the report.
@@ -213,7 +214,7 @@ class _Sample(NamedTuple):
 
     @property
     def window(self) -> int:
-        """What it took at most [ns]."""
+        """The longest time that the reading can have taken [ns]."""
         return self.last[2] - self.first[0]
 
     @property
@@ -223,7 +224,7 @@ class _Sample(NamedTuple):
 
     @property
     def net(self) -> float:
-        """What REALTIME was slewed or stepped by meanwhile, at most [ns]."""
+        """The most that REALTIME was slewed or stepped meanwhile [ns]."""
         passed = self.last[1] - self.first[1]
         return max(
             abs(passed - self.window * (1 + self.rate)),
@@ -232,7 +233,7 @@ class _Sample(NamedTuple):
 
     @property
     def is_stepped(self) -> bool:
-        """Whether no slew is so fast."""
+        """Whether REALTIME moved faster than any slew."""
         return self.net > self.window / 8 + 1e6
 
 
@@ -256,15 +257,15 @@ class Bounds:
         self._overdue = ceil((3 * interval + 1) * _SECOND)
         self._max_drift_ppm = max_drift_ppm
         self._holdover = holdover
-        # Else the clock would be lost before each next reading.
+        # With less, the interval would end before the next reading.
         self._least_holdover = 2 * interval
         self._reference_error = ceil(reference_error * _SECOND)
         self._reading: _Reading = _NO_READING
-        # What BOOTTIME was ahead of MONOTONIC at the last reading.
+        # BOOTTIME - MONOTONIC at the last reading.
         self._off: int | None = None
         # BOOTTIME after which chronyd must have updated the clock, or None.
         self._distrusted_since: int | None = None
-        # Why it must.
+        # The reason for that.
         self._distrust = ""
         # The end of the day with a pending leap second, or None.
         self._leap: int | None = None
@@ -295,14 +296,14 @@ class Bounds:
             end,
         ) = self._reading
         raw = clock(CLOCK_MONOTONIC_RAW)
-        # RAW stops while the machine is suspended. MONOTONIC is read first, so that
-        # a pause between the two makes the interval too wide and not too narrow;
-        # both after RAW, so that no suspend between them goes unnoticed.
+        # RAW stops while the machine is suspended. MONOTONIC is read before BOOTTIME,
+        # so that a pause between the two makes the interval wider, not narrower. Both
+        # are read after RAW, so that a suspend after RAW is noticed.
         suspended = -clock(CLOCK_MONOTONIC) + clock(CLOCK_BOOTTIME) - off
         earliest = low + (raw - raw_after) * low_rate // _SECOND
         latest = high - (raw_before - raw) * high_rate // _SECOND + suspended
         if raw > hold_until or suspended > _SUSPENDED or latest > end:
-            # After a pause it is less the next time, after a suspend it is not.
+            # If it was only a pause of the process, the next attempt shows less.
             if suspended > _SUSPENDED and attempts:
                 return self.now(attempts - 1)
             self._raise(raw - raw_after, suspended, latest > end)
@@ -329,11 +330,11 @@ class Bounds:
         raise ClockUnboundError(what + _ADVICE) from failure
 
     def read(self) -> None:
-        """Read chronyd, and carry on from there.
+        """Read chronyd, and extrapolate from this reading from now on.
 
         Raises:
-            ClockUnboundError: chronyd has nothing that bounds the clock, or it
-                cannot be trusted now. The reading before it stays in use.
+            ClockUnboundError: chronyd's report does not bound the clock, or cannot
+                be trusted now. The previous reading stays in use.
             ChronyError: chronyd could not be read.
         """
         sample = self._sample()
@@ -373,7 +374,7 @@ class Bounds:
 
     def _sample(self) -> _Sample:
         around = self._around(CLOCK_MONOTONIC, CLOCK_BOOTTIME)
-        # Not more than it is: BOOTTIME was read before the later MONOTONIC.
+        # A lower bound, as BOOTTIME was read before the later MONOTONIC.
         off = around[1] - around[2]
         first = self._around(CLOCK_MONOTONIC_RAW, CLOCK_REALTIME)
         tracking = self._get_tracking()
@@ -382,7 +383,7 @@ class Bounds:
         return _Sample(off, first, last, tracking)
 
     def _around(self, outer: int, inner: int) -> tuple[int, int, int]:
-        """Read a clock between two reads of another, and these close together."""
+        """Read a clock between two reads of another that are close together."""
         clock = self._clock
         best = clock(outer), clock(inner), clock(outer)
         for _ in range(_TRIES - 1):
@@ -401,8 +402,8 @@ class Bounds:
                 f"chronyd's reference time is {-age / _SECOND:g} s in the future. "
                 " Was the clock set while chronyd ran?"
             )
-        # Up to a second earlier chronyd says by itself, so that others cannot tell
-        # when it polls.
+        # chronyd reports a reference time that is up to a second too early, so that
+        # others cannot tell when it polls.
         bound = tracking.error_bound_at(abs(age) / _SECOND, self._max_drift_ppm)
         assert bound is not None  # noqa: S101 - for the type checkers; see _check()
         offset = abs(tracking.offset)
@@ -414,13 +415,13 @@ class Bounds:
         )
 
     def _check_suspend(self, off: int) -> None:
-        """Distrust a clock that was set from a coarse RTC on waking up."""
+        """Distrust the clock after a suspend: it was set from a coarse RTC."""
         before, self._off = self._off, off
         if before is not None and off - before > _SUSPENDED:
             self._distrusts(f"the machine was suspended for {(off - before) / 1e9:g} s")
 
     def _check_agreement(self, low: int, high: int, raw: int) -> None:
-        """Distrust a reading that cannot be right if the one before it was."""
+        """Distrust a reading that contradicts the one before it."""
         if self._reading is _NO_READING or self._distrusted_since is not None:
             return
         old_low, raw_after, low_rate, old_high, raw_before, high_rate = self._reading[
@@ -440,7 +441,7 @@ class Bounds:
         self._distrust = why
 
     def _check_update(self, age: int) -> None:
-        """Take no reading before chronyd has measured a clock that was moved."""
+        """After the clock was moved, reject readings until chronyd has updated it."""
         since = self._distrusted_since
         if since is not None:
             if age >= self._clock(CLOCK_BOOTTIME) - since:
@@ -450,10 +451,10 @@ class Bounds:
             self._distrusted_since = None
 
     def _end(self, tracking: TrackingStatus, middle: int, half: int) -> int:
-        """Return until when the interval may be used, as leap seconds go."""
+        """Return when the interval ends because of a leap second [ns since 1970]."""
         leap = self._leap
         if leap is not None and middle + half >= leap - _AROUND_LEAP:
-            # Only a measurement after it shows what became of the clock.
+            # Only a measurement after the leap second shows whether it was applied.
             if min(middle - half, tracking.ref_time_ns) < leap + _AROUND_LEAP:
                 raise ClockUnboundError(
                     "a leap second is being inserted or deleted, and chronyd has not "
@@ -468,7 +469,7 @@ class Bounds:
 
 
 _SYNCHRONIZED, _FREE_RUNNING = BoundStatus.SYNCHRONIZED, BoundStatus.FREE_RUNNING
-# To call the class takes twice as long.
+# Calling the class takes twice as long.
 _new: Callable[[type[BoundedTime], tuple[int, int, BoundStatus]], BoundedTime]
 _new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
@@ -481,7 +482,7 @@ def _check(tracking: TrackingStatus) -> None:
         )
     if (
         not tracking.is_synchronized()
-        # chronyd says so by itself when its only source is not synchronised.
+        # chronyd sets UNSYNC itself when its only source is not synchronised.
         or tracking.leap_status
         not in (LeapStatus.NORMAL, LeapStatus.INSERT, LeapStatus.DELETE)
     ):
@@ -499,7 +500,7 @@ def _check(tracking: TrackingStatus) -> None:
 
 
 def _overdue_age(tracking: TrackingStatus) -> int:
-    """Return the age of an update from which on the next one is overdue [ns].
+    """Return the age of an update at which the next one is overdue [ns].
 
     The update interval is 0 after the first update.
     """
@@ -521,8 +522,8 @@ _running: WeakSet[_Reader] = WeakSet()
 class _Reader:
     """Reads chronyd every ``interval`` seconds in a daemon thread.
 
-    The thread knows the reader and not the BoundedClock, which can so be
-    collected while it runs.
+    The thread refers to the reader and not to the BoundedClock, so the clock can be
+    garbage-collected while the thread runs.
     """
 
     def __init__(
@@ -531,8 +532,8 @@ class _Reader:
         self.bounds = bounds
         self.connection = connection
         self._interval = interval
-        # Released to stop the thread. A finalizer may do that at any bytecode,
-        # which an Event would not survive.
+        # Released to stop the thread. A finalizer may do that at any bytecode; with
+        # an Event it could deadlock.
         self._running = Lock()
         self._running.acquire()
         self._thread = Thread(target=self._run, name="pychrony.bounded", daemon=True)
@@ -577,7 +578,7 @@ class _Reader:
 
     def stop(self) -> None:
         """Let the thread end; it closes the connection."""
-        with suppress(RuntimeError):  # it has ended, or will
+        with suppress(RuntimeError):  # it was released before
             self._running.release()
 
     def join(self) -> None:
@@ -585,7 +586,7 @@ class _Reader:
             self._thread.join(5 * _LIMIT)
 
     def abandon(self, name: str) -> None:
-        """Stop, as nobody can ask the clock any more."""
+        """Stop, as the clock was garbage-collected while it was open."""
         warnings.warn(f"unclosed {name}", ResourceWarning, stacklevel=2)
         self.stop()
 
@@ -606,8 +607,8 @@ def _in_child() -> None:
         )
 
 
-# The finalizers of sessions run in a function that weakref registers with the first
-# of them. It must run after ours, so it must be registered before.
+# weakref registers one atexit function for all finalizers when the first is made. It
+# must run after ours, so it must be registered before ours.
 finalize(_running, list)
 atexit.register(_at_exit)
 os.register_at_fork(after_in_child=_in_child)
@@ -615,7 +616,7 @@ os.register_at_fork(after_in_child=_in_child)
 # For one reading [s]: chronyd is on this machine.
 _TIMEOUT, _RETRIES, _LIMIT = 0.3, 1, 1.0
 
-# While one waits, a closed clock is noticed after this [s].
+# A waiting thread notices within this time [s] that the clock was closed.
 _NOTICE = 1.0
 
 
@@ -629,29 +630,29 @@ class BoundedClock:
             clock.wait_until_bounded(timeout=30)
             earliest, latest, status = clock.now()
 
-    The interval is right as long as chronyd's sources are right within what they
-    report, chronyd steers the clock of this machine, and the oscillator does not
-    change its frequency by more than ``max_drift_ppm``.
+    The interval is right as long as chronyd's sources are right within the errors
+    that they report, chronyd controls the clock of this machine, and the frequency of
+    the oscillator does not change by more than ``max_drift_ppm``.
 
-    Any number of threads may use it. A forked child must open its own. One that
-    is dropped open warns with ``ResourceWarning``.
+    Any number of threads may use it. A forked child must open its own. A clock that
+    is garbage-collected while it is open gives a ``ResourceWarning``.
 
     Args:
         address: as for :class:`ChronyConnection`, but of this machine: a Unix
             socket, 127.0.0.0/8, ::1 or ``localhost``.
-        interval: seconds between two readings, more than 0, 3600 at most.
+        interval: seconds between two readings, more than 0 and at most 3600.
         max_drift_ppm: the most by which the frequency of the oscillator can
-            change between two updates of chronyd [ppm], not negative. 50 holds
-            for the crystals of servers without temperature compensation.
+            change between two updates of chronyd [ppm], not negative. 50 suits
+            server crystals without temperature compensation.
         holdover: seconds for which the last good reading may be used while
-            chronyd does not answer or follows no source, not negative. Two
-            intervals are the least.
-        reference_error: the most that the time of the stratum-1 servers, or of
-            the reference clock, is wrong [s], not negative.
+            chronyd does not reply or follows no source, not negative; at least
+            two intervals are used.
+        reference_error: the most that the stratum-1 servers, or the reference
+            clock, can be wrong [s], not negative.
 
     Raises:
-        ChronyAddressError: ``address`` is nonsense, or another machine's.
-        ValueError: a number is outside of its range.
+        ChronyAddressError: ``address`` is not valid, or is of another machine.
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -699,10 +700,10 @@ class BoundedClock:
         return f"<{type(self).__name__} {place} ({state})>"
 
     def __enter__(self) -> BoundedClock:
-        """Read chronyd once, which takes a second at most, and start the thread.
+        """Read chronyd once, which takes at most a second, and start the thread.
 
-        A chronyd that does not answer or is not synchronised is no error here:
-        it may be starting. :meth:`wait_until_bounded` waits for it.
+        It is not an error here if chronyd does not reply or is not synchronised: it
+        may be starting. :meth:`wait_until_bounded` waits for it.
 
         Raises:
             ChronyLibraryError: no usable libchrony.
@@ -736,8 +737,8 @@ class BoundedClock:
     def close(self) -> None:
         """Stop the thread and close the connection.
 
-        It takes a second at most, while chronyd does not answer. Calls of
-        other threads raise ChronyUsageError.
+        If chronyd does not reply, this takes up to a second. Calls in other threads
+        raise ChronyUsageError.
         """
         reader, self._reader = self._reader, None
         if reader is not None:
@@ -751,12 +752,13 @@ class BoundedClock:
     def now(self) -> BoundedTime:
         """Return an interval that holds true time.
 
-        It holds the true time at which the clocks were read during the call. It
-        reads three clocks, takes no lock and waits for nothing.
+        It holds the true time at which this call read the clocks. The call reads
+        three clocks, takes no lock and does not wait.
 
         Raises:
             ClockUnboundError: nothing bounds the clock now.
-            ChronyUsageError: the clock is not open, or the parent's.
+            ChronyUsageError: the clock is not open, or belongs to the parent
+                process.
         """
         return self._bounds.now()
 
@@ -768,10 +770,10 @@ class BoundedClock:
             timeout: seconds to wait at most; ``None`` for no limit.
 
         Returns:
-            The interval that is after ``ns``.
+            The first interval that is after ``ns``.
 
         Raises:
-            ChronyTimeoutError: it is not within ``timeout``.
+            ChronyTimeoutError: ``ns`` is not certainly past within ``timeout``.
             ClockUnboundError: nothing bounds the clock now.
             ChronyUsageError: the clock is not open, or was closed meanwhile.
         """
@@ -790,8 +792,8 @@ class BoundedClock:
             The first interval.
 
         Raises:
-            ChronyTimeoutError: nothing does within ``timeout``; the message says
-                why.
+            ChronyTimeoutError: nothing bounds it within ``timeout``; the message
+                says why.
             ChronyUsageError: the clock is not open, or was closed meanwhile.
         """
         deadline = _deadline(timeout)
@@ -804,7 +806,7 @@ class BoundedClock:
     async def async_wait_until_past(
         self, ns: int, timeout: float | None = None
     ) -> BoundedTime:
-        """Do as :meth:`wait_until_past`, and let other tasks of asyncio run."""
+        """:meth:`wait_until_past` for asyncio."""
         from asyncio import sleep
 
         deadline = _deadline(timeout)
@@ -815,7 +817,7 @@ class BoundedClock:
     async def async_wait_until_bounded(
         self, timeout: float | None = None
     ) -> BoundedTime:
-        """Do as :meth:`wait_until_bounded`, and let other tasks of asyncio run."""
+        """:meth:`wait_until_bounded` for asyncio."""
         from asyncio import sleep
 
         deadline = _deadline(timeout)
