@@ -150,8 +150,8 @@ class TrackingStatus(_Record):
         last_offset: estimated offset at the last clock update [s]; positive:
             the clock was ahead of its sources.
         rms_offset: long-term average of the offset [s], not negative.
-        frequency: how much the clock would be wrong if it were not corrected
-            [ppm]; positive: it would gain.
+        frequency: error of the clock's frequency without chronyd's correction
+            [ppm]; positive: the clock would gain.
         residual_freq: difference between ``frequency`` and what the last
             measurements suggest [ppm].
         skew: estimated error bound of ``frequency`` [ppm], not negative.
