@@ -4,12 +4,12 @@
     >>> tracking = pychrony.get_tracking()
     >>> print(tracking.offset, tracking.error_bound, tracking.is_synchronized())
 
-One-shot functions are here, :class:`ChronyConnection` reads many reports over
-one connection, and ``python -m pychrony.check`` is the command. Everything
-only reads: pychrony changes nothing in chronyd.
+Each ``get_*`` function reads one report; :class:`ChronyConnection` reads many over
+one connection, and ``python -m pychrony.check`` is the command. pychrony is
+read-only: it never changes anything in chronyd.
 
-The import opens libchrony and nothing else; the rest is imported when the
-first of its names is used.
+The import opens libchrony and loads little else. The other modules are imported
+when one of their names is first used.
 """
 
 import os
@@ -89,7 +89,7 @@ __all__ = [
 __version__: str
 
 
-# Imported step by step until the name is found. asyncio takes longer to import than
+# Imported in this order until the name is found: asyncio takes longer to import than
 # all the rest.
 _MODULES = (
     ("exceptions", "enums", "models", "connection", "fleet"),
@@ -97,12 +97,13 @@ _MODULES = (
     ("aio",),
 )
 
-# One thread imports, and the others wait for this lock instead of those of the
-# interpreter: CPython before 3.13 frees one of its own at exit, and crashes where
-# daemon threads still wait for it (python/cpython#118523).
+# One thread imports, and the others wait for this lock instead of the import locks:
+# CPython before 3.13 frees one of those at exit, and crashes if daemon threads still
+# wait for it (python/cpython#118523).
 _lock = RLock()
 
-# A child must not inherit a half imported module whose thread it lacks.
+# A forked child must not inherit a half-imported module: it lacks the thread that
+# imports it.
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
 )

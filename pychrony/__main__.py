@@ -23,11 +23,14 @@ _BY_DEFAULT = ("tracking", "sources")
 
 _EPILOG = """\
 Reports: tracking, sources, sourcestats, selectdata, activity, authdata,
-ntpdata, serverstats, rtcdata, smoothing, or all; or now, which has its own
---help: an interval that holds true time. selectdata, authdata, ntpdata
-and serverstats need the Unix socket, as root or as the user of chronyd. Exit
-status: 0; 1 if a report cannot be read, the others are printed; 2 for a usage
-error.
+ntpdata, serverstats, rtcdata, smoothing, or all. selectdata, authdata, ntpdata
+and serverstats need the Unix socket, as root or as chronyd's user.
+
+'python -m pychrony now' prints an interval that holds true time, and has its
+own --help.
+
+Exit status: 0; 1 if a report cannot be read (the others are printed); 2 for a
+usage error.
 """
 
 
@@ -131,7 +134,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _records(value: Any) -> Any:
-    """Return the records of a report as a list: none where it is disabled."""
+    """Return the records of a report as a list, empty if it is disabled."""
     if _is_list(value):
         return value
     return [] if value is None else [value]
@@ -181,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         "reports",
         metavar="REPORT",
         nargs="*",
-        help="report to print, see below (tracking sources)",
+        help="report to print, see below (default: tracking sources)",
     )
     parser.add_argument(
         "-H", "--hostname", dest="address", metavar="ADDRESS", help=ADDRESS
@@ -201,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("text", "print as chronyc does (the default)"),
         ("json", "print one JSON document; docs/reports.schema.json describes it"),
-        ("csv", "print a table with a header for each report, an empty line between"),
+        ("csv", "print each report as a table with a header, separated by empty lines"),
     ):
         formats.add_argument(
             f"--{name}", action="store_const", const=name, dest="format", help=text

@@ -1,8 +1,8 @@
-"""What a user writes for a chronyd, and the socket address that it means.
+"""Parses the address of a chronyd as a user writes it, and resolves host names.
 
 libchrony's own parser (open_inet_socket in socket.c) knows neither names nor
-scopes, rejects ``[::1]``, and takes ``:99999`` and ``:abc`` for other ports,
-so everything but a Unix path is parsed and resolved here.
+scopes, rejects ``[::1]``, and reads ``:99999`` and ``:abc`` as other ports, so
+everything but a Unix path is parsed and resolved here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 import socket
 import sys
 
-# That of the socket module passes on bare descriptors, which an exception of a
-# signal handler would lose.
+# socket.socketpair() passes bare descriptors around; if a signal handler raised an
+# exception meanwhile, they would stay open.
 from _socket import socketpair
 from dataclasses import dataclass
 from errno import EMFILE, ENFILE
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PORT = 323
 
-# Where a local chronyd may be, in chronyc's order.
+# The addresses of a chronyd on this machine, in chronyc's order.
 LOCAL = ("/run/chrony/chronyd.sock", f"127.0.0.1:{PORT}", f"[::1]:{PORT}")
 
 # Compiled when they are used: that takes a millisecond.
@@ -40,9 +40,9 @@ _SCOPE = r"[^%\s/]{1,15}"  # an interface, or its number
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
 
-@dataclass(unsafe_hash=True)  # to make a frozen one takes twice as long
+@dataclass(unsafe_hash=True)  # making a frozen one takes twice as long
 class Target:
-    """One place where a chronyd may be.
+    """One address at which a chronyd may be.
 
     Attributes:
         text: the address as the user wrote it.
@@ -69,7 +69,7 @@ class Target:
         return Transport.COMMAND_PORT if self.port else Transport.UNIX_SOCKET
 
     def socket_address(self) -> tuple[Any, ...]:
-        """Return what ``socket.connect`` takes.
+        """Return the argument of ``socket.connect``.
 
         Raises:
             OSError: the scope names no network interface.
@@ -95,7 +95,7 @@ def parse(address: str | os.PathLike[str]) -> Target:
     text = os.fspath(address)
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"an address is a str, not {type(text).__name__}: {text!r}")
-    # What query_many reads most often, in a third of the time of the rest.
+    # The most frequent kind in query_many(), in a third of the time of _parse_any().
     host, colon, port = text.partition(":")
     if _is_ip(socket.AF_INET, host) and (_is_port(port) or not colon):
         return Target(text, socket.AF_INET, host, int(port or PORT))
@@ -104,7 +104,7 @@ def parse(address: str | os.PathLike[str]) -> Target:
 
 def _parse_any(text: str) -> Target:
     if not text or "\0" in text:
-        raise _nonsense(text, "it has a NUL" if text else "it is empty")
+        raise _nonsense(text, "it contains a NUL" if text else "it is empty")
     place, is_path = _without_scheme(text)
     if is_path:
         _check_path(text)
@@ -114,7 +114,7 @@ def _parse_any(text: str) -> Target:
 
 
 def _without_scheme(text: str) -> tuple[str, bool]:
-    """Return the place without what makes it a URL, and whether it is a path."""
+    """Return the address without the scheme of a URL, and whether it is a path."""
     scheme, separator, rest = text.partition("://")
     if text[0] == "/" or not separator:
         return text, text[0] == "/"
@@ -184,7 +184,7 @@ def _check_path(text: str) -> None:
         if encoding != "utf-8":
             reason = (
                 f"file names have the encoding {encoding} here, which lacks one of its "
-                "characters (PYTHONUTF8=1 changes that)"
+                "characters (PYTHONUTF8=1 selects UTF-8)"
             )
         raise _nonsense(text, reason) from None
 
@@ -205,14 +205,14 @@ def _nonsense(text: str, reason: str) -> ChronyAddressError:
 
 
 def resolve(target: Target, timeout: float) -> RequestGenerator[list[Target]]:
-    """Return the IP addresses that a host name has, in the resolver's order.
+    """Return the IP addresses of a host name, in the resolver's order.
 
     Raises:
-        ChronyConnectionError: the name has none.
-        ChronyTimeoutError: not known within ``timeout`` seconds.
+        ChronyConnectionError: the name has no address.
+        ChronyTimeoutError: it was not resolved within ``timeout`` seconds.
     """
     found: list[Any] = []
-    # As bytes: for a str Python would import a codec.
+    # As bytes: for a str, Python would import a codec.
     host = target.host.encode()
 
     def look_up() -> None:
@@ -223,9 +223,9 @@ def resolve(target: Target, timeout: float) -> RequestGenerator[list[Target]]:
         finally:
             done.close()
 
-    # getaddrinfo cannot be given a deadline, only left behind: the thread ends
-    # when the system's resolver gives up. Thread.start() does not survive an
-    # exception of a signal handler.
+    # getaddrinfo() has no timeout. So it runs in a thread, which is abandoned at the
+    # deadline and ends when the system's resolver gives up. Thread.start() does not
+    # survive an exception of a signal handler.
     try:
         waiting, done = socketpair()
         try:
@@ -258,7 +258,7 @@ def resolve(target: Target, timeout: float) -> RequestGenerator[list[Target]]:
 
 
 def _cause(reason: OSError) -> OSError:
-    """Return the lack of descriptors, which resolvers report as something else."""
+    """Return the real cause if descriptors are exhausted: resolvers hide that."""
     try:
         socket.socket().close()
     except OSError as cause:

@@ -116,8 +116,8 @@ def _not_permitted(path: str) -> str:
             f"capability. {_OVER_UDP}"
         )
     return (
-        f"The socket is for root and {user}, as which chronyd runs (its group does not "
-        f"help). {_OVER_UDP}"
+        f"The socket is open to root and {user}, which chronyd runs as (its group does "
+        f"not help). {_OVER_UDP}"
     )
 
 
@@ -167,8 +167,8 @@ def silent(path: str) -> str:
         return f"A chronyd is stopped ({_pids(stopped)}): kill -CONT continues it"
     if not daemons and root not in ("/", "") and mount != "/":
         return (
-            f"{mount} is mounted here, and no process chronyd is visible: chronyd must "
-            f"know it by the same path, to answer. {_MOUNT_DIRECTORY}"
+            f"{mount} is mounted here, and no process chronyd is visible: chronyd can "
+            f"reply only if it has this directory at the same path. {_MOUNT_DIRECTORY}"
         )
     text = (
         "Is chronyd hung or stopped, was its directory removed, or may it not write to "

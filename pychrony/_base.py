@@ -31,10 +31,10 @@ _A_DAY = 86_400
 
 
 def timeouts_of(timeout: float, retries: int) -> list[float]:
-    """Return how long to wait for the reply to a request and to its retries [s].
+    """Return the timeouts of a request and of its retries [s].
 
     Raises:
-        ValueError: a value is out of range, or they come to more than a day.
+        ValueError: a value is out of range, or the sum is more than a day.
     """
     if 0 <= retries < 99 and 0 < timeout <= _A_DAY:
         seconds = [timeout * 2.0**number for number in range(retries + 1)]
@@ -42,18 +42,18 @@ def timeouts_of(timeout: float, retries: int) -> list[float]:
             return seconds
     raise ValueError(
         f"timeout {timeout!r} s and {retries!r} retries: the timeout must be "
-        "positive, the retries not negative, and all waits a day at most"
+        "positive, retries must not be negative, and all waits may take a day at most"
     )
 
 
 def open_session(
     targets: list[Target], timeouts: Sequence[float], *, blocking: bool
 ) -> RequestGenerator[Session]:
-    """Open a session to the first target where a chronyd answers.
+    """Open a session to the first target where a chronyd replies.
 
-    To connect a UDP socket sends nothing, so with several targets only an answer
-    counts. All are asked one after the other with the first timeout, then those
-    that did not answer with the doubled timeout, and so on.
+    Connecting a UDP socket sends nothing, so with several targets only a reply
+    counts. All are tried one after the other with the first timeout, then those
+    that did not reply with the doubled timeout, and so on.
     """
     if targets[0].is_name:
         targets = yield from _address.resolve(targets[0], sum(timeouts))
@@ -96,7 +96,7 @@ def just_open(_: Session) -> RequestGenerator[None]:
 
 
 class BaseConnection:
-    """The target of a connection, and its session while there is one."""
+    """The targets of a connection, and its session while it is open."""
 
     _blocking = False  # whether its sessions may block, see Session.blocking
 
@@ -115,7 +115,7 @@ class BaseConnection:
                 raise ValueError(
                     f"limit {limit!r} s: it must be positive, and a day at most"
                 )
-            self._blocking = False  # the limit may come before the timeout
+            self._blocking = False  # the limit may end a wait before its timeout
         wanted = _address.LOCAL if address is None else (address,)
         self._targets = [_address.parse(one) for one in wanted]
         self._session: Session | None = None
@@ -131,23 +131,23 @@ class BaseConnection:
 
     @property
     def address(self) -> str | None:
-        """The address in use, as given or found; ``None`` while there is none."""
+        """The address in use, as given or found; ``None`` if not connected."""
         return self._connected.text if self._connected else None
 
     @property
     def transport(self) -> Transport | None:
-        """The transport in use; ``None`` while there is none."""
+        """The transport in use; ``None`` if not connected."""
         return self._connected.transport if self._connected else None
 
     @property
     def closed(self) -> bool:
-        """Whether ``close`` was called; a ``with`` block opens it again."""
+        """Whether ``close`` was called; a ``with`` block opens the connection again."""
         return self._closed
 
     def _requests(
         self, query: Callable[[Session], RequestGenerator[T]]
     ) -> RequestGenerator[T]:
-        """Return the requests of a query; they open a session if there is none."""
+        """Return the requests of a query, which open a session if there is none."""
         session = self._session
         requests = query(session) if session else self._open_and_read(query)
         if self._limit is None:
@@ -158,7 +158,9 @@ class BaseConnection:
         self, query: Callable[[Session], RequestGenerator[T]]
     ) -> RequestGenerator[T]:
         if self._closed:
-            raise ChronyUsageError(f"{self!r}: use it in a 'with' block or a new one")
+            raise ChronyUsageError(
+                f"{self!r}: open it again in a 'with' block, or use a new connection"
+            )
         self._session = yield from open_session(
             self._targets, self._timeouts, blocking=self._blocking
         )
@@ -175,13 +177,13 @@ class BaseConnection:
             self._drop()
 
     def _check_process(self) -> int:
-        """Return the number of this process, if it may use the connection."""
+        """Return the ID of this process, if it may use the connection."""
         pid = os.getpid()
         session = self._session
         if session is not None and session.pid != pid:
             raise ChronyUsageError(
-                f"{self!r} was opened by process {session.pid}, this is its child "
-                f"{pid}. Close it here, which the parent does not notice, or open "
-                "another"
+                f"{self!r} was opened by process {session.pid} and cannot be used in "
+                f"its child {pid}. Open another in the child (closing this one there "
+                "does not affect the parent)"
             )
         return pid

@@ -109,9 +109,9 @@ const char *chrony_get_field_constant_name(chrony_session *s, int field,
                                            uint64_t value);
 """
 
-# Of the C library, which libchrony brings with it. With Python alone connect()
-# cannot be given AF_UNSPEC, which makes a socket forget its local address; and
-# where nothing is to be received, the exception takes longer than the call.
+# Functions of the C library, which is loaded with libchrony. Python's connect()
+# takes no AF_UNSPEC, which makes a socket forget its local address; and if there is
+# nothing to receive, the exception of Python's recv() takes longer than the call.
 C_LIBRARY = """
 int connect(int fd, const char *address, unsigned int length);
 ssize_t recv(int fd, void *buffer, size_t length, int flags);

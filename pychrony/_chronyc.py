@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .enums import LeapStatus, SourceMode, SourceState
 from .models import Source, TrackingStatus
 
-NEVER = 0xFFFFFFFF  # an age that chronyd gives for what has not happened
+NEVER = 0xFFFFFFFF  # the age that chronyd reports for what never happened
 
 MODES = {SourceMode.CLIENT: "^", SourceMode.PEER: "=", SourceMode.REFCLOCK: "#"}
 
@@ -45,7 +45,7 @@ _UNITS = (
 
 
 def seconds(value: float, sign: str = "", width: int = 0) -> str:
-    """Return a time in the unit that suits it, ``+`` as ``sign`` to show it always."""
+    """Return a time in the unit that suits it; ``sign`` "+" always shows the sign."""
     _, factor, digits, unit = next(
         (row for row in _UNITS if abs(value) < row[0]), _UNITS[-1]
     )
@@ -53,7 +53,7 @@ def seconds(value: float, sign: str = "", width: int = 0) -> str:
 
 
 def printable(line: str) -> str:
-    """Return the line without anything that a terminal or a log would obey."""
+    """Return the line with its control characters escaped, for a terminal or a log."""
     return "".join(
         letter
         if letter.isprintable()
@@ -63,7 +63,7 @@ def printable(line: str) -> str:
 
 
 def age(value: int | None) -> str:
-    """Return an age in whole seconds as chronyc's column LastRx has it."""
+    """Return an age in whole seconds as in chronyc's column LastRx."""
     if value is None or value == NEVER:
         return "-"
     if value < 1200:
@@ -77,7 +77,7 @@ def age(value: int | None) -> str:
 
 
 def clock(record: TrackingStatus) -> dict[str, str]:
-    """Return what matters most of a clock: two fields of now, two of its source."""
+    """Return the main figures of a clock: two of its time, and two of its source."""
     bound, source = "no error bound", "not synchronised"
     if record.error_bound is not None:
         bound = f"error bound {seconds(record.error_bound)}"
@@ -126,7 +126,7 @@ def tracking(record: TrackingStatus) -> str:
 def _date(moment: int) -> str:
     try:
         return time.strftime("%a %b %d %H:%M:%S %Y", time.gmtime(moment))
-    except (OverflowError, OSError):  # beyond the years that the C library has
+    except (OverflowError, OSError):  # out of range for the C library
         return f"{moment} s since 1970"
 
 
@@ -145,7 +145,7 @@ def _source(record: Source) -> str:
 
 
 def source_cells(record: Source) -> tuple[str, ...]:
-    """Return what is in chronyc's seven columns of a source."""
+    """Return the values of chronyc's seven columns for a source."""
     adjusted = seconds(record.latest_meas, "+", 7)
     measured = seconds(record.orig_latest_meas, "+", 7)
     return (

@@ -1,4 +1,4 @@
-"""The other eight reports as chronyc prints them, and each record as a row."""
+"""The other eight reports as chronyc prints them."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _lines(width: int, values: dict[str, object]) -> str:
 
 
 def _with_id(address: str) -> str:
-    """Return an address with the reference ID that it has as a server."""
+    """Return an address with the reference ID that a server with it has."""
     if not address:
         return "[UNSPEC] (00000000)"
     try:
@@ -208,7 +208,7 @@ def _ntp(one: NTPData) -> str:
 
 
 def ntp_data(records: Sequence[NTPData]) -> str:
-    """Return what ``chronyc -n ntpdata`` prints: sources with an address only."""
+    """Return what ``chronyc -n ntpdata`` prints: only sources with an address."""
     return "\n".join(_ntp(one) for one in records if one.address[:3] != "ID#")
 
 
@@ -256,7 +256,7 @@ def rtc_data(one: RTCData | None) -> str:
 
 
 def smoothing(one: Smoothing | None) -> str:
-    """Return what ``chronyc smoothing`` prints, or that it is not enabled."""
+    """Return what ``chronyc smoothing`` prints, also if it is not enabled."""
     if one is None:
         return "Time smoothing is not enabled"
     leap_only = "(leap second only)" if SmoothingFlag.LEAPONLY in one.flags else ""
@@ -273,7 +273,7 @@ def smoothing(one: Smoothing | None) -> str:
     )
 
 
-# What prints each report, by libchrony's name of it.
+# The function that formats each report, by libchrony's name of the report.
 TEXTS: dict[str, Callable[[Any], str]] = {
     "tracking": tracking,
     "sources": sources,

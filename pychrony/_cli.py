@@ -1,4 +1,4 @@
-"""What the commands have in common."""
+"""What the command lines share."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 ADDRESS = (
-    "path of the Unix socket of chronyd, or IP address or host name of its command "
-    "port, with or without :port; default: the chronyd of this machine"
+    "path of chronyd's Unix socket, or IP address or host name of its command port, "
+    "with or without :port; default: the chronyd of this machine"
 )
 
 
@@ -35,7 +35,7 @@ def help_width() -> int:
 
 
 def add_patience(parser: argparse.ArgumentParser, *names: str, retries: int) -> None:
-    """Add the options of the timeout, which ``names`` name too, and the retries."""
+    """Add options for the timeout and the retries; ``names`` also set the timeout."""
     parser.add_argument(
         "-t",
         "--timeout",
@@ -55,7 +55,7 @@ def add_port_and_version(parser: argparse.ArgumentParser) -> None:
         "--port",
         type=port_number,
         metavar="PORT",
-        help="command port of an ADDRESS without a port (323)",
+        help="command port, if ADDRESS has none (323)",
     )
     only = parser.add_mutually_exclusive_group()
     for version in (4, 6):
@@ -70,7 +70,7 @@ def add_port_and_version(parser: argparse.ArgumentParser) -> None:
 
 
 def add_retries(parser: argparse.ArgumentParser, retries: int) -> None:
-    """Add the option of the number of retries."""
+    """Add the option for the number of retries."""
     parser.add_argument(
         "-r",
         "--retries",
@@ -82,7 +82,7 @@ def add_retries(parser: argparse.ArgumentParser, retries: int) -> None:
 
 
 class Waits:
-    """Timeout and retries of requests, so that all of them end within a time.
+    """Timeout and retries with which all requests end within a time.
 
     Attributes:
         timeout: seconds to wait for the first reply, 1 at most.
@@ -90,10 +90,10 @@ class Waits:
     """
 
     def __init__(self, seconds: float, retries: int, places: int) -> None:
-        # The wait doubles at each retry, and each place has all waits. A tenth
-        # is for everything else.
+        # The timeout doubles at each retry, and each address has all timeouts. A
+        # tenth of the time is for everything else.
         waits = places * (2 ** (min(retries, 98) + 1) - 1)
-        # Two digits, as messages show the sum.
+        # Rounded to two digits, as messages show the sum.
         self.timeout = float(f"{min(1.0, 0.9 * seconds / waits):.2g}")
         self.retries = retries
 
@@ -135,7 +135,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 @contextmanager
 def printing() -> Generator[None, None, None]:
-    """Print what the terminal cannot show escaped, and end with a reader who leaves.
+    """Escape what the terminal cannot show, and ignore a closed pipe.
 
     Raises:
         OSError: nothing can be written.
@@ -147,11 +147,11 @@ def printing() -> Generator[None, None, None]:
         yield
     except OSError as error:
         silence(stdout)
-        # As in "| head -n 1": the reader has what it wants.
+        # As in "| head -n 1": the reader needs no more.
         if not isinstance(error, BrokenPipeError):
             raise
 
 
 def silence(stream: TextIO) -> None:
-    """Keep the interpreter from failing on the same output again at exit."""
+    """Keep the interpreter from failing on this stream again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

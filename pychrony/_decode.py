@@ -1,7 +1,7 @@
 """Turns the record that a session has received into its dataclass.
 
-How to read a layout of a report is worked out once, from libchrony's
-introspection and the table in ``models.py``, and kept as a plan.
+For each layout of a report, a plan to read it is made once, from libchrony's
+introspection and the dataclasses in ``models.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar
 
     T = TypeVar("T")
-    # A field: the attribute, its index, how to read it and how to convert it.
+    # A field: its attribute, its index, and the functions to read and convert it.
     _Step: TypeAlias = tuple[str, int, Callable[[Any, int], Any], Callable[[Any], Any]]
 
 _decoders: dict[type, Callable[..., Any]] = {}
@@ -90,9 +90,9 @@ def make(session, extra):
 def _maker(record: type, steps: list[_Step], absent: list[str]) -> Callable[..., Any]:
     """Return a function that makes a record.
 
-    Its code is generated, as that of dataclasses is. Of a call that takes 36 us, a
-    loop over the fields would cost 2.2 us more, and the __init__ of a frozen
-    dataclass, instead of filling its __dict__, 2.1 us more.
+    Its code is generated, like that of dataclasses. In a call of 36 us, a loop over
+    the fields would take 2.2 us more, and the __init__ of a frozen dataclass, instead
+    of filling its __dict__, another 2.1 us.
     """
     names: dict[str, Any] = {
         "new": object.__new__,
@@ -124,7 +124,7 @@ def _as_it_is(value: T) -> T:
     return value
 
 
-# ntp_flags in libchrony's reports.h has these two the wrong way round.
+# ntp_flags in libchrony's reports.h swaps the names of these two.
 _FLAG_NAMES = {("ntpdata", "flags"): {0x4: "testB", 0x2: "testC"}}
 
 
@@ -158,7 +158,7 @@ def decode_generic(
     return record
 
 
-# What each type of libchrony is in Python; a time is in nanoseconds.
+# The Python type for each type of libchrony; a time is in nanoseconds.
 _GENERIC = {
     FieldType.UINTEGER: int,
     FieldType.INTEGER: int,
@@ -171,7 +171,7 @@ _GENERIC = {
 def _constant_names(
     lib: Any, session: Any, index: int, content: FieldContent, value: Any
 ) -> dict[int, str]:
-    """Return the names that libchrony has for an enum or the flags that are set."""
+    """Return libchrony's names for the value of an enum, or for the flags set."""
     if not isinstance(value, int):
         constants = []
     elif content is FieldContent.ENUM:
@@ -189,7 +189,7 @@ def _constant_names(
 
 
 def _content(lib: Any, session: Any, index: int) -> int:
-    # For an address it formats the text, to see whether there is one.
+    # Locked: for an address it formats the text, to see whether there is one.
     content: int = call_locked(lib.chrony_get_field_content, session, index)
     return content
 
@@ -209,7 +209,7 @@ def _plan(
     steps: list[_Step] = []
     absent: list[str] = []
     for field in fields(record):
-        if "names" not in field.metadata:  # it is an extra field, or derived
+        if "names" not in field.metadata:  # an extra or derived field
             continue
         names, most = field.metadata["names"], field.metadata["most"]
         index = next((indexes[name] for name in names if name in indexes), None)
@@ -234,7 +234,7 @@ def _plan(
 
 
 def _reader(lib: Any, session: Any, index: int, wanted: Any) -> tuple[Any, Any]:
-    """Return how to read a field of libchrony and how to convert what was read."""
+    """Return the functions that read a field of libchrony and convert its value."""
     # The getters of libchrony return 0 for a field of another type (its
     # FP_NAN is an integer macro), so the type is checked here.
     kind = lib.chrony_get_field_type(session, index)
@@ -275,8 +275,8 @@ def _member_of(enum: type[Enum]) -> Callable[[int], Enum]:
         found = known.get(value)
         if found is None:
             found = enum(value)
-            # enum keeps every combination of flags that it ever made; those of
-            # 32 bits, which the network chooses, would fill the memory.
+            # enum keeps every combination of flags that it has made. There are
+            # 2**32, and the network chooses them: they would fill the memory.
             if issubclass(enum, Flag) and len(known) > 4096:
                 known.pop(value, None)
         return found

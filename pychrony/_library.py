@@ -1,7 +1,7 @@
 """Finds, opens and verifies libchrony, once, when pychrony is imported.
 
-A failure is kept and raised on first use, so that a program which may never
-read a clock can import pychrony anywhere.
+An error is kept and raised on first use, so that a program can import pychrony
+without libchrony if it reads no clock.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ os.register_at_fork(
     after_in_child=lock.release,
 )
 
-# How many calls may have written to the buffer. Only a thread that has the lock
-# changes it, so that it tells read_text() whether such a handler came between.
+# The number of calls that may have written to the buffer. Only a thread that has the
+# lock changes it. It tells read_text() whether such a handler made a call meanwhile.
 _writes = 0
 
 
@@ -53,7 +53,7 @@ def call_locked(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def read_text(function: Callable[..., Any], session: Any, index: int) -> str:
-    """Copy the text that a function of libchrony returns; NULL is an empty one."""
+    """Copy the text that a function of libchrony returns; NULL is an empty text."""
     global _writes  # noqa: PLW0603 - one count for libchrony's one buffer
     with lock:
         while True:
@@ -65,9 +65,9 @@ def read_text(function: Callable[..., Any], session: Any, index: int) -> str:
                 return str(text, "ascii", "replace")
 
 
-# ABI mode has no compiler to hold the declared chrony_err against the real
-# one, but libchrony's own error texts can: a word from each error that is
-# acted on. Both its prose and the bare enumerator names have these words.
+# In ABI mode no compiler compares the declared chrony_err with the real one. So a word
+# is looked for in libchrony's text of each error that pychrony handles. The enumerator
+# names have these words, too, if libchrony should return those.
 _ERROR_WORDS = {
     "CHRONY_SEND_FAILED": "send",
     "CHRONY_RECV_FAILED": "rec",
@@ -115,12 +115,13 @@ def _verify(lib: Any) -> None:
 
 
 def _check_file(path: str) -> None:
-    """Raise an OSError for a file that dlopen would wait for, or be killed by.
+    """Raise an OSError for a file on which dlopen would hang or crash.
 
-    Of a library that is cut off, the missing pages end the process with SIGBUS.
-    What is whole but foreign is refused by dlopen itself, or by its symbols.
+    If a library is truncated, its missing pages end the process with SIGBUS. A
+    complete library that is not libchrony is rejected later: by dlopen, or by its
+    symbols.
     """
-    if not os.path.isfile(path):  # to open a FIFO would wait for its other end
+    if not os.path.isfile(path):  # opening a FIFO would wait for its other end
         what = "not a file" if os.path.exists(path) else "no such file"
         raise FileNotFoundError(f"cannot open shared object file: {what}")
     with open(path, "rb", buffering=0) as file:
@@ -132,8 +133,8 @@ def _check_file(path: str) -> None:
         def number(data: bytes, offset: int, size: int) -> int:
             return int.from_bytes(data[offset : offset + size], order)
 
-        # Where the table of segments is, the size and number of its entries, and
-        # where in an entry are a segment's offset and size: elf(5).
+        # The offset of the program header table, the size and number of its entries,
+        # and the position of a segment's offset and size in an entry: elf(5).
         if header[4] == 2:
             table, sizes, word, begin, length = number(header, 32, 8), 54, 8, 8, 32
         else:
@@ -162,12 +163,12 @@ def open_library(name: str) -> Any:
 
 
 def in_prefix() -> str:
-    """Return where ``python -m pychrony.library install`` and conda put it."""
+    """Return the path where ``pychrony.library install`` and conda put libchrony."""
     return f"{sys.prefix}/lib/{SONAME}"
 
 
 def _open() -> tuple[Any, str, list[tuple[str, Exception]]]:
-    """Return the library and its name, or None with what was tried and the reasons."""
+    """Return the library or None, its name, and the failed attempts with reasons."""
     named = os.environ.get(VARIABLE)
     tried: list[tuple[str, Exception]] = []
     for name in (named,) if named else (SONAME, in_prefix()):
@@ -237,7 +238,7 @@ def reports() -> list[str]:
 
 
 def library_path() -> str:
-    """Return the file that libchrony was loaded from, its name if unknown.
+    """Return the file that libchrony was loaded from, or its name if unknown.
 
     Raises:
         ChronyLibraryError: there is no usable one.

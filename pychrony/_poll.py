@@ -1,8 +1,8 @@
-"""What there is to wait with, where ``select`` lacks some of it.
+"""``poll`` and ``epoll``, or what replaces them if the module ``select`` lacks them.
 
-gevent and eventlet take ``epoll`` out of that module when they patch it, and
-eventlet ``poll``, too. Other systems than Linux have no ``epoll``. A single wait
-is possible everywhere; many side by side take an ``epoll``.
+When gevent and eventlet patch that module, both remove ``epoll`` from it, and
+eventlet also removes ``poll``. Only Linux has ``epoll``. A single wait is possible
+everywhere; many side by side need ``epoll``.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class _PollBySelect:
 
 
 def _no_epoll() -> Any:
-    """Raise the error that says what can be done without it.
+    """Raise an error that says what is possible without ``epoll``.
 
     Raises:
-        OSError: always, as ``epoll`` does where it fails.
+        OSError: always, like ``epoll`` when it fails.
     """
     for patch in ("gevent", "eventlet"):
         if patch in sys.modules:
-            advice = f"{patch} took epoll away. Read each in a greenlet of its own"
+            advice = f"{patch} removed epoll. Read each in a greenlet of its own"
             break
     else:
         advice = "this system has no epoll. Read one after the other, or in threads"

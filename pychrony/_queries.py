@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from .models import Value
 
     T = TypeVar("T")
-    # What identifies the source of a record, and the record if it has one.
+    # The identity of a source, see _identity(), and its record if it has one.
     _Entry: TypeAlias = tuple[tuple[bool, Any], T | None]
-    # Reads the entry with an index.
+    # A function that reads the entry with an index.
     _Reader: TypeAlias = Callable[[Session, int], RequestGenerator[_Entry[T]]]
     # Reads only what identifies it.
     _KeyReader: TypeAlias = Callable[[Session, int], RequestGenerator[tuple[bool, Any]]]
@@ -54,19 +54,19 @@ if TYPE_CHECKING:
 # How many times to read a list that changes while it is read.
 LIST_READS = 10
 
-# Where a round trip takes longer [s], most of the time of a list is waiting. Then
-# as many records as possible are asked for at once, each over its own session.
+# If a round trip takes longer than this [s], reading a list is mostly waiting. Then
+# there are as many requests in flight as possible, each over its own session.
 _HIGH_LATENCY = 0.002
 _SHORT_LIST = 4
 
-# On the same machine it pays, too: asking one by one, both processes wait for
-# each other to be woken, on two cores. 8 sessions take 0.25 ms to open.
+# Requests in flight also help on the same machine with two cores: one by one, each
+# process waits for the other to wake up. 8 sessions take 0.25 ms to open.
 _LOCAL_IN_FLIGHT = 8
 _SHORT_LOCAL_LIST = 16
 
 
 def probe(session: Session) -> RequestGenerator[None]:
-    """Return when a chronyd has answered, with a report or a refusal."""
+    """Return when a chronyd has replied, with a report or an error."""
     try:
         yield from session.record("tracking", 0, lambda _: None)
     except (ChronyDataError, ChronyPermissionError):
@@ -79,7 +79,7 @@ def read_single(session: Session, record: type[T]) -> RequestGenerator[T]:
 
 
 def read_single_now(session: Session, waiter: Waiter, record: type[T]) -> T:
-    """Do the same over a blocking session."""
+    """Do the same over a blocking session, without generators at the first try."""
     report, decode = REPORTS[record], decoder(record)
     deadline = monotonic() + session.timeouts[0]
     sent = session.request(report)
@@ -91,7 +91,7 @@ def read_single_now(session: Session, waiter: Waiter, record: type[T]) -> T:
 
 
 def read_optional(session: Session, record: type[T]) -> RequestGenerator[T | None]:
-    """Read a report that is one record, or none where it is disabled."""
+    """Read a report that is one record; return None if it is disabled."""
     try:
         return (yield from read_single(session, record))
     except ChronyDataError as error:
@@ -239,8 +239,8 @@ def read_generic(
         return []
 
 
-# How each report is read: one record, one that may be disabled, or a list. The
-# connections and query_many() read them as it is said here.
+# How the connections and query_many() read each report: as one record, one that may
+# be disabled, or a list.
 TRACKING = partial(read_single, record=TrackingStatus)
 ACTIVITY = partial(read_single, record=Activity)
 SERVER_STATS = partial(read_single, record=ServerStats)
@@ -262,7 +262,7 @@ _BY_NAME: dict[str, partial[RequestGenerator[Any]]] = {
 
 
 def query_for(report: str) -> partial[RequestGenerator[Any]]:
-    """Return how the method of a connection for a report reads it.
+    """Return the query that the connection's method for a report uses.
 
     A report that has no method is read by introspection.
     """
@@ -303,7 +303,7 @@ def _read_snapshot(
                 session, report, read, read_key, count=count, round_trip=round_trip
             )
         except ChronyDataError as error:
-            # The status of a record that is not there (any more).
+            # The status of a record that does not exist, or was removed.
             if error.error_code != session.lib.CHRONY_UNEXPECTED_STATUS:
                 raise
             refusal = error
@@ -311,8 +311,8 @@ def _read_snapshot(
         if found is not None:
             keys = [key for key, _ in found]
             sources = [key for key in keys if not key[0]]
-            # Two reference clocks may share an ID for good; then the list is
-            # the same the second time.
+            # Two reference clocks may have the same ID; then the second read gives
+            # the same list.
             if len(set(sources)) == len(sources) and (
                 len(set(keys)) == len(keys) or keys == before
             ):
@@ -346,7 +346,7 @@ def _read_once(
         return []
     began = monotonic()
     last = yield from read(session, count - 1)
-    # The shorter one: a busy machine may delay either.
+    # The shorter of the two: a busy machine may delay either.
     round_trip = min(round_trip, monotonic() - began)
     sessions: list[Session] = []
     try:
@@ -380,18 +380,18 @@ def _read_once(
 
 
 def _requests_in_flight(session: Session, count: int, round_trip: float) -> int:
-    """Return how many records of a list to ask for at once; 1 is one by one.
+    """Return how many requests for a list to keep in flight; 1 is one by one.
 
-    This is decided for each call, from what it has seen. It takes sessions of
-    their own: a session of libchrony has one request at a time, and opening one
-    takes 30 us over UDP, but 450 us over the Unix socket.
+    Each call decides this from its own round trips. Each request in flight needs a
+    session: a libchrony session has one request at a time. Opening a session takes
+    30 us over UDP, but 450 us over the Unix socket.
     """
     if session.target.transport is Transport.UNIX_SOCKET:
         return 1
     if round_trip > _HIGH_LATENCY:
         return min(count, session.in_flight) if count > _SHORT_LIST else 1
-    # Other machines that are near stay one by one: they may have a cmdratelimit,
-    # which never applies to loopback.
+    # Lists of other machines nearby are read one by one: they may have a
+    # cmdratelimit, which never applies to loopback.
     local = session.target.host.startswith("127.") or session.target.host == "::1"
     if local and count >= _SHORT_LOCAL_LIST and len(os.sched_getaffinity(0)) > 1:
         return min(session.in_flight, _LOCAL_IN_FLIGHT)
@@ -410,14 +410,14 @@ def _read_in_flight(
 ) -> RequestGenerator[list[_Entry[T]] | None]:
     """Read the records before the last one, with many requests in flight.
 
-    They may overtake each other. But where a source goes, those behind it move
-    and never move back: a last record that is in its place both before and
-    after all the others were read shows that none of them moved, and a count
-    between the two that none was behind it. (Unless it went and came back
-    itself meanwhile.)
+    Requests may overtake each other. But when a source is removed, those behind it
+    move, and never move back. So if the last record is in its place both before and
+    after all others were read, none of them moved, and the count in between shows
+    that no source was behind it. (Unless the last source itself was removed and
+    added again meanwhile.)
     """
     found = {count - 1: last}
-    # All sessions take their next index from it.
+    # All sessions take their next index from this iterator.
     others = reversed(range(count - 1))
     recount = 0
 
@@ -445,7 +445,7 @@ def _read_in_flight(
 def _open_sessions(sessions: list[Session], like: Session, number: int) -> None:
     """Open sessions for requests in flight, or fewer if descriptors are lacking.
 
-    The session of the caller is not one of them: it may block.
+    The caller's session is not one of them: it may block.
     """
     if number < 2:
         return
@@ -493,9 +493,9 @@ def _identity_of(record: Any) -> tuple[bool, Any]:
 
 
 def _identity(address: Any, name: Any) -> tuple[bool, Any]:
-    """Return whether others may have the same identity, and the identity.
+    """Return whether other sources may have the same identity, and the identity.
 
-    No two NTP sources have the same address. A reference clock has none, and
-    libchrony shows as "?" one of a family that it does not know.
+    No two NTP sources have the same address. A reference clock has no address, and
+    libchrony shows addresses of an unknown family as "?".
     """
     return (False, address) if address not in ("", "?") else (True, name)

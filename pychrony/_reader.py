@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from typing import Any
 
-# What reads each report.
+# The method of a connection that reads each report.
 METHODS = {
     "tracking": "get_tracking",
     "sources": "get_sources",

@@ -1,4 +1,4 @@
-"""The records as plain objects: for JSON, CSV, and whatever stores them."""
+"""The records as dictionaries of plain values: for JSON, CSV and databases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# The unit of each attribute that has one; no two records differ in it.
+# The unit of each attribute that has one. It is the same in all records.
 _UNITS = {
     "seconds": (
         *("ref_time", "offset", "last_offset", "rms_offset", "root_delay"),
@@ -29,18 +29,18 @@ _UNITS = {
 }
 UNITS = {name: unit for unit, names in _UNITS.items() for name in names}
 
-# An age that chronyd gives for what has not happened.
+# chronyd reports this age for what never happened.
 _NEVER = 0xFFFFFFFF
 _AGES = ("last_sample_ago", "last_ke_ago")
 
-# The word of chronyc where libchrony's says something else.
+# chronyc's word where libchrony's is misleading.
 _WORDS = {"unselected": "combined"}
 
 
 def to_dict(record: Any, name_of: Callable[[int], str]) -> dict[str, Any]:
-    """Return a record as an object of plain values.
+    """Return a record as a dictionary of plain values.
 
-    ``name_of`` makes a name of a reference ID, for reference clocks.
+    ``name_of`` returns the name for a reference ID, for reference clocks.
     """
     found: dict[str, Any] = {}
     values = {one.name: getattr(record, one.name) for one in fields(record)}
@@ -71,11 +71,11 @@ def _plain(name: str, value: Any) -> Any:
     if name == "names":  # of a Value
         return list(value)
     never = name in _AGES and value == _NEVER
-    # JSON has no number that is none.
+    # JSON has no NaN or infinity.
     return None if never or (type(value) is float and not isfinite(value)) else value
 
 
 def word(member: Any) -> str:
-    """Return an enum as a word, as chronyc calls it where that differs."""
+    """Return an enum member as a word: its name, or chronyc's where that differs."""
     name = str(member.name).lower()
     return _WORDS.get(name, name)

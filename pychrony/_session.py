@@ -1,7 +1,7 @@
 """One libchrony session on one socket, and the requests over it.
 
-The only module that calls libchrony to send and to receive. Resends, deadlines
-and the meaning of errors are decided here, once for all drivers.
+This is the only module that calls libchrony to send and receive. It implements
+retries, deadlines and the meaning of errors, once for all drivers.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-# The length of a list comes from the network. chronyd sets itself no limit,
-# but no configuration comes near this one.
+# The length of a list comes from the network. chronyd has no limit, but no
+# configuration comes near this one.
 MOST_RECORDS = 65_536
 
 _NOT_AUTHORIZED = (
@@ -46,8 +46,8 @@ _NOT_AUTHORIZED = (
     "ntpdata need sourcestats in it, too"
 )
 
-# The names of reports for libchrony, which may keep the pointer to one
-# (follow_report in client.c): they must never be freed.
+# The names of reports for libchrony. They must never be freed, as it may keep a
+# pointer to one (follow_report in client.c).
 _NAMES: dict[str, bytes] = {}
 
 _AGAIN = (errno.EAGAIN, errno.EINTR)
@@ -60,14 +60,14 @@ class Session:
     """A libchrony session and its socket.
 
     Attributes:
-        target: what it is connected to.
+        target: the address that it is connected to.
         timeouts: how long to wait for the reply to a request, and to each of its
             retries [s].
         blocking: whether the caller waits for nothing else; set by
-            :meth:`set_timeouts`. Then the first wait is that of libchrony's own
-            ``recv``, with a timeout, which saves the system call of ``poll``.
-        in_flight: the most records of a list to ask for at the same time.
-        counts: the lengths that lists had in the last call, where latency is high.
+            :meth:`set_timeouts`. If so, libchrony's own ``recv`` does the first
+            wait, with a timeout, which saves the system call of ``poll``.
+        in_flight: maximum number of requests in flight for a list.
+        counts: the length of each list in the last call, if latency is high.
     """
 
     in_flight = 128
@@ -79,8 +79,8 @@ class Session:
         self.target = target
         self.counts: dict[str, int] = {}
         self.lib = load()
-        # It exists before what it releases: a signal handler may raise an
-        # exception at any bytecode.
+        # Made before what it releases: a signal handler may raise an exception at
+        # any bytecode.
         self._holder = ffi.new("chrony_session **")
         self._socket = DatagramSocket(target)
         self.pid = self._socket.pid
@@ -93,16 +93,16 @@ class Session:
             raise
 
     def __del__(self) -> None:
-        # The socket closes itself, and warns. After the end of the interpreter
-        # it counts as closed, and what daemon threads use goes with the process.
+        # The socket closes itself, and warns. At exit it counts as closed: daemon
+        # threads may be using the session, which ends with the process.
         if hasattr(self, "_socket") and not self._socket.closed:
             _deinit(self.lib, self._holder)
 
     def set_timeouts(self, timeouts: Sequence[float], *, blocking: bool) -> None:
-        """Set how long to wait for the reply to a request and to its retries [s]."""
+        """Set the timeouts of a request and of its retries [s]."""
         self.timeouts = timeouts
-        # Not for the Unix socket, whose send() would wait, too; nor where the
-        # size of time_t is not that of long, or the clock tick is too coarse.
+        # Not for the Unix socket, as its send() would also wait; nor if time_t and
+        # long may differ in size, or the timeout is too short for the clock tick.
         udp = self.target.transport is Transport.COMMAND_PORT
         precise = timeouts[0] >= 0.01 and ffi.sizeof("long") == 8
         self.blocking = blocking and udp and precise
@@ -113,14 +113,14 @@ class Session:
         """Connect to another UDP address of the same family, between two reports."""
         self.target = target
         self.counts.clear()
-        # Otherwise the local address that suited the first target would stay.
+        # Otherwise the socket would keep the local address chosen for the old target.
         self.lib.connect(self._fd, _NOWHERE, len(_NOWHERE))
         try:
             self._socket.raw.connect(target.socket_address())
         except OSError as reason:
             raise unreachable(target, reason) from reason
-        # The kernel now takes datagrams of the new target only. What arrived
-        # before, a reply or an error, must not count as the new one's.
+        # From now on the kernel accepts only datagrams of the new target. Discard
+        # the replies and errors of the old one.
         while self.lib.recv(self._fd, ffi.NULL, 0, 0) == 0 or ffi.errno not in _AGAIN:
             pass
 
@@ -131,26 +131,26 @@ class Session:
         self._handle = self._holder[0]
 
     def reset(self) -> None:
-        """Begin a fresh libchrony session on the same socket.
+        """Start a new libchrony session on the same socket.
 
-        After any error the old one may hold a pending request or a report to
+        After any error the old session may have a pending request or a report to
         follow, and would return wrong results (client.c).
         """
         _deinit(self.lib, self._holder)
         self._init()
 
     def close(self) -> None:
-        """Close the session and its socket. Does nothing the second time."""
+        """Close the session and its socket; a second call does nothing."""
         _deinit(self.lib, self._holder)
         self._socket.close()
 
     def count(self, report: str) -> RequestGenerator[int]:
-        """Ask how many records a report has."""
+        """Request the number of records of a report."""
         request = self.lib.chrony_request_report_number_records
         return self._exchange(report, request, (), self._number, self.timeouts)
 
     def _number(self, handle: Any) -> int:
-        # A uint32 of the network in an int: the largest are negative.
+        # An int made of a uint32 from the network: the largest are negative.
         count: int = self.lib.chrony_get_report_number_records(handle)
         if not 0 <= count <= MOST_RECORDS:
             raise ValueError(
@@ -234,7 +234,7 @@ class Session:
                 ):
                     continue
                 if (
-                    # libchrony knows some counts by itself, and sends nothing.
+                    # libchrony knows the count of some reports, and sends no request.
                     not (arguments or self.lib.chrony_needs_response(self._handle))
                     or (self.blocking and self.received(report))
                 ):
@@ -254,7 +254,7 @@ class Session:
         arguments: tuple[int, ...],
         deadline: float,
     ) -> RequestGenerator[bool]:
-        """Send a request that failed with ``code``; return False if that is too late.
+        """Send again a request that failed with ``code``; return False if too late.
 
         The queue of chronyd's Unix socket may be full.
         """
@@ -263,9 +263,9 @@ class Session:
                 raise self._error(code, report)
             if not (yield self._fd, POLLOUT, deadline) or monotonic() >= deadline:
                 return False
-            # After a failed send libchrony has lost the address, and would ask
-            # for that of the index by itself (follow_report in client.c), which
-            # may be another source by now.
+            # After a failed send libchrony has lost the address. It would request
+            # the address of the index itself (follow_report in client.c), which may
+            # be another source by now.
             if report in BY_ADDRESS:
                 return False
             code = request(self._handle, _name(report), *arguments)
@@ -273,8 +273,8 @@ class Session:
 
     def received(self, report: str) -> bool:
         """Let libchrony receive a datagram; return whether it is the reply."""
-        # Without the lock: it writes to the buffer of addresses only where
-        # libchrony asks for an address by itself.
+        # Without the lock: this writes to the buffer of addresses only if libchrony
+        # requests an address itself.
         code = self.lib.chrony_process_response(self._handle)
         if not code:
             if not self.lib.chrony_needs_response(self._handle):
@@ -319,7 +319,7 @@ class Session:
         return kind(f"{self.target}: {report}: {text}", code)
 
     def no_answer(self, report: str, timeouts: Sequence[float]) -> ChronyTimeoutError:
-        """Return the error for no reply within these timeouts."""
+        """Return the error when no reply has come within these timeouts."""
         text = (
             f"{self.target}: {report}: no answer to {len(timeouts)} "
             f"request{'s'[: len(timeouts) > 1]} in {sum(timeouts):g} s. "

@@ -1,13 +1,13 @@
 """The datagram socket of a session: UDP, or Unix with a file of its own.
 
-chronyd answers a client of its Unix socket by path. So the client's socket has
-a file, in the directory of chronyd's, and chronyd, which runs as another user,
-must be permitted to write to it. libchrony 0.2 puts that file two directories
-deeper, which the AppArmor profiles of Debian and Ubuntu do not let chronyd
-reach. Therefore the socket is opened here and given to libchrony.
+chronyd replies to a client of its Unix socket by path. So the client's socket has
+a file in chronyd's directory, and chronyd, which runs as another user, must be
+permitted to write to it. libchrony 0.2 puts that file two directories deeper,
+where chronyd may not write under the AppArmor profiles of Debian and Ubuntu.
+Therefore the socket is opened here and passed to libchrony.
 
-A signal handler may raise an exception at any bytecode. What is open is always
-held by an object that closes it, and everything can be closed again.
+A signal handler may raise an exception at any bytecode. So everything that is open
+is always held by an object that closes it, and can be closed twice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from ._address import Target
 
-# A Unix socket's path has 107 bytes at most, sun_path in unix(7).
+# The path of a Unix socket has at most 107 bytes: sun_path in unix(7).
 _PATH_MAX = 107
 _PREFIX = b"pychrony."
 _RANDOM_BYTES = 6
@@ -47,12 +47,12 @@ _ALL_MAY_WRITE = 0o666
 _NOT_OPENED = -1
 
 _OVER_UDP = (
-    "tracking, sources, sourcestats, activity, rtcdata and smoothing need no right "
-    "over UDP, address 127.0.0.1"
+    "tracking, sources, sourcestats, activity, rtcdata and smoothing need no "
+    "permission over UDP (address 127.0.0.1)"
 )
 
-# What is open, its address, and the process that opened it: for the end of the
-# interpreter, which does not collect everything.
+# The open sockets, with their address and the process that opened them. They are
+# cleaned up at exit, when the interpreter does not collect all objects.
 _unclosed: dict[socket.socket, tuple[str, int]] = {}
 
 
@@ -66,16 +66,16 @@ class DatagramSocket:
 
     raw: socket.socket
 
-    # Also where this module is being torn down.
+    # For __del__(), when the names of this module are gone already at exit.
     _unclosed = _unclosed
 
     def __init__(self, target: Target) -> None:
         """Open it.
 
         Raises:
-            ChronyConnectionError: nobody is there, or a socket for the answers
-                cannot be made.
-            ChronyPermissionError: one of the two is not permitted.
+            ChronyConnectionError: no chronyd is there, or the client's socket
+                cannot be created.
+            ChronyPermissionError: one of these is not permitted.
         """
         self._address = str(target)
         self.pid = os.getpid()
@@ -102,20 +102,20 @@ class DatagramSocket:
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed, or left to the end of the process."""
+        """Whether it is closed, or left open until the process ends."""
         return getattr(self, "raw", None) not in self._unclosed
 
     def set_timeout(self, seconds: float) -> None:
-        """Let libchrony's own ``recv`` wait for an answer."""
+        """Let libchrony's own ``recv`` wait for a reply."""
         whole, fraction = divmod(seconds, 1)
         timeout = struct.pack("ll", int(whole), int(fraction * 1_000_000))
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         self.raw.setblocking(True)
 
     def close(self) -> None:
-        """Close it, and remove its file if this process made that.
+        """Close it, and remove its file if this process created that.
 
-        A second time it does nothing, or what an interruption left to do.
+        A second call does nothing, unless the first was interrupted.
         """
         if not self.closed:
             if self.pid == os.getpid():
@@ -129,10 +129,11 @@ def _open_unix(unix: socket.socket, target: Target) -> None:
     directory = os.path.dirname(path)
     if max(len(directory), len(path) + _DIRECTORY_MAX - _PATH_MAX) > _DIRECTORY_MAX:
         raise ChronyConnectionError(
-            f"{target}: this path is too long. pychrony makes a socket beside that of "
-            f"chronyd, and the path of one has {_PATH_MAX} bytes at most: that of the "
-            f"directory {_DIRECTORY_MAX}, not {len(directory)}. Use a symbolic link to "
-            "the directory, which chronyd can reach, too, or address 127.0.0.1",
+            f"{target}: this path is too long. pychrony creates a socket in the same "
+            f"directory. The path of a socket can have {_PATH_MAX} bytes at most, and "
+            f"that of the directory {_DIRECTORY_MAX}, not {len(directory)}. Use a "
+            "symbolic link to the directory that chronyd can also reach, or address "
+            "127.0.0.1",
             _NOT_OPENED,
         )
     unix.connect(path)
@@ -145,12 +146,12 @@ def _open_unix(unix: socket.socket, target: Target) -> None:
 
 
 def _let_chronyd_write(own: bytes, target: Target) -> None:
-    """Permit all users to write to the socket that was just made.
+    """Permit all users to write to the file of the socket that was just created.
 
-    Only chronyd's can: the kernel lets nobody else send to a connected socket.
-    As whoever may write to the directory (the user of a chronyd that was
-    broken into) could put a link to any file in its place, it is opened, looked
-    at and changed without following its path again.
+    Still only chronyd can send to it: the kernel lets nobody else send to a
+    connected socket. The user of a compromised chronyd may write to the directory,
+    and could put a link to any file in its place. So the file is opened once, and
+    checked and changed through that descriptor.
     """
     if not hasattr(os, "O_PATH"):
         raise ChronyConnectionError(
@@ -160,22 +161,22 @@ def _let_chronyd_write(own: bytes, target: Target) -> None:
         )
     held: list[FileIO] = []
     try:
-        # Opened and held in one call of C: no interruption comes in between.
+        # Opened and stored in one C call, which no signal handler can interrupt.
         flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
         with suppress(FileNotFoundError):
             held.extend(map(FileIO, map(os.open, (own,), (flags,))))
         if not (held and _is_ours(fd := held[0].fileno())):
             raise ChronyConnectionError(
                 f"{target}: another process removed or replaced {os.fsdecode(own)}, "
-                "the socket that pychrony made. Who may write to that directory?",
+                "the socket that pychrony created. Who may write to that directory?",
                 _NOT_OPENED,
             )
         try:
             os.chmod(f"/proc/self/fd/{fd}", _ALL_MAY_WRITE)
         except FileNotFoundError as reason:
             raise ChronyConnectionError(
-                f"{target}: /proc is not mounted, and without it pychrony cannot let "
-                "chronyd answer. Mount it, or use address 127.0.0.1",
+                f"{target}: /proc is not mounted, and without it pychrony cannot "
+                "permit chronyd to reply. Mount it, or use address 127.0.0.1",
                 _NOT_OPENED,
             ) from reason
     finally:
@@ -194,7 +195,7 @@ def _is_ours(fd: int) -> bool:
 
 def _remove_file(own: socket.socket) -> None:
     if own.family == socket.AF_UNIX:
-        # It is closed already, or its file or the directory is gone.
+        # It may be closed already, or its file or the directory removed.
         with suppress(OSError):
             path = own.getsockname()
             if path:
@@ -209,13 +210,14 @@ def _warn(address: str) -> None:
 
 @atexit.register
 def _at_exit() -> None:
-    """Remove the files, and leave the sockets to the end of the process."""
+    """Remove the files; the sockets close when the process ends."""
     left = _unclosed.copy()
     _unclosed.clear()
     for raw in left:
         if left[raw][1] == os.getpid():
             _remove_file(raw)
-        # They would close and warn one by one. Daemon threads may be using them.
+        # Otherwise each would be closed with a warning of its own. If there are
+        # daemon threads, they may be using it.
         if threading.active_count() == 1:
             raw.detach()
     for address, pid in left.values():
@@ -224,20 +226,20 @@ def _at_exit() -> None:
 
 
 def _no_place(target: Target, directory: str, reason: OSError) -> ChronyError:
-    """Return the error where no socket can be made in chronyd's directory."""
+    """Return the error when no socket can be created in chronyd's directory."""
     kind: type[ChronyError] = ChronyConnectionError
     advice = ""
     if reason.errno == errno.EROFS:
         advice = (
-            ": it is mounted read-only here, and chronyd answers to a socket beside "
-            "its own. Mount it read-write, or use UDP, address 127.0.0.1 or that of "
-            "the host"
+            ": it is mounted read-only here, and chronyd replies to a socket in that "
+            "directory. Mount it read-write, or use UDP (address 127.0.0.1, or that "
+            "of the host)"
         )
     elif reason.errno in (errno.EACCES, errno.EPERM):
         kind = ChronyPermissionError
         advice = (
-            ", where chronyd answers to a socket beside its own. Run this as root or "
-            f"the user that chronyd runs as; {_OVER_UDP}"
+            ", where chronyd would reply to it. Run this as root or the user that "
+            f"chronyd runs as; {_OVER_UDP}"
         )
     return kind(
         f"{target}: {reason.strerror or reason}: no socket can be made in "
@@ -249,7 +251,7 @@ def _no_place(target: Target, directory: str, reason: OSError) -> ChronyError:
 def unreachable(
     target: Target, reason: OSError, code: int = _NOT_OPENED
 ) -> ChronyError:
-    """Return the error for a socket that cannot be opened or used."""
+    """Return the error of a socket that cannot be opened or used."""
     kind: type[ChronyError] = ChronyConnectionError
     unix = target.transport is Transport.UNIX_SOCKET
     if unix and reason.errno in (errno.EACCES, errno.EPERM):

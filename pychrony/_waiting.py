@@ -1,9 +1,9 @@
 """How requests wait: request generators, alone or many side by side.
 
 All code that has to wait is a generator. It yields ``(fd, events, deadline)`` to
-wait until the descriptor is ready for those ``poll`` events; the driver sends
-back whether that was before the deadline (on the ``time.monotonic`` clock). So
-each driver waits in its own way: blocking, or in the loop of asyncio.
+wait until the descriptor is ready for those ``poll`` events. The driver sends
+back whether it was ready before the deadline (on the ``time.monotonic`` clock). So
+each driver waits in its own way: blocking, or in asyncio's event loop.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Wait: TypeAlias = tuple[int, int, float]
     RequestGenerator: TypeAlias = Generator[Wait, bool, T]
-    # A generator for side_by_side(). If it yields None, the others and the driver
-    # go on first.
+    # A generator for side_by_side(). If it yields None, the other tasks and the
+    # driver run first.
     Task: TypeAlias = Generator[Wait | None, Any, None]
 
-# How many tasks go on before the driver does.
+# How many tasks run before the driver does.
 _AT_ONCE = 64
 
 
 def side_by_side(tasks: Iterable[Task]) -> RequestGenerator[None]:
     """Run tasks until all have returned, or one raises an error.
 
-    It waits for one ``epoll`` descriptor, so that every driver can run it.
+    It waits for a single ``epoll`` descriptor, so that every driver can run it.
 
     Raises:
-        ChronyConnectionError: there is no descriptor for that.
+        ChronyConnectionError: there is no descriptor for ``epoll``.
     """
     tasks = list(tasks)
     ready: deque[tuple[Task, Any]] = deque((each, None) for each in tasks)
     waiting: dict[int, tuple[Task, float]] = {}
-    # No deadline is earlier. It is exact only after it has passed: nearly all
-    # answers come long before their deadlines.
+    # A lower bound of all deadlines. It is computed again only when it has passed:
+    # nearly all replies come long before their deadlines.
     earliest = inf
     polling = _epoll()
     try:
@@ -69,7 +69,7 @@ def side_by_side(tasks: Iterable[Task]) -> RequestGenerator[None]:
                 if fd in waiting:
                     ready.append((waiting.pop(fd)[0], True))
             now = monotonic()
-            # Else there may be others whose answers are there.
+            # If _AT_ONCE replies came, there may be more, and no task is late yet.
             if now >= earliest and len(answered) < _AT_ONCE:
                 late = [fd for fd, (_, deadline) in waiting.items() if deadline <= now]
                 ready.extend((waiting.pop(fd)[0], False) for fd in late)
@@ -83,10 +83,10 @@ def side_by_side(tasks: Iterable[Task]) -> RequestGenerator[None]:
 def within(
     limit: float, place: str, requests: RequestGenerator[T]
 ) -> RequestGenerator[T]:
-    """Limit the time that a request generator takes in all [s].
+    """Limit the total time of a request generator [s].
 
     Raises:
-        ChronyTimeoutError: it has not ended by then.
+        ChronyTimeoutError: it takes longer.
     """
     end = monotonic() + limit
     ready: Any = None
@@ -119,15 +119,15 @@ def _epoll() -> Any:
 def _arm(polling: Any, fd: int, events: int) -> None:
     try:
         polling.modify(fd, events)
-    except FileNotFoundError:  # it is new, or another one with the same number
+    except FileNotFoundError:  # it is new, or its number is used again
         polling.register(fd, events)
 
 
 class Waiter:
     """Waits with ``poll``.
 
-    It keeps its ``poll`` object as long as the descriptor and the events are the
-    same: making one costs as much as a wait.
+    It keeps its ``poll`` object while the descriptor and the events stay the same:
+    making one takes as long as a wait.
     """
 
     def __init__(self) -> None:

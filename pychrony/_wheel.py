@@ -1,7 +1,7 @@
-"""libchrony out of the published wheels of pychrony 2.0.3, which contain it.
+"""Extracts libchrony from the published wheels of pychrony 2.0.3, which contain it.
 
-It needs the standard library only, and nothing of pychrony: the tests load this
-file before they may import pychrony, and nox without cffi.
+This module uses only the standard library: the tests load it before they can import
+pychrony, and nox loads it without cffi.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ BUILD = (
     "&& sudo make install && sudo ldconfig"
 )
 
-# SHA-256 of the library. It is the same file in all wheels of a platform, so one
-# version of Python will do. It needs glibc 2.4 only, whatever the tag says.
+# SHA-256 of the library. It is the same file in all wheels of a platform, so the
+# wheel for one version of Python suffices. It needs only glibc 2.4, despite the tag.
 WHEEL_PYTHON = "3.12"
 DIGESTS = {
     "manylinux_2_28_x86_64": (
@@ -52,13 +52,13 @@ DIGESTS = {
     ),
 }
 
-# The largest of them has 265,945 bytes.
+# The largest library has 265,945 bytes.
 _MOST_BYTES = 1 << 20
 
-# A silent network must not keep anybody waiting for ever [s].
+# Maximum time for a download [s], in case the network is silent.
 _DOWNLOAD_LIMIT = 180.0
 
-# What pip 22 to 26 print where the network is at fault; the cause is in quotes.
+# What pip 22 to 26 print if the network fails; the cause is in quotes.
 _NO_NETWORK = re.compile(
     r"connection broken by '(?:\w+\()?(?P<cause>.*?)'?\)?': /|"
     r"(?P<other>Tunnel connection failed[^'\")]*|"
@@ -67,7 +67,7 @@ _NO_NETWORK = re.compile(
 
 
 class WheelError(Exception):
-    """There is no libchrony to be had this way; one line that says what to do."""
+    """libchrony cannot be obtained this way. The message is one line of advice."""
 
 
 def tag() -> str:
@@ -96,7 +96,7 @@ def _tag() -> str:
 
 
 def command(action: str = "install") -> str:
-    """Return the shell command that does it for this interpreter."""
+    """Return the shell command that runs this action for this interpreter."""
     words = [shlex.quote(sys.executable or "python3"), "-m", "pychrony.library", action]
     archive = os.path.dirname(os.path.dirname(__file__))
     if os.path.isfile(archive):  # a zipapp, which python -m does not find by itself
@@ -108,7 +108,7 @@ def command(action: str = "install") -> str:
 
 
 def own_environment() -> str:
-    """Return how to make an environment, if this Python is that of the system."""
+    """Return the command that makes an environment, if this is the system's Python."""
     marker = os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
     if sys.prefix != sys.base_prefix or not (
         os.path.exists(marker) or sys.prefix == "/usr"
@@ -238,7 +238,7 @@ def _run(words: list[str]) -> tuple[int, str]:
 
 
 def _cause(output: str) -> str:
-    """Return the one line of pip's output that tells why it failed."""
+    """Return the line of pip's output that says why it failed."""
     found = _NO_NETWORK.search(output)
     if found:
         cause = found["cause"] or found["other"]
@@ -248,7 +248,7 @@ def _cause(output: str) -> str:
 
 
 def store(data: bytes, target: str, check: Callable[[str], object]) -> None:
-    """Replace the file ``target`` atomically, if ``check`` raises nothing for the new.
+    """Replace the file ``target`` atomically, if ``check`` accepts the new file.
 
     Raises:
         OSError: it cannot be written.

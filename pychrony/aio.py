@@ -46,11 +46,11 @@ __all__ = ["AsyncChronyConnection", "async_query_many"]
 
 
 class AsyncChronyConnection(BaseConnection):
-    """:class:`ChronyConnection` for asyncio: the same, awaited.
+    """:class:`ChronyConnection` for asyncio, with coroutines as methods.
 
     Use it with ``async with``, or await :meth:`close`. Tasks may share a
-    connection: one call runs at a time. A call that is cancelled leaves nothing
-    behind, and the connection usable: the next call opens it again.
+    connection; one call runs at a time. After a call is cancelled, the connection
+    can still be used: the next call opens it again.
 
     Arguments and errors are those of :class:`ChronyConnection`.
     """
@@ -86,8 +86,8 @@ class AsyncChronyConnection(BaseConnection):
     async def close(self) -> None:
         """Close the connection; wait for the calls of other tasks to end.
 
-        In a forked child this closes the descriptor only: the parent's
-        connection goes on.
+        In a forked child this closes the descriptor only; the parent's
+        connection stays open.
         """
         self._drop_if_inherited()
         self._closed = True
@@ -173,7 +173,7 @@ class AsyncChronyConnection(BaseConnection):
         )
 
     def _call_lock(self) -> asyncio.Lock:
-        """Return the lock of this process and event loop (an asyncio lock has one)."""
+        """Return the lock of this process and event loop (a lock works in one loop)."""
         owner = self._check_process(), _running_loop()
         if self._lock_owner != owner:
             if (
@@ -200,8 +200,8 @@ def async_query_many(
 ) -> AsyncGenerator[tuple[Address, Any], None]:
     """Read a report of many chronyds: :func:`query_many` for asyncio.
 
-    Where the results are not taken to the end, ``contextlib.aclosing`` closes
-    it at once, else asyncio does so later.
+    If you do not iterate to the end, use ``contextlib.aclosing`` to close it at
+    once; otherwise asyncio closes it later.
     """
     sweep = Sweep(
         addresses, report, concurrency, timeouts_of(timeout, retries), progress

@@ -66,33 +66,34 @@ __all__ = [
 class ChronyConnection(BaseConnection):
     """A connection to a running chronyd, for reading its reports.
 
-    It opens at the first report, or on entering a ``with`` block, and opens
-    again by itself after an error. Use it as a context manager or call
-    :meth:`close`; a connection that is dropped open warns with
-    ``ResourceWarning``.
+    It opens when the first report is read or a ``with`` block is entered, and
+    again in the next call after an error. Use it as a context manager or call
+    :meth:`close`; a connection that is garbage-collected while it is open gives
+    a ``ResourceWarning``.
 
-    Threads may share a connection: its lock lets one call run at a time; one
-    connection for each thread is faster. A forked child must open its own.
+    Threads may share a connection: its lock lets one call run at a time. It is
+    faster to use one connection for each thread. A forked child must open its own.
 
     Args:
         address: path of chronyd's Unix socket (``/run/chrony/chronyd.sock``),
             or IP address or host name of its command port, with or without
             ``:port`` (323): ``192.0.2.7``, ``[::1]:323``, ``fe80::1%eth0``,
-            ``ntp1.example``; ``unix://`` or ``unixgram://`` may stand before the
-            path, ``udp://`` before the host. ``None`` looks for the chronyd of this
-            machine: its Unix socket, then 127.0.0.1, then ::1, until one answers.
+            ``ntp1.example``. The path may begin with ``unix://`` or
+            ``unixgram://``, the host with ``udp://``. With ``None``, the chronyd of
+            this machine is looked for: its Unix socket, then 127.0.0.1, then ::1,
+            until one replies.
         timeout: seconds to wait for the reply to a request, more than 0.
-        retries: number of times to send a request again; the timeout doubles
-            each time, as in chronyc. The defaults give up after 1 + 2 + 4
-            seconds. That is for one request: a list makes one for each source,
-            and where several addresses are tried, each silent one is waited for.
-        limit: maximum of seconds that a call may take in all, from when it has
-            the lock of the connection; ``None`` for none.
+        retries: number of retries of a request; the timeout doubles at each, as
+            in chronyc. With the defaults, a request fails after 1 + 2 + 4
+            seconds. A list takes one request for each source. If several
+            addresses are tried, the timeouts apply to each of them.
+        limit: maximum number of seconds for a whole call, counted from when it
+            has the lock of the connection; ``None`` for no limit.
 
     Raises:
-        ChronyAddressError: ``address`` is nonsense.
-        ValueError: ``timeout`` or ``limit`` is not positive, ``retries`` negative,
-            or they come to more than a day.
+        ChronyAddressError: ``address`` is not valid.
+        ValueError: ``timeout`` or ``limit`` is not positive, ``retries`` is
+            negative, or the sum of the timeouts or ``limit`` is more than a day.
     """
 
     _blocking = True
@@ -111,8 +112,8 @@ class ChronyConnection(BaseConnection):
     def __enter__(self) -> ChronyConnection:
         """Open the connection.
 
-        With an explicit address this sends nothing, so that over UDP it is the
-        first report that shows whether a chronyd is there.
+        With an explicit address this sends nothing. Over UDP, only the first report
+        shows whether a chronyd is there.
 
         Raises:
             ChronyConnectionError: no chronyd was found, or its Unix socket
@@ -136,15 +137,16 @@ class ChronyConnection(BaseConnection):
     def close(self) -> None:
         """Close the connection; wait for the calls of other threads to end.
 
-        In a forked child this closes the descriptor only: the parent's
-        connection goes on.
+        In a forked child this closes the descriptor only; the parent's
+        connection stays open.
         """
         self._drop_if_inherited()
         state = self._call_state()
         with state.lock:
             self._closed = True
             self._connected = None
-            if not state.busy:  # else a signal handler closes it: _read drops it
+            # If it is busy, this is a signal handler: _read() drops the session.
+            if not state.busy:
                 self._drop()
 
     def get_tracking(self) -> TrackingStatus:
@@ -152,101 +154,102 @@ class ChronyConnection(BaseConnection):
 
         Raises:
             ChronyConnectionError: chronyd cannot be reached.
-            ChronyTimeoutError: it did not answer in time.
-            ChronyDataError: the answer makes no sense.
+            ChronyTimeoutError: chronyd did not reply in time.
+            ChronyDataError: the reply is not valid.
             ChronyPermissionError: the Unix socket may not be opened, or
                 chronyd does not serve this report to this client.
             ChronyLibraryError: no usable libchrony.
-            ChronyUsageError: the connection is closed, the parent's, or busy.
+            ChronyUsageError: the connection is closed, belongs to the parent
+                process, or is busy.
         """
         return self._read(_queries.TRACKING)
 
     def get_sources(self) -> list[Source]:
         """Read the sources and their latest samples (report ``sources``).
 
-        The list is a consistent snapshot in chronyd's order, also when sources
-        are added and deleted meanwhile. Raises what :meth:`get_tracking` does.
+        The list is a consistent snapshot in chronyd's order, even if sources
+        are added and removed meanwhile. Errors are those of :meth:`get_tracking`.
         """
         return self._read(_queries.SOURCES)
 
     def get_source_stats(self) -> list[SourceStats]:
-        """Read what the past samples of each source say (report ``sourcestats``).
+        """Read the statistics of each source's samples (report ``sourcestats``).
 
-        The list is a consistent snapshot in chronyd's order, also when sources
-        are added and deleted meanwhile. Raises what :meth:`get_tracking` does.
+        The list is a consistent snapshot in chronyd's order, even if sources
+        are added and removed meanwhile. Errors are those of :meth:`get_tracking`.
         """
         return self._read(_queries.SOURCE_STATS)
 
     def get_select_data(self) -> list[SelectData]:
-        """Read what became of the sources in the selection (report ``selectdata``).
+        """Read the result of the selection for each source (report ``selectdata``).
 
-        chronyd gives it over its Unix socket only, unless its directive
-        ``opencommands`` (from 4.7 on) opens it. The list is a consistent snapshot.
-        Raises what :meth:`get_tracking` does.
+        chronyd serves it over its Unix socket only, unless its directive
+        ``opencommands`` (from 4.7 on) allows UDP. The list is a consistent snapshot.
+        Errors are those of :meth:`get_tracking`.
         """
         return self._read(_queries.SELECT_DATA)
 
     def get_activity(self) -> Activity:
-        """Read how many sources are in which state (report ``activity``).
+        """Read the number of sources in each state (report ``activity``).
 
-        Raises what :meth:`get_tracking` does.
+        Errors are those of :meth:`get_tracking`.
         """
         return self._read(_queries.ACTIVITY)
 
     def get_auth_data(self) -> list[AuthData]:
         """Read the authentication of each NTP source (report ``authdata``).
 
-        chronyd gives it over its Unix socket only, unless its directive
-        ``opencommands`` (from 4.7 on) opens it. Reference clocks have none.
-        Raises what :meth:`get_tracking` does.
+        chronyd serves it over its Unix socket only, unless its directive
+        ``opencommands`` (from 4.7 on) allows UDP. Reference clocks are not in it.
+        Errors are those of :meth:`get_tracking`.
         """
         return self._read(_queries.AUTH_DATA)
 
     def get_ntp_data(self) -> list[NTPData]:
         """Read the last valid packet of each NTP source (report ``ntpdata``).
 
-        chronyd gives it over its Unix socket only, unless its directive
-        ``opencommands`` (from 4.7 on) opens it. Reference clocks have none.
-        Raises what :meth:`get_tracking` does.
+        chronyd serves it over its Unix socket only, unless its directive
+        ``opencommands`` (from 4.7 on) allows UDP. Reference clocks are not in it.
+        Errors are those of :meth:`get_tracking`.
         """
         return self._read(_queries.NTP_DATA)
 
     def get_server_stats(self) -> ServerStats:
-        """Read what chronyd did as a server (report ``serverstats``).
+        """Read the counters of chronyd as a server (report ``serverstats``).
 
-        chronyd gives it over its Unix socket only, unless its directive
-        ``opencommands`` (from 4.7 on) opens it. Raises what
-        :meth:`get_tracking` does.
+        chronyd serves it over its Unix socket only, unless its directive
+        ``opencommands`` (from 4.7 on) allows UDP. Errors are those of
+        :meth:`get_tracking`.
         """
         return self._read(_queries.SERVER_STATS)
 
     def get_smoothing(self) -> Smoothing | None:
         """Read the smoothing of the served time (report ``smoothing``).
 
-        ``None`` where it is not enabled (directive ``smoothtime``). Raises what
-        :meth:`get_tracking` does.
+        Returns ``None`` if it is not enabled (directive ``smoothtime``). Errors are
+        those of :meth:`get_tracking`.
         """
         return self._read(_queries.SMOOTHING)
 
     def get_report(self, name: str) -> list[dict[str, Value]]:
         """Read any report that libchrony knows, as libchrony describes it.
 
-        So a report or field of a newer libchrony can be read at once. Each
-        record maps libchrony's field names, in its order and without the
-        reserved ones, to a :class:`Value`. A report that is disabled has no
-        record; the records of ``authdata`` and ``ntpdata`` begin with the
-        ``address`` of their source. :func:`pychrony.reports` lists the names.
+        Reports and fields of a newer libchrony can be read this way. Each record
+        maps libchrony's field names, in its order and without reserved fields, to a
+        :class:`Value`. A report that is disabled has no records. The records of
+        ``authdata`` and ``ntpdata`` begin with the ``address`` of their source.
+        :func:`pychrony.reports` lists the names.
 
-        Raises what :meth:`get_tracking` does, and ChronyDataError where
-        libchrony has no such report.
+        Errors are those of :meth:`get_tracking`, and ChronyDataError if libchrony
+        has no such report.
         """
         return self._read(partial(read_generic, report=name))
 
     def get_rtc_data(self) -> RTCData | None:
         """Read the state of the real-time clock (report ``rtcdata``).
 
-        ``None`` where chronyd does not track it (directive ``rtcfile``).
-        Raises what :meth:`get_tracking` does.
+        Returns ``None`` if chronyd does not track it (directive ``rtcfile``).
+        Errors are those of :meth:`get_tracking`.
         """
         return self._read(_queries.RTC_DATA)
 
@@ -278,9 +281,9 @@ class ChronyConnection(BaseConnection):
 
     def _call_state(self) -> _CallState:
         pid = self._check_process()
-        # A forked child gets its own: the lock of its parent may be held by a
+        # A forked child gets its own state: its parent's lock may be held by a
         # thread that does not exist in the child. setdefault() gives all threads
-        # of a process the same one.
+        # of a process the same state.
         return self._call_states.get(pid) or self._call_states.setdefault(
             pid, _CallState()
         )
@@ -302,11 +305,11 @@ _ARGUMENTS = """
 
     Args:
         {name}address: path of chronyd's Unix socket, or IP address or host name of its
-            command port, with or without ``:port`` (323); ``None`` looks for the
-            chronyd of this machine.
+            command port, with or without ``:port`` (323); ``None`` for the chronyd
+            of this machine.
         timeout: seconds to wait for a reply; doubles at each retry.
         retries: number of retries of each request.
-        limit: maximum of seconds that the call may take in all; ``None`` for none.
+        limit: maximum number of seconds for the whole call; ``None`` for no limit.
     """
 
 

@@ -32,11 +32,11 @@ class Transport(Enum):
 
     Attributes:
         UNIX_SOCKET: the Unix domain socket, open to root and the user that
-            chronyd runs as. It would carry control commands too; pychrony
-            sends none.
+            chronyd runs as. It also accepts control commands; pychrony sends
+            none.
         COMMAND_PORT: the UDP command port (323 by default), which serves
-            monitoring to anybody on the same machine, and to others that
-            ``cmdallow`` names.
+            monitoring requests to everybody on the same machine, and to other
+            machines that ``cmdallow`` names.
     """
 
     UNIX_SOCKET = "unix_socket"
@@ -44,7 +44,7 @@ class Transport(Enum):
 
 
 class _OpenEnum(Enum):
-    """An enum that does not lose a report to a number it has no name for."""
+    """An enum in which an unknown number becomes a member ``UNKNOWN_<n>``."""
 
     @classmethod
     def _missing_(cls, value: object) -> "_OpenEnum | None":
@@ -65,14 +65,14 @@ class _OpenEnum(Enum):
 class LeapStatus(_OpenEnum):
     """What happens to the last minute of this UTC day.
 
-    A number that chronyd may add later becomes a member ``UNKNOWN_<n>`` with
-    that number as its value; the same holds for the other enums here.
+    A number that a newer chronyd adds becomes a member ``UNKNOWN_<n>`` with that
+    number as its value. The same applies to the other enums here.
 
     Attributes:
         NORMAL: nothing.
         INSERT: a leap second is inserted (23:59:60 exists).
         DELETE: a leap second is deleted (23:59:59 does not exist).
-        UNSYNC: not known, the clock is not synchronised.
+        UNSYNC: not known; the clock is not synchronised.
     """
 
     NORMAL = 0
@@ -82,14 +82,14 @@ class LeapStatus(_OpenEnum):
 
 
 class SourceState(_OpenEnum):
-    """What the selection algorithm made of a source (chronyc's column ``S``).
+    """The result of the selection for a source (chronyc's column ``S``).
 
     Attributes:
         SELECTED: ``*``, the source that the clock follows.
         NONSELECTABLE: ``?``, unreachable, unsynchronised or not yet measured.
         FALSETICKER: ``x``, disagrees with the majority of the others.
         JITTERY: ``~``, too variable.
-        UNSELECTED: the same as COMBINED, by its name in libchrony and pychrony 2.
+        UNSELECTED: the same as COMBINED; its name in libchrony and pychrony 2.
         COMBINED: ``+``, good, and combined with the selected source.
         SELECTABLE: ``-``, good, but not combined with the selected source.
     """
@@ -104,7 +104,7 @@ class SourceState(_OpenEnum):
 
 
 class SourceMode(_OpenEnum):
-    """What kind of source it is (chronyc's column ``M``).
+    """The kind of a source (chronyc's column ``M``).
 
     Attributes:
         CLIENT: ``^``, an NTP server that chronyd is a client of.
@@ -118,33 +118,34 @@ class SourceMode(_OpenEnum):
 
 
 class SelectState(_OpenEnum):
-    """What became of a source in the last selection (chronyc: ``selectdata``).
+    """The result of the last selection for a source (chronyc: ``selectdata``).
 
-    The value is the code of chronyc's letter. COMBINED and BEST are used; W, P,
-    U, D and L could be, but are not; the others cannot be selected. libchrony
-    has no name for ``L``, ``r`` and ``?``.
+    The value is the character code of chronyc's letter. Sources in state COMBINED
+    or BEST are used. Those in ``W``, ``P``, ``U``, ``D`` and ``L`` are selectable,
+    but not used. Those in other states cannot be selected. libchrony has no names
+    for ``L``, ``r`` and ``?``.
 
     Attributes:
         IGNORED: ``N``, has the option noselect.
         NOT_SYNCHRONIZED: ``s``, is not synchronised.
-        MISSING_SAMPLES: ``M``, has not enough measurements.
+        MISSING_SAMPLES: ``M``, does not have enough measurements.
         UNACCEPTABLE_DISTANCE: ``d``, root distance above ``maxdistance``.
         JITTERY: ``~``, jitter above ``maxjitter``.
         WAITING_FOR_OTHERS: ``w``, waits for others to leave state ``M``.
-        STALE: ``S``, has older measurements than others, or did not answer for
+        STALE: ``S``, has older measurements than others, or did not reply to
             too many polls (``maxunreach``).
         ORPHAN: ``O``, stratum not below the orphan stratum (``local``).
         NOT_TRUSTED: ``T``, does not fully agree with sources that have
             ``trust``.
         FALSETICKER: ``x``, does not agree with the majority.
         MISSING_SELECTABLE_SOURCES: ``W``, waits for others to be selectable.
-        NOT_PREFERRED: ``P``, another one has the option ``prefer``.
+        NOT_PREFERRED: ``P``, another source has the option ``prefer``.
         WAITING_FOR_UPDATE: ``U``, waits for a new measurement.
         LARGE_DISTANCE: ``D``, root distance too large to be combined.
         OUTLIER: ``L``, differs too much from the best to be combined.
         UNACCEPTABLE_STRATUM: ``r``, stratum outside of the allowed range
             (``minstratum``, ``maxstratum``; chronyd 4.9).
-        UNKNOWN: ``?``, not yet through any selection.
+        UNKNOWN: ``?``, was in no selection yet.
         COMBINED: ``+``, combined with the best source.
         BEST: ``*``, the source that the clock follows.
     """
@@ -171,13 +172,13 @@ class SelectState(_OpenEnum):
 
 
 class SelectOption(IntFlag):
-    """Options of a source in the selection (chrony.conf, ``server``).
+    """Options of a source for the selection (chrony.conf, ``server``).
 
     Attributes:
-        NOSELECT: never select it.
-        PREFER: prefer it to those without.
-        TRUST: it is always right, those that differ are falsetickers.
-        REQUIRE: select nothing unless it is selectable.
+        NOSELECT: never select the source.
+        PREFER: prefer it to sources without this option.
+        TRUST: assume that it is right; sources that disagree are falsetickers.
+        REQUIRE: select no source unless one with this option is selectable.
     """
 
     NOSELECT = 0x1
@@ -203,8 +204,8 @@ class AuthMode(_OpenEnum):
 class KeyType(_OpenEnum):
     """The algorithm of a key (chronyc: ``authdata``, column Type).
 
-    With a symmetric key its hash function or cipher, with NTS the AEAD
-    algorithm. NONE where there is no key.
+    For a symmetric key, the hash function or cipher; for NTS, the AEAD
+    algorithm. NONE if there is no key.
     """
 
     NONE = 0
@@ -231,7 +232,7 @@ class NTPMode(_OpenEnum):
     Attributes:
         NONE: no packet yet.
         ACTIVE_SYMMETRIC: from a peer.
-        PASSIVE_SYMMETRIC: from a peer that did not know us.
+        PASSIVE_SYMMETRIC: from a peer that does not have us configured.
         SERVER: from a server.
     """
 
@@ -242,10 +243,10 @@ class NTPMode(_OpenEnum):
 
 
 class Timestamping(_OpenEnum):
-    """Who took a timestamp; the value is the code of chronyd's letter.
+    """What took a timestamp; the value is the character code of chronyd's letter.
 
     Attributes:
-        NONE: nobody, there is no packet yet.
+        NONE: there is no packet yet.
         DAEMON: chronyd, the least exact.
         KERNEL: the kernel.
         HARDWARE: the network card, the most exact.
@@ -258,24 +259,24 @@ class Timestamping(_OpenEnum):
 
 
 class NTPFlag(IntFlag):
-    """What is true of the last packet of a source (chronyc: ``ntpdata``).
+    """Properties of the last packet of a source (chronyc: ``ntpdata``).
 
-    A test that is set was **passed**. TEST1 to TEST7 are those of RFC 5905.
-    libchrony 0.1 and 0.2 swap the names of TESTB and TESTC; here they are
-    chronyd's.
+    If the flag of a test is set, the packet **passed** it. TEST1 to TEST7 are the
+    tests of RFC 5905. libchrony 0.1 and 0.2 swap the names of TESTB and TESTC; the
+    names here are chronyd's.
 
     Attributes:
         TEST1: not a duplicate.
-        TEST2: an answer to our last request.
+        TEST2: a reply to our last request.
         TEST3: its timestamps are set.
         TEST5: authentication is right.
         TEST6: the source is synchronised.
         TEST7: root delay, root dispersion and stratum are in range.
-        TESTA: peer delay is below its maximum.
-        TESTB: the ratio of its delay to the smallest is in range.
+        TESTA: the peer delay is below its maximum.
+        TESTB: the ratio of the delay to the smallest delay is in range.
         TESTC: the delay is in range of the deviation, or the quantile, of the
-            others.
-        TESTD: no synchronisation loop.
+            other delays.
+        TESTD: there is no synchronisation loop.
         INTERLEAVED: the packet was in interleaved mode.
         AUTHENTICATED: the packet was authenticated.
     """
@@ -318,7 +319,7 @@ class FieldType(_OpenEnum):
 
 
 class FieldContent(_OpenEnum):
-    """What a field is about, and in which unit (``chrony_field_content``)."""
+    """The meaning and unit of a field (``chrony_field_content``)."""
 
     NONE = 0
     COUNT = 1

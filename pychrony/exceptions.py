@@ -18,9 +18,8 @@ class ChronyError(Exception):
 
     Attributes:
         message: what happened, on which address, and what to do about it.
-        error_code: libchrony's ``chrony_err`` (-1 where its
-            ``chrony_open_socket`` failed), or ``None`` where libchrony was
-            not the one to complain.
+        error_code: libchrony's ``chrony_err`` (-1 if the socket could not be
+            opened), or ``None`` if the error does not come from libchrony.
     """
 
     def __init__(self, message: str, error_code: int | None = None) -> None:
@@ -35,43 +34,43 @@ class ChronyError(Exception):
 
 
 class ChronyConnectionError(ChronyError):
-    """chronyd could not be reached: nobody there, refused, or unreachable.
+    """chronyd could not be reached.
 
-    The ``OSError`` behind it, if there is one, is its ``__cause__``.
+    The ``__cause__`` is the ``OSError``, if there is one.
     """
 
 
 class ChronyTimeoutError(ChronyConnectionError, TimeoutError):
-    """No answer within the deadline, after all resends."""
+    """No reply within the timeout and all retries, or within the limit."""
 
 
 class ChronyAddressError(ChronyConnectionError, ValueError):
-    """The address is not one of a chronyd: nothing was opened or sent."""
+    """The address is not valid. Nothing was opened or sent."""
 
 
 class ChronyPermissionError(ChronyError):
-    """The Unix socket may not be opened, or chronyd said "Not authorized".
+    """The Unix socket may not be opened, or chronyd replied "Not authorized".
 
     The socket is open to root and to the user that chronyd runs as; membership
     in that user's group does not help. tracking, sources, sourcestats,
-    activity, rtcdata and smoothing need no right at all over the command port
+    activity, rtcdata and smoothing need no permission over the command port
     (UDP, by default on 127.0.0.1 and ::1).
     """
 
 
 class ChronyDataError(ChronyError):
-    """chronyd answered with something that is not the report asked for.
+    """The reply of chronyd is not the report that was requested.
 
-    An unknown or truncated reply, an unexpected status, a value outside its
-    range, or a list of sources that kept changing while it was read.
+    It is unknown or truncated, has an unexpected status or a value outside its
+    range, or the list of sources changed each time it was read.
     """
 
 
 class ChronyLibraryError(ChronyError):
     """No usable libchrony on this system.
 
-    Each failed attempt to open it is in the message and in the ``__cause__``
-    chain.
+    The message lists each failed attempt to open it; the ``__cause__`` is the
+    error of the first.
     """
 
     def __init__(self, message: str) -> None:
@@ -79,7 +78,7 @@ class ChronyLibraryError(ChronyError):
 
 
 class ChronyUsageError(ChronyError, RuntimeError):
-    """The connection cannot be used here and now.
+    """The connection or clock cannot be used here or now.
 
     It is closed, was opened by the parent of this forked process, or is in
     the middle of a call that a signal handler interrupted.

@@ -37,32 +37,32 @@ def query_many(
     retries: int = 2,
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[Address, Any]]:
-    """Read a report of many chronyds, as fast as they answer.
+    """Read a report of many chronyds, as fast as they reply.
 
     Args:
-        addresses: as for :class:`ChronyConnection`, never ``None``. They are
-            taken one by one as earlier ones end, so they may be a generator of
-            a million.
+        addresses: as for :class:`ChronyConnection`, but not ``None``. The next is
+            taken when a query ends, so this may be a generator of a million
+            addresses.
         report: libchrony's name of the report, one of :func:`reports`.
-        concurrency: maximum number of chronyds asked at the same time. Each takes
-            two descriptors, and two more while its name is resolved; where
-            they run out, fewer are asked at the same time.
+        concurrency: maximum number of concurrent queries. Each takes two
+            descriptors, and two more while its name is resolved. If descriptors
+            run out, there are fewer concurrent queries.
         timeout: seconds to wait for a reply; doubles at each retry.
-        retries: number of retries. A silent host counts as one of those asked
-            at the same time until its last timeout; the others go on.
-        progress: called with the number of results so far, after each.
+        retries: number of retries. A silent host occupies one of the concurrent
+            queries until its last timeout; the others go on.
+        progress: called after each result, with the number of results so far.
 
     Yields:
         Each address with what the method of :class:`ChronyConnection` for that
         report returns, or with the :class:`ChronyError` that it would raise, in
-        the order of their arrival. Nothing goes on while the caller does not
-        ask for the next.
+        the order of their arrival. Between two results, queries wait for the
+        caller.
 
     Raises:
         ChronyLibraryError: no usable libchrony.
         ChronyDataError: libchrony has no such report.
-        ValueError: ``concurrency``, ``timeout`` or ``retries`` is nonsense.
-        TypeError: ``addresses`` is one address.
+        ValueError: ``concurrency``, ``timeout`` or ``retries`` is out of range.
+        TypeError: ``addresses`` is a single address.
     """
     sweep = Sweep(
         addresses, report, concurrency, timeouts_of(timeout, retries), progress
@@ -89,8 +89,8 @@ class Sweep:
     """A query of many chronyds; the driver takes the results as they arrive.
 
     ``concurrency`` tasks run side by side. Each takes the next address when it
-    has the result of the one before, so that addresses are taken in their order
-    and results arrive in the order of the replies.
+    has a result, so addresses are taken in order, and results arrive in the order
+    of the replies.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Sweep:
         timeouts: Sequence[float],
         progress: Callable[[int], object] | None,
     ) -> None:
-        if isinstance(addresses, str):  # its letters are addresses, too
+        if isinstance(addresses, str):  # it would be iterated letter by letter
             raise TypeError(f"for one address give [{addresses!r}]")
         concurrency = index(concurrency)
         if concurrency < 1:
             raise ValueError(f"concurrency {concurrency!r} is less than 1")
         self._addresses = iter(addresses)
-        # Those that a task could not ask for want of descriptors.
+        # Addresses that a task could not query, as it lacked descriptors.
         self._deferred: list[Address] = []
         self._query = query_for(report)
         self._concurrency = concurrency
@@ -150,9 +150,9 @@ class Sweep:
                     if session is not None:
                         session.close()
                         session = None
-                    # The limit of descriptors is reached: this task ends, and
-                    # with it its need for them; the others ask its host, too.
-                    # The last one that is left has to report the error.
+                    # The limit of descriptors is reached. This task ends and
+                    # leaves its address to the others. The last task that is left
+                    # has to report the error.
                     if self._running > 1 and _lacks_descriptors(error):
                         self._deferred.append(address)
                         return
@@ -171,8 +171,8 @@ class Sweep:
     def _next_addresses(self) -> Iterator[Address]:
         """Yield addresses, and those that other tasks have deferred.
 
-        A task that defers one leaves others running, and each of them looks here
-        after its own address, so that none is forgotten.
+        When a task defers an address, other tasks are still running, and each looks
+        for deferred addresses after its current one.
         """
         for address in self._addresses:
             yield address
@@ -181,7 +181,7 @@ class Sweep:
 
     def _open(self, target: Target) -> RequestGenerator[Session]:
         session = yield from open_session([target], self._timeouts, blocking=False)
-        # For a list it opens more sessions; all tasks together must not take
+        # To read a list, it opens more sessions: all tasks together must not take
         # more descriptors than one connection does.
         session.in_flight //= self._concurrency
         return session
@@ -200,7 +200,7 @@ def _reconnect(session: Session, target: Target) -> bool:
 
 
 def _without_frames(error: ChronyError) -> ChronyError:
-    """Return an error without tracebacks: they keep the objects of their frames."""
+    """Return an error without tracebacks: they keep the objects of frames alive."""
     seen: list[BaseException | None] = [error]
     for one in seen:
         if one is not None:

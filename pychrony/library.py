@@ -1,8 +1,8 @@
-"""Says which libchrony is used, and installs one where the system has none.
+"""Shows which libchrony is used, and installs one if the system has none.
 
 ``python -m pychrony.library``, ``python -m pychrony.library install`` and
-``python -m pychrony.library uninstall``. What is installed is the library inside
-the published wheels of pychrony 2.0.3, as ``sys.prefix/lib/libchrony.so.0``.
+``python -m pychrony.library uninstall``. The command installs the library from the
+published wheels of pychrony 2.0.3 as ``sys.prefix/lib/libchrony.so.0``.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``python -m pychrony.library`` and return its exit status.
 
     Returns:
-        0 if there is a usable libchrony, or ``uninstall`` has left none of its own;
-        1 if not: the reason and the advice are printed.
+        0 if a usable libchrony was found or installed, or ``uninstall`` succeeded;
+        otherwise 1, after printing the reason and advice.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pychrony.library",
-        description="Say which libchrony is used, from where, and whether it is whole.",
+        description="Show which libchrony is used, from where, and if it is whole.",
     )
     actions = parser.add_subparsers(dest="action", title="actions", metavar="ACTION")
     text = f"install the libchrony of {_wheel.RELEASE} for this Python"
@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         "wheel",
         nargs="?",
         metavar="WHEEL",
-        help="the wheel, the directory that it is in, or the library out of it; "
-        "default: pip downloads it",
+        help="the wheel, its directory, or the library extracted from it; by default "
+        "pip downloads the wheel",
     )
     text = "remove what install has installed"
     actions.add_parser("uninstall", help=text, description=f"{text}.")
@@ -110,7 +110,7 @@ def _install(wheel: str | None) -> None:
         print(f"libchrony is there already: {_library.library_path()}")
         return
     if os.environ.get(_library.VARIABLE):
-        _library.load()  # which raises, and says what to do
+        _library.load()  # raises an error that says what to do
     if environment := _wheel.own_environment():
         raise _wheel.WheelError(
             f"{sys.executable} is the Python of the system, whose files belong to its "
@@ -163,7 +163,7 @@ def _say(text: str) -> None:
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)  # which removes temporary files
+    raise SystemExit(128 + number)  # so that temporary files are removed
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """What chronyd reports: the records, and where each field comes from.
 
-A record is a frozen dataclass. The ``metadata`` of a field names the field of
-libchrony that it is read from (``_from``) or how it follows from the others
-(``_derived``); :data:`REPORTS` says which report each dataclass is. That is
-the whole table: ``_decode.py`` builds its plans from it.
+A record is a frozen dataclass. The ``metadata`` of a field names the libchrony
+field that it is read from (``_from``), or says how it is computed from the other
+fields (``_derived``). :data:`REPORTS` says which report each dataclass is.
+``_decode.py`` builds its plans from these.
 
 Definitions: chronyc(1), "Monitoring commands". Times are in seconds,
 frequencies in parts per million (ppm), unless a name says otherwise.
 """
 
-# The annotations are read at run time, so they must not become strings.
+# Without "from __future__ import annotations": _decode.py reads the annotations.
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from math import isfinite
@@ -53,10 +53,10 @@ __all__ = [
 def _from(
     *names: str, most: "int | None" = None, age: bool = False
 ) -> "Mapping[str, Any]":
-    """Read the field from the first of libchrony's fields ``names`` that is there.
+    """Read the field from the first libchrony field in ``names`` that exists.
 
-    A value above ``most`` is an error. An ``age`` of 0xFFFFFFFF means never, and
-    becomes ``None``.
+    A value above ``most`` is an error. If it is an ``age``, 0xFFFFFFFF means never
+    and becomes ``None``.
     """
     return {"names": names, "most": most, "age": age}
 
@@ -66,11 +66,11 @@ def _derived(function: "Callable[[dict[str, Any]], Any]") -> "Mapping[str, Any]"
     return {"derived": function}
 
 
-# The record of libchrony lacks the value; the caller of decode() passes it.
+# libchrony's record lacks the field; the caller of decode() passes the value.
 _EXTRA: "Mapping[str, Any]" = {"extra": True}
 
 
-@lru_cache(4096)  # few are in use, and it takes as long as to read three fields
+@lru_cache(4096)  # few are in use, and it takes as long as reading three fields
 def refid_name(reference_id: int) -> str:
     """Return a reference ID as text: ``GPS`` if it is ASCII, else as ``192.0.2.1``."""
     raw = reference_id.to_bytes(4, "big")
@@ -83,8 +83,8 @@ def refid_name(reference_id: int) -> str:
 # chronyd's reference ID of its own clock, served by the "local" directive.
 _LOCAL_REFERENCE_ID = 0x7F7F0101
 
-# A sentinel for "derive it from ref_time", as the published 2.x API had no
-# ref_time_ns and its callers do not pass one.
+# Means "derive it from ref_time": the published 2.x API had no ref_time_ns, so
+# its callers do not pass one.
 _FROM_REF_TIME = -1
 
 
@@ -96,9 +96,9 @@ def _complete_ref_time_ns(record: "TrackingStatus | NTPData | RTCData") -> None:
 
 
 class _Record:
-    """What a dataclass would generate for each record, once for all of them.
+    """The methods that dataclasses would generate, once for all records.
 
-    Compiling it ten times takes longer than all the rest of the import.
+    Compiling them ten times takes longer than the rest of the import.
     """
 
     def __repr__(self) -> str:
@@ -114,12 +114,12 @@ class _Record:
         return hash(_items(self))
 
     def to_dict(self) -> "dict[str, Any]":
-        """Return the record as an object of plain values, as for JSON.
+        """Return the record as a dictionary of plain values, as for JSON.
 
-        The names of the values end with their units; enums and flags are words,
-        reference IDs hexadecimal as in chronyc; an age of what never happened is
-        ``None``. A record of a source has a ``name``, reference clocks included.
-        docs/reports.schema.json describes all of them.
+        The keys end with the units. Enums and flags are words, and reference IDs
+        are hexadecimal, as in chronyc. The age of something that never happened is
+        ``None``. The record of a source has a ``name``, also that of a reference
+        clock. docs/reports.schema.json describes all keys.
         """
         from ._serialize import to_dict  # few programs need it
 
@@ -137,21 +137,21 @@ class TrackingStatus(_Record):
     Attributes:
         reference_id: reference ID of the source that the clock follows, 32
             bits; 0 when not synchronised, 0x7F7F0101 in local mode.
-        reference_id_name: its address, or its reference ID as text where it
-            has no address (``GPS``, ``PPS0``).
-        reference_ip: its IP address; empty for a reference clock, in local
-            mode, and when not synchronised.
+        reference_id_name: IP address of the source, or its reference ID as text if
+            it has no address (``GPS``, ``PPS0``).
+        reference_ip: IP address of the source; empty for a reference clock, in
+            local mode, and when not synchronised.
         stratum: hops to a reference clock, 1 to 15; 0 when not synchronised.
         leap_status: what happens at the end of the day.
         ref_time: when the last measurement was processed [s since 1970, UTC];
             0 when there was none.
         offset: how far the system clock is behind NTP time at this moment [s];
-            chronyd is slewing this away. Negative: it is ahead.
+            chronyd is correcting this. Negative: the clock is ahead.
         last_offset: estimated offset at the last clock update [s]; positive:
             the clock was ahead of its sources.
         rms_offset: long-term average of the offset [s], not negative.
-        frequency: how much the clock would run wrong uncorrected [ppm];
-            positive: it would gain.
+        frequency: error of the clock's frequency without chronyd's correction
+            [ppm]; positive: the clock would gain.
         residual_freq: difference between ``frequency`` and what the last
             measurements suggest [ppm].
         skew: estimated error bound of ``frequency`` [ppm], not negative.
@@ -212,18 +212,18 @@ class TrackingStatus(_Record):
         return self.error_bound_at(0.0, 0.0)
 
     def error_bound_at(self, age: float, max_drift_ppm: float) -> "float | None":
-        """The error bound that does not rely on chronyd's ``maxclockerror`` [s].
+        """The error bound without relying on chronyd's ``maxclockerror`` [s].
 
-        chronyd lets its root dispersion grow by ``maxclockerror``, by default 1
-        ppm, which is an estimate of how the frequency of the oscillator changes
-        and no bound. This is ``error_bound`` + ``max_drift_ppm`` * ``age``, or
-        ``None`` where that is ``None``.
+        chronyd's root dispersion grows by ``maxclockerror``, by default 1 ppm. That
+        is an estimate of how the frequency of the oscillator changes, not a bound.
+        This is ``error_bound`` + ``max_drift_ppm`` * ``age``, or ``None`` if
+        ``error_bound`` is ``None``.
 
         Args:
-            age: time since ``ref_time`` when the report was made [s]; a negative
-                one counts as 0.
+            age: time from ``ref_time`` to the report [s]; a negative age counts as
+                0.
             max_drift_ppm: the most by which the frequency of the oscillator can
-                have changed since [ppm].
+                have changed in that time [ppm].
         """
         if not self.is_synchronized():
             return None
@@ -240,13 +240,13 @@ class Source(_Record):
             REFCLOCK; ``ID#`` and a number while its name is not resolved.
         poll: polling interval, as a power of two [log2 s]; may be negative
             (-2: four measurements a second).
-        stratum: stratum that the source reported last; 0 when it did not yet,
-            and for a reference clock.
-        state: what the selection algorithm made of it.
-        mode: what kind of source it is.
+        stratum: stratum that the source reported last; 0 if it has not reported
+            any, and for a reference clock.
+        state: result of the selection for it.
+        mode: kind of source.
         flags: reserved by chronyd, 0.
-        reachability: the last eight polls, one bit each, the latest lowest;
-            255 (377 octal) when all had a valid response.
+        reachability: the last eight polls, one bit each, the lowest for the
+            latest; 255 (377 octal) when all had a valid reply.
         last_sample_ago: age of the last good sample [s]; 4294967295 when there
             was none.
         orig_latest_meas: offset of the last sample as measured [s]; positive:
@@ -268,7 +268,7 @@ class Source(_Record):
     latest_meas_err: float = field(metadata=_from("last sample error"))
 
     def is_reachable(self) -> bool:
-        """Whether any of the last eight polls was answered."""
+        """Whether the source replied to any of the last eight polls."""
         return self.reachability > 0
 
     def is_selected(self) -> bool:
@@ -276,7 +276,7 @@ class Source(_Record):
         return self.state is SourceState.SELECTED
 
     def is_usable(self) -> bool:
-        """Whether the clock follows it or could (``*``, ``+`` and ``-``)."""
+        """Whether the clock follows or could follow it (``*``, ``+`` and ``-``)."""
         return self.state in (
             SourceState.SELECTED,
             SourceState.UNSELECTED,
@@ -336,7 +336,7 @@ class RTCData(_Record):
         ref_time: RTC reading at the last measurement [s since 1970].
         samples: number of measurements kept.
         runs: number of runs of residuals with the same sign.
-        span: time that the measurements cover [s].
+        span: time from the oldest to the newest measurement [s].
         offset: how far the RTC was ahead of the system clock at ``ref_time`` [s].
         freq_offset: how much the RTC gains against the system clock [ppm].
         ref_time_ns: the same as ``ref_time``, exactly [ns].
@@ -366,16 +366,15 @@ class SelectData(_Record):
         reference_id: reference ID of the source, 32 bits.
         address: IP address; empty for a reference clock; ``ID#`` and a number
             while its name is not resolved.
-        state: what became of it.
+        state: result of the selection for it.
         authentication: whether its packets are authenticated.
-        leap_status: what it says about the end of the day; UNSYNC while there
-            is no sample.
+        leap_status: leap status of the source; UNSYNC while there is no sample.
         configured_options: options of its configuration.
         effective_options: options in effect (``authselectmode`` changes them).
         last_sample_ago: age of its last sample at the selection [s]; 0 when
             there was none.
-        score: score against the best source; reselection at 10.
-        low_limit: lower end of the interval that should hold the offset [s].
+        score: score against the selected source; reselection when it reaches 10.
+        low_limit: lower end of the interval in which the offset should be [s].
         high_limit: upper end of that interval [s].
     """
 
@@ -399,14 +398,15 @@ class SelectData(_Record):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Activity(_Record):
-    """How many NTP sources are in which state (report ``activity``).
+    """The number of NTP sources in each state (report ``activity``).
 
     Attributes:
-        online: measured as usual.
-        offline: not measured, assumed to be unreachable.
-        burst_online: in a burst, online again after it.
-        burst_offline: in a burst, offline again after it.
-        unresolved: their name has no address yet.
+        online: sources that are polled as usual.
+        offline: sources that are not polled, as they are assumed to be
+            unreachable.
+        burst_online: sources in a burst that will be online after it.
+        burst_offline: sources in a burst that will be offline after it.
+        unresolved: sources whose name is not resolved yet.
     """
 
     online: int = field(metadata=_from("online sources"))
@@ -425,17 +425,17 @@ class AuthData(_Record):
             number while its name is not resolved.
         mode: how its packets are authenticated.
         key_type: algorithm of the key.
-        key_id: number of the key; with NTS the number of key establishments
-            that worked.
+        key_id: number of the key; with NTS, the number of successful key
+            establishments.
         key_length: length of the key [bit].
-        ke_attempts: key establishments tried since the last that worked; more
+        ke_attempts: attempts since the last successful key establishment; more
             than 1 means trouble.
-        last_ke_ago: age of the last key establishment that worked [s]; ``None``
+        last_ke_ago: age of the last successful key establishment [s]; ``None``
             when there was none, as with symmetric keys.
-        cookies: NTS cookies at hand, 8 when all is well.
-        cookie_length: length of the cookie for the next request [byte], 0
-            without one.
-        nak: whether an NTS NAK came since the last request.
+        cookies: number of NTS cookies held, normally 8.
+        cookie_length: length of the cookie for the next request [byte]; 0 without
+            a cookie.
+        nak: whether an NTS NAK was received since the last request.
     """
 
     address: str = field(metadata=_EXTRA)
@@ -456,17 +456,16 @@ class AuthData(_Record):
 class NTPData(_Record):
     """The last valid packet of one NTP source (report ``ntpdata``).
 
-    Without a packet, the figures of it are 0. The four counters of kernel and
-    hardware timestamps are ``None`` before chronyd 4.6, which does not send
-    them.
+    Before the first packet, its figures are 0. Versions of chronyd before 4.6 do
+    not send the four counters of kernel and hardware timestamps; they are ``None``.
 
     Attributes:
         address: IP address of the source, as in ``sourcestats``; ``ID#`` and a
             number while its name is not resolved.
         remote_address: address that the request was sent to.
-        local_address: address that the response came to; empty when unknown.
+        local_address: local address that the reply came to; empty when unknown.
         remote_port: UDP port that the request was sent to.
-        leap_status: what the source says about the end of the day.
+        leap_status: leap status of the source.
         version: NTP version of the packet.
         mode: NTP mode of the packet.
         stratum: stratum of the source; 0 when there was no packet.
@@ -479,17 +478,17 @@ class NTPData(_Record):
         offset: measured offset [s]; positive: our clock is behind.
         peer_delay: measured delay [s], not negative.
         peer_dispersion: dispersion of the measurement [s], not negative.
-        response_time: time that the source took to answer [s], not negative.
+        response_time: time that the source took to reply [s], not negative.
         jitter_asymmetry: estimated asymmetry of the network jitter, -0.5 to
-            0.5; negative: the way to the source varies more.
-        flags: tests passed, and properties of the packet.
-        tx_timestamping: who took our transmit timestamp.
-        rx_timestamping: who took our receive timestamp.
+            0.5; negative: the delay to the source varies more.
+        flags: tests that the packet passed, and its properties.
+        tx_timestamping: what took our transmit timestamp.
+        rx_timestamping: what took our receive timestamp.
         total_tx: packets sent.
         total_rx: packets received.
-        total_valid_rx: of those, packets that passed the first two groups of
+        total_valid_rx: received packets that passed the first two groups of
             tests.
-        total_good_rx: of those, measurements that were accepted.
+        total_good_rx: valid packets whose measurements were accepted.
         kernel_tx: transmit timestamps from the kernel, or ``None``.
         kernel_rx: receive timestamps from the kernel, or ``None``.
         hardware_tx: transmit timestamps from the network card, or ``None``.
@@ -535,9 +534,9 @@ class NTPData(_Record):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ServerStats(_Record):
-    """What chronyd did as a server (report ``serverstats``).
+    """The counters of chronyd as a server (report ``serverstats``).
 
-    The counters start at 0 with chronyd; before chronyd 4.4 they wrap at 2**32.
+    They start at 0 when chronyd starts; before chronyd 4.4 they wrap at 2**32.
     Those that an older chronyd does not send are ``None``.
 
     Attributes:
@@ -551,7 +550,7 @@ class ServerStats(_Record):
         ntp_authenticated: authenticated NTP requests received.
         ntp_interleaved: NTP requests received in interleaved mode.
         timestamps_held: pairs of timestamps held for interleaved mode.
-        timestamp_span: time that those cover [s].
+        timestamp_span: time that the held timestamps cover [s].
         daemon_rx: responses with a receive timestamp of chronyd.
         daemon_tx: responses with a transmit timestamp of chronyd.
         kernel_rx: responses with a receive timestamp of the kernel.
@@ -588,14 +587,14 @@ class Smoothing(_Record):
     """Time smoothing of the NTP server (report ``smoothing``).
 
     Attributes:
-        flags: whether it is active, and only for leap seconds.
-        offset: offset of the served time [s]; positive: it is ahead of the true
-            time.
-        freq_offset: frequency offset of the served time [ppm]; negative: it is
-            slower.
-        wander: change of that frequency offset [ppm/s].
+        flags: whether smoothing is active, and whether only for leap seconds.
+        offset: offset of the served time [s]; positive: the served time is ahead
+            of the true time.
+        freq_offset: frequency offset of the served time [ppm]; negative: the
+            served time is slower.
+        wander: rate at which the frequency offset changes [ppm/s].
         last_update_ago: time since the smoothing was updated [s].
-        remaining_time: time until the served time is the clock's again [s].
+        remaining_time: time until the served time equals the clock's again [s].
     """
 
     flags: SmoothingFlag = field(metadata=_from("flags"))
@@ -611,13 +610,13 @@ class Value(_Record):
     """One field of a record as libchrony describes it (``get_report``).
 
     Attributes:
-        value: an int, float or str, as ``type`` says; a TIMESPEC is an int in
+        value: an int, float or str, depending on ``type``; a TIMESPEC is an int in
             nanoseconds since 1970 (UTC); an unspecified address is an empty
             str; ``None`` if pychrony does not know the type.
         type: libchrony's type.
-        content: what it is about; the unit is in its name.
-        names: libchrony's name of the value of an ENUM, or of each flag that is
-            set in FLAGS, lowest first; empty where it has none.
+        content: meaning and unit of the value.
+        names: for an ENUM, libchrony's name of the value; for FLAGS, the name of
+            each flag that is set, lowest first; empty if there is none.
     """
 
     value: int | float | str | None
@@ -626,7 +625,7 @@ class Value(_Record):
     names: tuple[str, ...]
 
 
-# Reports with a record for each NTP source, which chronyd gives by address.
+# Reports with a record for each NTP source, which is requested by address.
 BY_ADDRESS = frozenset({"authdata", "ntpdata"})
 
 # libchrony's name of each report.

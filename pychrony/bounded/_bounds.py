@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from pychrony.models import TrackingStatus
 
     class Machine(Protocol):
-        """All that a bounded clock reads.
+        """Everything that a bounded clock reads.
 
         Attributes:
-            clock: returns the clock of this number [ns].
+            clock: returns the time of the clock with a number [ns].
             get_tracking: returns chronyd's report ``tracking``.
         """
 
@@ -65,11 +65,11 @@ ADVICE = " (wait_until_bounded() waits for a good reading)"
 # An end of the interval that is never reached.
 _NEVER = 10**400
 
-# What a reading leaves, as one tuple: to replace it is atomic, and to unpack it is
-# the fastest way to have ten values. In this order:
-#   low, raw_after, low_rate: the earliest time is low at RAW = raw_after, and goes
-#       on by low_rate [ns each second of RAW]; raw_before and high likewise
-#   off: what BOOTTIME was ahead of MONOTONIC, not more
+# The result of a reading, as one tuple: replacing it is atomic, and unpacking it is
+# the fastest way to get ten values. In this order:
+#   low, raw_after, low_rate: the earliest time is low at RAW = raw_after, and grows
+#       by low_rate [ns per second of RAW]; likewise high, raw_before and high_rate
+#   off: a lower bound of BOOTTIME - MONOTONIC
 #   free_from: RAW from which on the status is FREE_RUNNING
 #   hold_until: RAW after which the reading is too old
 #   end: the interval is not used beyond this [ns since 1970]
@@ -81,7 +81,7 @@ class _Sample(NamedTuple):
     """chronyd's report, and the clocks before and after it.
 
     Attributes:
-        off: what BOOTTIME was ahead of MONOTONIC, not more [ns].
+        off: a lower bound of BOOTTIME - MONOTONIC [ns].
         first: RAW, REALTIME and RAW again before the report [ns].
         last: the same after it.
         tracking: the report.
@@ -94,7 +94,7 @@ class _Sample(NamedTuple):
 
     @property
     def window(self) -> int:
-        """What it took at most [ns]."""
+        """The longest time that the reading can have taken [ns]."""
         return self.last[2] - self.first[0]
 
     @property
@@ -104,7 +104,7 @@ class _Sample(NamedTuple):
 
     @property
     def net(self) -> float:
-        """What REALTIME was slewed or stepped by meanwhile, at most [ns]."""
+        """The most that REALTIME was slewed or stepped meanwhile [ns]."""
         passed = self.last[1] - self.first[1]
         return max(
             abs(passed - self.window * (1 + self.rate)),
@@ -113,7 +113,7 @@ class _Sample(NamedTuple):
 
     @property
     def is_stepped(self) -> bool:
-        """Whether no slew is so fast."""
+        """Whether REALTIME moved faster than any slew."""
         return self.net > self.window / 8 + 1e6
 
 
@@ -176,14 +176,14 @@ class Bounds:
             end,
         ) = self._reading
         raw = clock(CLOCK_MONOTONIC_RAW)
-        # RAW stops while the machine is suspended. MONOTONIC is read first, so that
-        # a pause between the two makes the interval too wide and not too narrow;
-        # both after RAW, so that no suspend between them goes unnoticed.
+        # RAW stops while the machine is suspended. MONOTONIC is read before BOOTTIME,
+        # so that a pause between the two makes the interval wider, not narrower. Both
+        # are read after RAW, so that a suspend after RAW is noticed.
         suspended = -clock(CLOCK_MONOTONIC) + clock(CLOCK_BOOTTIME) - off
         earliest = low + (raw - raw_after) * low_rate // SECOND
         latest = high - (raw_before - raw) * high_rate // SECOND + suspended
         if raw > hold_until or suspended > _SUSPENDED or latest > end:
-            # After a pause it is less the next time, after a suspend it is not.
+            # If it was only a pause of the process, the next attempt shows less.
             if suspended > _SUSPENDED and attempts:
                 return self.now(attempts - 1)
             self._raise(raw - raw_after, suspended, latest > end)
@@ -210,11 +210,11 @@ class Bounds:
         raise ClockUnboundError(what + ADVICE) from failure
 
     def read(self) -> None:
-        """Read chronyd, and carry on from there.
+        """Read chronyd, and extrapolate from this reading from now on.
 
         Raises:
-            ClockUnboundError: chronyd has nothing that bounds the clock, or it
-                cannot be trusted now. The reading before it stays in use.
+            ClockUnboundError: chronyd's report does not bound the clock, or cannot
+                be trusted now. The previous reading stays in use.
             ChronyError: chronyd could not be read.
         """
         sample = self._sample()
@@ -254,7 +254,7 @@ class Bounds:
 
     def _sample(self) -> _Sample:
         around = self._around(CLOCK_MONOTONIC, CLOCK_BOOTTIME)
-        # Not more than it is: BOOTTIME was read before the later MONOTONIC.
+        # A lower bound, as BOOTTIME was read before the later MONOTONIC.
         off = around[1] - around[2]
         first = self._around(CLOCK_MONOTONIC_RAW, CLOCK_REALTIME)
         tracking = self._get_tracking()
@@ -263,7 +263,7 @@ class Bounds:
         return _Sample(off, first, last, tracking)
 
     def _around(self, outer: int, inner: int) -> tuple[int, int, int]:
-        """Read a clock between two reads of another, and these close together."""
+        """Read a clock between two reads of another that are close together."""
         clock = self._clock
         best = clock(outer), clock(inner), clock(outer)
         for _ in range(_TRIES - 1):
@@ -282,8 +282,8 @@ class Bounds:
                 f"chronyd's reference time is {-age / SECOND:g} s in the future. "
                 " Was the clock set while chronyd ran?"
             )
-        # Up to a second earlier chronyd says by itself, so that others cannot tell
-        # when it polls.
+        # chronyd reports a reference time that is up to a second too early, so that
+        # others cannot tell when it polls.
         bound = tracking.error_bound_at(abs(age) / SECOND, self._max_drift_ppm)
         assert bound is not None  # noqa: S101 - for the type checkers; see _check()
         offset = abs(tracking.offset)
@@ -295,13 +295,13 @@ class Bounds:
         )
 
     def _check_suspend(self, off: int) -> None:
-        """Distrust a clock that was set from a coarse RTC on waking up."""
+        """Distrust the clock after a suspend: it was set from a coarse RTC."""
         before, self._off = self._off, off
         if before is not None and off - before > _SUSPENDED:
             self._distrusts(f"the machine was suspended for {(off - before) / 1e9:g} s")
 
     def _check_agreement(self, low: int, high: int, raw: int) -> None:
-        """Distrust a reading that cannot be right if the one before it was."""
+        """Distrust a reading that contradicts the one before it."""
         if self._reading is _NO_READING or self._distrusted_since is not None:
             return
         old_low, raw_after, low_rate, old_high, raw_before, high_rate = self._reading[
@@ -321,7 +321,7 @@ class Bounds:
         self._distrust = why
 
     def _check_update(self, age: int) -> None:
-        """Take no reading before chronyd has measured a clock that was moved."""
+        """After the clock was moved, reject readings until chronyd has updated it."""
         since = self._distrusted_since
         if since is not None:
             if age >= self._clock(CLOCK_BOOTTIME) - since:
@@ -331,10 +331,10 @@ class Bounds:
             self._distrusted_since = None
 
     def _end(self, tracking: TrackingStatus, middle: int, half: int) -> int:
-        """Return until when the interval may be used, as leap seconds go."""
+        """Return when the interval ends because of a leap second [ns since 1970]."""
         leap = self._leap
         if leap is not None and middle + half >= leap - _AROUND_LEAP:
-            # Only a measurement after it shows what became of the clock.
+            # Only a measurement after the leap second shows whether it was applied.
             if min(middle - half, tracking.ref_time_ns) < leap + _AROUND_LEAP:
                 raise ClockUnboundError(
                     "a leap second is being inserted or deleted, and chronyd has not "
@@ -349,7 +349,7 @@ class Bounds:
 
 
 _SYNCHRONIZED, _FREE_RUNNING = BoundStatus.SYNCHRONIZED, BoundStatus.FREE_RUNNING
-# To call the class takes twice as long.
+# Calling the class takes twice as long.
 _new: Callable[[type[BoundedTime], tuple[int, int, BoundStatus]], BoundedTime]
 _new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
@@ -362,7 +362,7 @@ def _check(tracking: TrackingStatus) -> None:
         )
     if (
         not tracking.is_synchronized()
-        # chronyd says so by itself when its only source is not synchronised.
+        # chronyd sets UNSYNC itself when its only source is not synchronised.
         or tracking.leap_status
         not in (LeapStatus.NORMAL, LeapStatus.INSERT, LeapStatus.DELETE)
     ):
@@ -380,7 +380,7 @@ def _check(tracking: TrackingStatus) -> None:
 
 
 def _overdue_age(tracking: TrackingStatus) -> int:
-    """Return the age of an update from which on the next one is overdue [ns].
+    """Return the age of an update at which the next one is overdue [ns].
 
     The update interval is 0 after the first update.
     """

@@ -24,8 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-# Another machine's chronyd knows nothing of this clock. The syntax itself is
-# checked by ChronyConnection.
+# The chronyd of another machine knows nothing about this clock. ChronyConnection
+# checks the syntax.
 _OF_THIS_MACHINE = re.compile(
     r"(unix(gram)?://)?/.*"
     r"|(udp://)?(127(\.\d+){3}(:\d+)?|localhost\.?(:\d+)?|::1|\[::1\](:\d+)?)",
@@ -54,29 +54,29 @@ class BoundedClock:
             clock.wait_until_bounded(timeout=30)
             earliest, latest, status = clock.now()
 
-    The interval is right as long as chronyd's sources are right within what they
-    report, chronyd steers the clock of this machine, and the oscillator does not
-    change its frequency by more than ``max_drift_ppm``.
+    The interval is right as long as chronyd's sources are right within the errors
+    that they report, chronyd controls the clock of this machine, and the frequency of
+    the oscillator does not change by more than ``max_drift_ppm``.
 
-    Any number of threads may use it. A forked child must open its own. One that
-    is dropped open warns with ``ResourceWarning``.
+    Any number of threads may use it. A forked child must open its own. A clock that
+    is garbage-collected while it is open gives a ``ResourceWarning``.
 
     Args:
         address: as for :class:`ChronyConnection`, but of this machine: a Unix
             socket, 127.0.0.0/8, ::1 or ``localhost``.
-        interval: seconds between two readings, more than 0, 3600 at most.
+        interval: seconds between two readings, more than 0 and at most 3600.
         max_drift_ppm: the most by which the frequency of the oscillator can
-            change between two updates of chronyd [ppm], not negative. 50 holds
-            for the crystals of servers without temperature compensation.
+            change between two updates of chronyd [ppm], not negative. 50 suits
+            server crystals without temperature compensation.
         holdover: seconds for which the last good reading may be used while
-            chronyd does not answer or follows no source, not negative. Two
-            intervals are the least.
-        reference_error: the most that the time of the stratum-1 servers, or of
-            the reference clock, is wrong [s], not negative.
+            chronyd does not reply or follows no source, not negative; at least
+            two intervals are used.
+        reference_error: the most that the stratum-1 servers, or the reference
+            clock, can be wrong [s], not negative.
 
     Raises:
-        ChronyAddressError: ``address`` is nonsense, or another machine's.
-        ValueError: a number is outside of its range.
+        ChronyAddressError: ``address`` is not valid, or is of another machine.
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -161,8 +161,8 @@ class BoundedClock:
     def close(self) -> None:
         """Stop the thread and close the connection.
 
-        It takes a second at most, while chronyd does not answer. Calls of
-        other threads raise ChronyUsageError.
+        If chronyd does not reply, this takes up to a second. Calls in other threads
+        raise ChronyUsageError.
         """
         reader, self._reader = self._reader, None
         if reader is not None:
@@ -176,12 +176,13 @@ class BoundedClock:
     def now(self) -> BoundedTime:
         """Return an interval that holds true time.
 
-        It holds the true time at which the clocks were read during the call. It
-        reads three clocks, takes no lock and waits for nothing.
+        It holds the true time at which this call read the clocks. The call reads
+        three clocks, takes no lock and does not wait.
 
         Raises:
             ClockUnboundError: nothing bounds the clock now.
-            ChronyUsageError: the clock is not open, or the parent's.
+            ChronyUsageError: the clock is not open, or belongs to the parent
+                process.
         """
         return self._bounds.now()
 
@@ -193,10 +194,10 @@ class BoundedClock:
             timeout: seconds to wait at most; ``None`` for no limit.
 
         Returns:
-            The interval that is after ``ns``.
+            The first interval that is after ``ns``.
 
         Raises:
-            ChronyTimeoutError: it is not within ``timeout``.
+            ChronyTimeoutError: ``ns`` is not certainly past within ``timeout``.
             ChronyError: as for :meth:`now`, also if the clock is closed meanwhile.
         """
         deadline = _deadline(timeout)
@@ -221,7 +222,7 @@ class BoundedClock:
     async def async_wait_until_past(
         self, ns: int, timeout: float | None = None
     ) -> BoundedTime:
-        """Do as :meth:`wait_until_past`, and let other tasks of asyncio run."""
+        """:meth:`wait_until_past` for asyncio."""
         from asyncio import sleep
 
         deadline = _deadline(timeout)
@@ -232,7 +233,7 @@ class BoundedClock:
     async def async_wait_until_bounded(
         self, timeout: float | None = None
     ) -> BoundedTime:
-        """Do as :meth:`wait_until_bounded`, and let other tasks of asyncio run."""
+        """:meth:`wait_until_bounded` for asyncio."""
         from asyncio import sleep
 
         deadline = _deadline(timeout)

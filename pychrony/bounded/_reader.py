@@ -27,8 +27,8 @@ running: WeakSet[Reader] = WeakSet()
 class Reader:
     """Reads chronyd every ``interval`` seconds in a daemon thread.
 
-    The thread knows the reader and not the BoundedClock, which can so be
-    collected while it runs.
+    The thread refers to the reader and not to the BoundedClock, so the clock can be
+    garbage-collected while the thread runs.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Reader:
         self.bounds = bounds
         self.connection = connection
         self._interval = interval
-        # Released to stop the thread. A finalizer may do that at any bytecode,
-        # which an Event would not survive.
+        # Released to stop the thread. A finalizer may do that at any bytecode; with
+        # an Event it could deadlock.
         self._running = Lock()
         self._running.acquire()
         self._thread = Thread(target=self._run, name="pychrony.bounded", daemon=True)
@@ -83,7 +83,7 @@ class Reader:
 
     def stop(self) -> None:
         """Let the thread end; it closes the connection."""
-        with suppress(RuntimeError):  # it has ended, or will
+        with suppress(RuntimeError):  # it was released before
             self._running.release()
 
     def join(self) -> None:
@@ -91,7 +91,7 @@ class Reader:
             self._thread.join(5 * LIMIT)
 
     def abandon(self, name: str) -> None:
-        """Stop, as nobody can ask the clock any more."""
+        """Stop, as the clock was garbage-collected while it was open."""
         warnings.warn(f"unclosed {name}", ResourceWarning, stacklevel=2)
         self.stop()
 
@@ -112,8 +112,8 @@ def _in_child() -> None:
         )
 
 
-# The finalizers of sessions run in a function that weakref registers with the first
-# of them. It must run after ours, so it must be registered before.
+# weakref registers one atexit function for all finalizers when the first is made. It
+# must run after ours, so it must be registered before ours.
 finalize(running, list)
 atexit.register(_at_exit)
 os.register_at_fork(after_in_child=_in_child)

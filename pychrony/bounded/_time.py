@@ -25,8 +25,8 @@ class BoundStatus(Enum):
 class BoundedTime(NamedTuple):
     """An interval that holds true time.
 
-    It is a tuple of three. It has no order, as two intervals that overlap have
-    none: use :meth:`is_before` and :meth:`is_after`.
+    It is a tuple of three items. Intervals that overlap have no order, so ``<`` and
+    ``>`` raise TypeError: use :meth:`is_before` and :meth:`is_after`.
 
     Attributes:
         earliest: true time is not before this [ns since 1970, UTC].

@@ -207,7 +207,7 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
         (["-t", "inf"], "'inf' is not a positive number"),
         (["-t", "0"], "'0' is not a positive number"),
         (["-r", "-1"], "argument -r/--retries: expected one argument"),
-        (["-r", "99"], "all waits a day at most"),
+        (["-r", "99"], "all waits may take a day at most"),
         (["-p", "0"], "argument -p/--port: 0 is less than 1"),
         (["-p", "70000"], "'70000' is not a port, 1 to 65535"),
         (["-4", "-6"], "not allowed with argument"),

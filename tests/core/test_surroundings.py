@@ -223,7 +223,7 @@ def test_process_patched_by(patch: str) -> None:
         said = run(code, *addresses, options=("-W", "ignore")).splitlines()
     assert said[:4] == ["2 20", "2 20", "2 20", "others ran: True"]
     assert said[4].startswith("ChronyConnectionError cannot wait for several answers")
-    assert f"{patch} took epoll away. Read each in a greenlet of its own" in said[4]
+    assert f"{patch} removed epoll. Read each in a greenlet of its own" in said[4]
 
 
 # --- systems that lack something ---------------------------------------------
