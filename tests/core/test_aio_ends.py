@@ -52,6 +52,8 @@ async def test_cancelling_at_any_await(
     with ScriptedDaemon(address=address, sources=many_sources(12)) as daemon:
         expected = getattr(pychrony, name)(daemon.address)
         before = descriptors()
+        # Else there may be nothing to wait for with a reader and a timer.
+        daemon.misbehave = faults.first(6, faults.silent)
         connection = AsyncChronyConnection(daemon.address, timeout=20)
         cancelled = number = 0
         while number < 100:
