@@ -126,8 +126,8 @@ FAULTS = {
     "another path": (
         "mount --bind {0} /mnt",
         "/mnt/chronyd.sock",
-        """/mnt is mounted here, and no process chronyd is visible: chronyd must know it
-        by the same path""",
+        """/mnt is mounted here, and no process chronyd is visible: chronyd can reply
+        only if it has this directory at the same path""",
     ),
     "no socket": (
         "mount -t tmpfs -o mode=0750 none {0}",

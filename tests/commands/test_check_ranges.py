@@ -67,10 +67,15 @@ def test_units_of_ranges(text: str, unit: str, end: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "known"), [("s", "s, ms, us, ns"), ("ppm", "ppm"), ("", "none")]
+    ("unit", "known"),
+    [
+        ("s", "the units here are s, ms, us, ns"),
+        ("ppm", "the units here are ppm"),
+        ("", "there are no units here"),
+    ],
 )
 def test_unit_that_a_value_has_not(unit: str, known: str) -> None:
-    with pytest.raises(ValueError, match=f"the units here are {known}$"):
+    with pytest.raises(ValueError, match=f"{known}$"):
         _range.parse("5min", signed=False, unit=unit)
 
 
