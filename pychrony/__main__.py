@@ -83,8 +83,10 @@ def _read(
             reports[name] = reader.read(name)
         except pychrony.ChronyError as error:
             errors[name] = error.message
-            if isinstance(error, pychrony.ChronyConnectionError):
-                break  # the others would meet it, too
+            if isinstance(
+                error, (pychrony.ChronyConnectionError, pychrony.ChronyLibraryError)
+            ):
+                break  # the other reports would have the same error
     return reports, errors
 
 

@@ -53,12 +53,15 @@ def seconds(value: float, sign: str = "", width: int = 0) -> str:
 
 
 def printable(line: str) -> str:
-    """Return the line with its control characters escaped, for a terminal or a log."""
+    """Return one line for a terminal or a log: control characters are escaped.
+
+    A message of two lines becomes one.
+    """
     return "".join(
         letter
         if letter.isprintable()
         else letter.encode("unicode_escape").decode("ascii")
-        for letter in line
+        for letter in line.replace("\n", " ")
     )
 
 

@@ -50,7 +50,7 @@ def _process() -> Iterator[tuple[str, str]]:
     try:
         path, reports = pychrony.library_path(), pychrony.reports()
     except ChronyError as error:
-        yield "libchrony", error.message.replace("\n", " ")
+        yield "libchrony", error.message
     else:
         yield "libchrony", f"{path}, all {len(dir(load()))} symbols found"
         yield "reports", ", ".join(reports)

@@ -19,7 +19,7 @@ from helpers import short_directory
 from provision import Parts
 
 import pychrony
-from pychrony import SourceMode, SourceState
+from pychrony import SourceMode, SourceState, _library
 from pychrony.__main__ import main
 from pychrony.models import REPORTS
 from pychrony.testing import (
@@ -132,6 +132,18 @@ def test_no_socket_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(printed.out)["reports"] == {}
     (line,) = printed.err.splitlines()
     assert "chronyd.sock: No such file or directory" in line
+
+
+def test_missing_libchrony_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_library, "_lib", None)
+    monkeypatch.setattr(_library, "_tried", [("libchrony.so.0", OSError("no file"))])
+    monkeypatch.delenv(_library.VARIABLE, raising=False)
+    assert main(["tracking", "sources"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tracking: no usable libchrony. Tried libchrony.so.0: ")
+    assert " To get it: " in line
 
 
 def test_now_is_the_interval_of_the_bounded_clock(
