@@ -41,9 +41,9 @@ MOST_RECORDS = 65_536
 
 _NOT_AUTHORIZED = (
     "chronyd says 'Not authorized'. Read it over chronyd's Unix socket, as root or "
-    "the user that chronyd runs as. From chronyd 4.7 on, its directive opencommands "
-    "can open it to UDP: it replaces the list of what is open, and authdata and "
-    "ntpdata need sourcestats in it, too"
+    "the user that chronyd runs as. From chronyd 4.7 on, the directive opencommands "
+    "can allow it over UDP. The directive replaces the default list, and authdata and "
+    "ntpdata also need sourcestats in it"
 )
 
 # The names of reports for libchrony. They must never be freed, as it may keep a

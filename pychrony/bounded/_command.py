@@ -24,10 +24,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("-H", "--hostname", dest="address", help="chronyd of this machine")
-    option("-t", "--timeout", type=float, default=10.0, help="seconds to wait (10)")
-    option("--max-drift-ppm", type=float, default=50.0, help="of the oscillator (50)")
-    option("--reference-error", type=float, default=0.0, help="of servers, seconds (0)")
+    option(
+        "-H",
+        "--hostname",
+        dest="address",
+        metavar="ADDRESS",
+        help="address of the chronyd of this machine",
+    )
+    option(
+        "-t",
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="time to wait for an interval (10)",
+    )
+    option(
+        "--max-drift-ppm",
+        type=float,
+        default=50.0,
+        metavar="PPM",
+        help="fastest drift of the oscillator [ppm] (50)",
+    )
+    option(
+        "--reference-error",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="error of the stratum-1 source itself [s] (0)",
+    )
     option("--json", action="store_true", help="print JSON, times in ns since 1970")
     arguments = parser.parse_args(argv)
     try:

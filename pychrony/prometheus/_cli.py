@@ -314,18 +314,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_collectors(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "collectors",
+        "If any report is switched on, only tracking and those switched on are read; "
+        "else all but those switched off.",
+    )
     for name, shown in _COLLECTORS.items():
         names = [f"--collector.{shown}"]
         if shown != name:
             names.append(f"--collector.{name}")
-        parser.add_argument(
+        group.add_argument(
             *names,
             action=argparse.BooleanOptionalAction,
             dest=f"collector_{name}",
-            help=f"read {name}, and no others but tracking and those that are "
-            "switched on, too; or all but those that are switched off",
+            help=f"read {name}, or not",
         )
-    parser.add_argument(
+    group.add_argument(
         "--collector.dns-lookups",
         action=argparse.BooleanOptionalAction,
         dest="dns",
@@ -333,12 +337,12 @@ def _add_collectors(parser: argparse.ArgumentParser) -> None:
         help="look up the names of the sources for source_name and tracking_name; "
         "they are kept for an hour",
     )
-    parser.add_argument(
+    group.add_argument(
         "--collector.chmod-socket",
         action=argparse.BooleanOptionalAction,
         dest="chmod_socket",
         default=False,
-        help="of chrony_exporter; has no meaning here",
+        help="accepted for chrony_exporter, without effect",
     )
 
 
@@ -348,7 +352,7 @@ def _add_web(parser: argparse.ArgumentParser) -> None:
         dest="path",
         default="/metrics",
         metavar="PATH",
-        help="of the metrics of the chronyd of the exporter (%(default)s)",
+        help="path of the metrics of --address (%(default)s)",
     )
     parser.add_argument(
         "--web.systemd-socket",
@@ -363,8 +367,12 @@ def _add_web(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="TLS, passwords and headers, as for the exporters of Prometheus",
     )
-    parser.add_argument("--certfile", metavar="FILE", help="serve TLS with this one")
-    parser.add_argument("--keyfile", metavar="FILE", help="its key, if not in CERTFILE")
+    parser.add_argument(
+        "--certfile", metavar="FILE", help="serve TLS with this certificate"
+    )
+    parser.add_argument(
+        "--keyfile", metavar="FILE", help="key of --certfile, if it is not in it"
+    )
     parser.add_argument(
         "--client-cafile",
         metavar="FILE",

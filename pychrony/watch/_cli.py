@@ -114,7 +114,7 @@ def _parser() -> _Parser:
         "addresses",
         metavar="ADDRESS",
         nargs="*",
-        help=f"{ADDRESS}; several are a list, the worst first",
+        help=f"{ADDRESS}; several are shown as a list, the worst first",
     )
     parser.add_argument(
         "-i",
