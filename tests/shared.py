@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import LOOPS, Ask, Results, Runner, T, short_directory
 
-from pychrony import async_query_many, query_many
+from pychrony import _advice, async_query_many, query_many
 from pychrony._session import Session
 from pychrony.testing import ScriptedDaemon, make_tracking
 
@@ -121,3 +121,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
 
     monkeypatch.setattr(Session, "__init__", counting)
     return made
+
+
+@pytest.fixture
+def one_chronyd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one chronyd run: advice names those that other tests have stopped."""
+    monkeypatch.setattr(_advice, "processes", lambda: [(7, "S")])

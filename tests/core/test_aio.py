@@ -116,7 +116,7 @@ def test_async_connection_has_the_names_of_the_blocking_one() -> None:
 async def test_errors_are_those_of_the_blocking_connection(
     fault: faults.Fault, address: str
 ) -> None:
-    patience: Any = {"timeout": 0.02, "retries": 1}
+    patience: Any = {"timeout": 0.2, "retries": 1}
     with ScriptedDaemon(address=address, misbehave=fault) as daemon:
         with (
             ChronyConnection(daemon.address, **patience) as connection,
@@ -327,6 +327,7 @@ def test_one_loop_in_the_middle_of_another(
         run(connection.close())
 
 
+@pytest.mark.usefixtures("one_chronyd")
 @pytest.mark.timeout(30)
 def test_full_queue_of_the_unix_socket(run: Runner[Any]) -> None:
     async def main(path: str) -> None:

@@ -145,6 +145,7 @@ def test_late_process_still_takes_the_answer_that_is_there() -> None:
         assert end.value.value.stratum == 2
 
 
+@pytest.mark.usefixtures("one_chronyd")
 def test_session_woken_for_nothing_waits_again(address: str) -> None:
     with (
         ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,

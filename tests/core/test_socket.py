@@ -322,6 +322,7 @@ def test_directory_that_is_not_writable(directory: str, daemon: ScriptedDaemon) 
     in_child(child)
 
 
+@pytest.mark.usefixtures("one_chronyd")
 def test_silent_unix_socket() -> None:
     with (
         unix_daemon() as (path, _),
@@ -412,6 +413,7 @@ def test_full_queue_is_waited_for() -> None:
     assert results == [2] * 40
 
 
+@pytest.mark.usefixtures("one_chronyd")
 @pytest.mark.timeout(30)
 def test_full_queue_of_a_hung_daemon() -> None:
     with hung_daemon() as path:
