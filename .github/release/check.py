@@ -53,13 +53,23 @@ def demand_same(built: Path, digests: Mapping[str, str]) -> None:
             )
 
 
+def unpack(archive: Path, place: Path) -> None:
+    """Unpack a wheel, or a tar archive; Pythons disagree about how to do that."""
+    if archive.suffix == ".whl":
+        shutil.unpack_archive(archive, place, "zip")
+        return
+    place.mkdir()
+    command = ("tar", "-xf", str(archive), "-C", str(place))
+    run(*command, advice=f"{archive.name} cannot be unpacked")
+
+
 def demand_files_of_git(archive: Path, top: str, part: str) -> None:
     """What is packed under the name `top` is that part of git, and not compiled."""
     with tempfile.TemporaryDirectory() as place:
         packed, committed = Path(place, "packed"), Path(place, "git")
-        shutil.unpack_archive(archive, packed, "zip" if top == part else "gztar")
         tools.git("archive", f"--output={committed}.tar", "HEAD", part)
-        shutil.unpack_archive(f"{committed}.tar", committed)
+        unpack(archive, packed)
+        unpack(committed.with_suffix(".tar"), committed)
         # git writes into the first, setuptools makes or writes anew the others.
         made = (".git_archival.txt", "setup.cfg", "PKG-INFO", f"{PROJECT}.egg-info")
         options = ["--recursive", "--brief", *(f"--exclude={name}" for name in made)]
