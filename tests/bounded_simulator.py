@@ -54,7 +54,7 @@ def without(cure: str, instead: str) -> Kind:
     module.__package__ = "pychrony.bounded"
     sys.modules[module.__name__] = module
     try:
-        code = compile(SOURCE.replace(cure, instead), "mutant", "exec")
+        code = compile(SOURCE.replace(cure, instead), "<mutant>", "exec")
         exec(code, vars(module))
     finally:
         del sys.modules[module.__name__]

@@ -131,7 +131,8 @@ Port "{port}"
 
 
 @pytest.mark.needs_packages
-def test_collectd_reads_the_clock_and_its_sources(tmp_path: Path) -> None:
+def test_collectd_reads_the_clock_and_its_sources(directory: str) -> None:
+    # collectd writes into no directory with a dot before its name, such as .nox.
     root = provision.collectd()
     source = make_source(address="192.0.2.7", reachability=0o17, last_sample_ago=5)
     stats = make_source_stats(resid_freq=-2.5, skew=3.5)
@@ -160,9 +161,9 @@ def test_collectd_reads_the_clock_and_its_sources(tmp_path: Path) -> None:
         tracking=tracking, sources=[source], source_stats=[stats]
     ) as daemon:
         host, _, port = daemon.address.partition(":")
-        configuration = tmp_path / "collectd.conf"
+        configuration = Path(directory, "collectd.conf")
         configuration.write_text(
-            COLLECTD.format(directory=tmp_path, root=root, host=host, port=port)
+            COLLECTD.format(directory=directory, root=root, host=host, port=port)
         )
         with subprocess.Popen(
             [f"{root}/usr/sbin/collectd", "-f", "-C", configuration]
@@ -172,7 +173,7 @@ def test_collectd_reads_the_clock_and_its_sources(tmp_path: Path) -> None:
                 while found.keys() != wanted.keys():
                     assert collectd.poll() is None and found.keys() <= wanted.keys()
                     time.sleep(0.05)
-                    found = _values(tmp_path / "here" / "chrony")
+                    found = _values(Path(directory, "here", "chrony"))
             finally:
                 collectd.terminate()
     # The plugin writes six digits after the point.
