@@ -291,7 +291,7 @@ class LiveView(App[None]):
         parts: list[tuple[str, str]] = []
         if host.error is not None:
             message = host.error.message
-            if small:  # there is room for the cause alone
+            if small:  # only the cause fits
                 message = message.removeprefix(f"{host.name}: ")
             parts.append((f"LOST: {message}", "$text-error"))
         elif host.reading is None:
