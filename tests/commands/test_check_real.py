@@ -84,6 +84,7 @@ def test_why_no_source_answers(parts: Parts, tmp_path: Path) -> None:
         }
         for config, said in cases.items():
             client = start(Chronyd(parts, config))
+            # mypy infers no types of defaults in a lambda.
             wait(lambda c=client, s=said: s in check_here(c.socket)[1])  # type: ignore[misc]
             if config == asleep:  # over UDP that is not seen
                 _, output = check_here(client.address)

@@ -249,6 +249,7 @@ def test_clocks_that_were_not_read_yet_have_no_state() -> None:
 def test_colours_follow_the_limits() -> None:
     async def test(view: View) -> None:
         await view.until("+100ms", "CRITICAL: error bound 616ms (more than 500ms)")
+        # Textual's type is any visual, and only that of a text has spans.
         spans = view.screen._clock.visual.spans  # type: ignore[attr-defined]
         assert [str(span.style) for span in spans if "$" in str(span.style)] == [
             *("$text-warning", "$text-error")
