@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias, TypeVar
 
-    from ._waiting import RequestGenerator, Waiter
+    from ._waiting import RequestGenerator
     from .models import Value
 
     T = TypeVar("T")
@@ -76,18 +76,6 @@ def probe(session: Session) -> RequestGenerator[None]:
 def read_single(session: Session, record: type[T]) -> RequestGenerator[T]:
     """Read a report that is one record."""
     return session.record(REPORTS[record], 0, decoder(record))
-
-
-def read_single_now(session: Session, waiter: Waiter, record: type[T]) -> T:
-    """Do the same over a blocking session, without generators at the first try."""
-    report, decode = REPORTS[record], decoder(record)
-    deadline = monotonic() + session.timeouts[0]
-    sent = session.request(report)
-    if sent and session.received(report):
-        return session.decoded(report, decode)
-    return waiter.drive(
-        session.record(report, 0, decode, begun=deadline if sent else None)
-    )
 
 
 def read_optional(session: Session, record: type[T]) -> RequestGenerator[T | None]:

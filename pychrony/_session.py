@@ -181,18 +181,21 @@ class Session:
             report, request, arguments, decoder, timeouts, begun=begun
         )
 
-    def request(self, report: str) -> bool:
-        """Send the request for a report of one record; return whether that was sent.
+    def request(self, report: str) -> float | None:
+        """Send the request for a report of one record, and return its deadline.
 
-        With :meth:`received` and :meth:`decoded` it is the first try of
-        :meth:`record`, without a generator: that would cost a fifth of a call, and
-        nearly every call ends with it.
+        Return None if it could not be sent. With :meth:`received` and :meth:`decoded`
+        it is the first try of :meth:`record`, without a generator: that would cost a
+        fifth of a call, and nearly every call ends with it.
         """
         self._ignored = 0
+        deadline = monotonic() + self.timeouts[0]
         code = self.lib.chrony_request_record(self._handle, _name(report), 0)
-        if code and not self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
-            raise self._error(code, report)
-        return not code
+        if not code:
+            return deadline
+        if self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
+            return None
+        raise self._error(code, report)
 
     def decoded(self, report: str, decoder: Callable[[Any], T]) -> T:
         """Decode the record that was received last."""

@@ -162,12 +162,10 @@ class AsyncChronyConnection(BaseConnection):
         generator would cost a fifth of the call.
         """
         report, decode = REPORTS[record], decoder(record)
-        deadline = monotonic() + session.timeouts[0]
-        sent = session.request(report)
+        begun = session.request(report)
         await asyncio.sleep(0)
-        if sent and session.received(report):
+        if begun and session.received(report):
             return session.decoded(report, decode)
-        begun = deadline if sent else None
         return await _drive(
             self._waiter, session.record(report, 0, decode, begun=begun)
         )

@@ -8,10 +8,12 @@ from threading import RLock
 
 from . import _queries
 from ._base import BaseConnection, just_open
-from ._queries import read_generic, read_single, read_single_now
+from ._decode import decoder
+from ._queries import read_generic, read_single
 from ._waiting import Waiter
 from .exceptions import ChronyUsageError
 from .models import (
+    REPORTS,
     Activity,
     AuthData,
     NTPData,
@@ -267,7 +269,13 @@ class ChronyConnection(BaseConnection):
                 session = self._session
                 if query.func is read_single and session and session.blocking:
                     record: type[T] = query.keywords["record"]
-                    return read_single_now(session, state.waiter, record)
+                    report, decode = REPORTS[record], decoder(record)
+                    begun = session.request(report)
+                    if begun and session.received(report):
+                        return session.decoded(report, decode)
+                    return state.waiter.drive(
+                        session.record(report, 0, decode, begun=begun)
+                    )
                 return state.waiter.drive(self._requests(query))
             except BaseException:
                 # libchrony may hold a pending request: no session survives an
