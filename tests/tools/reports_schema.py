@@ -1,7 +1,4 @@
-"""The JSON schema of the reports, from the records and their documentation.
-
-After a change: python tests/tools/reports_schema.py
-"""
+"""The JSON schema of the reports, from the records and their documentation."""
 
 from __future__ import annotations
 
@@ -10,14 +7,11 @@ import json
 import re
 from dataclasses import fields
 from enum import Enum, Flag
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pychrony._queries import query_for, read_list, read_optional
 from pychrony._serialize import COMPUTED, UNITS, word
 from pychrony.models import REPORTS
-
-FILE = Path(__file__).parents[2] / "docs" / "reports.schema.json"
 
 _TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
@@ -115,7 +109,3 @@ def schema() -> str:
         "$defs": {report: _record(record) for record, report in REPORTS.items()},
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    FILE.write_text(schema())
