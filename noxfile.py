@@ -191,9 +191,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def generate(session: nox.Session) -> None:
-    """Write pychrony/_libchrony.py anew from pychrony/_cdef.py."""
-    session.install("cffi", "setuptools")
+    """Write anew what is generated: the binding, tables, schema, picture, api.txt."""
+    install(session, "cffi", "setuptools", package=f".{ALL_EXTRAS}")
     session.run("python", "pychrony/_cdef.py", "pychrony/_libchrony.py")
+    session.env["PYTHONPATH"] = str(Path("tests", "prometheus").resolve())
+    run(session, "python", "tests/tools/generated.py")
 
 
 def locked(session: nox.Session, *names: str) -> None:

@@ -19,7 +19,6 @@ _UNITS = {
         *("orig_latest_meas", "latest_meas_err", "span", "std_dev", "offset_err"),
         *("low_limit", "high_limit", "last_ke_ago", "peer_delay", "peer_dispersion"),
         *("response_time", "timestamp_span", "last_update_ago", "remaining_time"),
-        "error_bound",
     ),
     "ppm": ("frequency", "residual_freq", "skew", "resid_freq", "freq_offset"),
     "ppm_per_second": ("wander",),
@@ -28,6 +27,13 @@ _UNITS = {
     "bytes": ("cookie_length",),
 }
 UNITS = {name: unit for unit, names in _UNITS.items() for name in names}
+
+# The keys of what is no field: properties and methods, where a record has them.
+COMPUTED = {
+    "error_bound": "error_bound_seconds",
+    "is_synchronized": "synchronized",
+    "is_local": "local",
+}
 
 # chronyd reports this age for what never happened.
 _NEVER = 0xFFFFFFFF
@@ -52,12 +58,10 @@ def to_dict(record: Any, name_of: Callable[[int], str]) -> dict[str, Any]:
     for name, value in values.items():
         unit = UNITS.get(name)
         found[f"{name}_{unit}" if unit else name] = _plain(name, value)
-    for name in ("error_bound",):
+    for name, key in COMPUTED.items():
         if hasattr(record, name):
-            found[f"{name}_{UNITS[name]}"] = getattr(record, name)
-    if hasattr(record, "is_synchronized"):
-        found["synchronized"] = record.is_synchronized()
-        found["local"] = record.is_local()
+            value = getattr(record, name)
+            found[key] = value() if callable(value) else value
     return found
 
 

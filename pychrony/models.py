@@ -62,7 +62,11 @@ def _from(
 
 
 def _derived(function: "Callable[[dict[str, Any]], Any]") -> "Mapping[str, Any]":
-    """Compute the field from the attributes of the record read so far."""
+    """Compute the field from the attributes of the record read so far.
+
+    This is for fields of 2.x. A record that a test makes does not compute them, so
+    anything new that follows from other fields is a property.
+    """
     return {"derived": function}
 
 

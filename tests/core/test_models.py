@@ -28,6 +28,7 @@ from pychrony import (
     get_report,
     models,
 )
+from pychrony._serialize import UNITS as UNITS_IN_JSON
 from pychrony.models import REPORTS, refid_name
 from pychrony.testing import (
     ALL_COMMANDS,
@@ -79,6 +80,18 @@ UNITS = {
 }
 
 
+# Ours in the keys of JSON.
+JSON_UNITS = {
+    None: "",
+    "seconds": "s",
+    "log2_seconds": "log2 s",
+    "ppm": "ppm",
+    "ppm_per_second": "ppm/s",
+    "bits": "bit",
+    "bytes": "byte",
+}
+
+
 def units(record: Any) -> dict[str, str]:
     """The units of the attributes of a record, as far as this libchrony has them."""
     with ScriptedDaemon(
@@ -118,6 +131,8 @@ def test_docstring_has_each_field_and_its_unit(record: Any) -> None:
     }
     if record in REPORTS:
         assert shown == shown | units(record)
+        in_json = {name: JSON_UNITS[UNITS_IN_JSON.get(name)] for name in shown}
+        assert shown == in_json | {name: "ns" for name in shown if name[-3:] == "_ns"}
 
 
 @pytest.mark.parametrize("record", PUBLISHED)

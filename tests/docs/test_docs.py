@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import architecture_picture
+import generated
 import pytest
 import scene
 from provision import Parts
@@ -325,10 +325,9 @@ def test_contributing_names_what_there_is() -> None:
         assert DOCS.parent.joinpath(path).exists(), path
 
 
-def test_picture_of_the_architecture() -> None:
-    """After a change: python tests/tools/architecture_picture.py."""
-    picture = architecture_picture.PICTURE.read_text()
-    assert architecture_picture.draw() == picture
+@pytest.mark.parametrize("file", generated.FILES, ids=lambda file: file.name)
+def test_generated_file_is_current(file: Path) -> None:
+    assert file.read_text() == generated.FILES[file](), "run nox -s generate"
 
 
 def test_examples_of_the_factories() -> None:

@@ -56,7 +56,3 @@ def table() -> str:
             )
     head = ".. csv-table::\n   :header: Metric, Type, Labels, Report, Age, What it is\n"
     return f"{head}\n{textwrap.indent(text.getvalue(), '   ')}"
-
-
-if __name__ == "__main__":
-    print(table(), end="")

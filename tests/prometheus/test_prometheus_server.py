@@ -326,11 +326,6 @@ def test_daemonset() -> None:
 # --- the document ------------------------------------------------------------------
 
 
-def test_table_of_metrics() -> None:
-    """`python tests/metrics_table.py` prints what belongs there."""
-    assert TEXT.endswith(metrics_table.table())
-
-
 def test_collector_in_a_program() -> None:
     (code,) = blocks("python")
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pychrony
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = Path(pychrony.__file__).parent
-PICTURE = ROOT / "docs/explanation/architecture.svg"
 
 _WIDTH, _ROW, _HEIGHT, _GAP = 1000, 88, 42, 16
 
@@ -156,7 +154,3 @@ def draw() -> str:
             f'<text x="{x}" y="{y + 6}">{_name(module)}</text>\n'
         )
     return "".join([*lines, "</svg>\n"])
-
-
-if __name__ == "__main__":
-    PICTURE.write_text(draw())

@@ -1,7 +1,4 @@
-"""The tables of the check in the documentation: its items, and the likely states.
-
-After a change: python tests/tools/check_tables.py
-"""
+"""The tables of the check in the documentation: its items, and the likely states."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import os
 import tempfile
 from contextlib import redirect_stdout
 from io import StringIO
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -33,10 +29,6 @@ from pychrony.testing import (
     make_source,
     make_tracking,
 )
-
-DOCS = Path(__file__).parents[2] / "docs"
-ITEMS_FILE = DOCS / "check-items.txt"
-STATES_FILE = DOCS / "check-states.rst"
 
 NOW = 1_800_000_000.0
 FINE: dict[str, Any] = {
@@ -423,8 +415,3 @@ def items() -> str:
             for number, cell in enumerate(cells)
         ]
     return "\n".join(page) + "\n"
-
-
-if __name__ == "__main__":
-    ITEMS_FILE.write_text(items())
-    STATES_FILE.write_text(states())

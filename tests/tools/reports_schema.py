@@ -1,7 +1,4 @@
-"""The JSON schema of the reports, from the records and their documentation.
-
-After a change: python tests/tools/reports_schema.py
-"""
+"""The JSON schema of the reports, from the records and their documentation."""
 
 from __future__ import annotations
 
@@ -10,15 +7,11 @@ import json
 import re
 from dataclasses import fields
 from enum import Enum, Flag
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from pychrony import models
 from pychrony._queries import query_for, read_list, read_optional
-from pychrony._serialize import UNITS, word
+from pychrony._serialize import COMPUTED, UNITS, word
 from pychrony.models import REPORTS
-
-FILE = Path(__file__).parents[2] / "docs" / "reports.schema.json"
 
 _TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
@@ -65,20 +58,14 @@ def _record(record: type[Any]) -> dict[str, Any]:
             "description": meanings.get(name, ""),
             **_value(name, hints[name]),
         }
-    if record is models.TrackingStatus:
-        properties["error_bound_seconds"] = {
-            "description": "The most that the clock can be wrong; null where nothing "
-            "bounds its error.",
-            "type": ["number", "null"],
-        }
-        properties["synchronized"] = {
-            "description": "Whether the clock follows a source.",
-            "type": "boolean",
-        }
-        properties["local"] = {
-            "description": "Whether chronyd serves its own clock.",
-            "type": "boolean",
-        }
+    for name, key in COMPUTED.items():
+        if hasattr(record, name):
+            member = getattr(record, name)
+            function = member.fget if isinstance(member, property) else member
+            properties[key] = {
+                "description": (inspect.getdoc(member) or "").partition("\n")[0],
+                **_value(name, get_type_hints(function)["return"]),
+            }
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
@@ -122,7 +109,3 @@ def schema() -> str:
         "$defs": {report: _record(record) for record, report in REPORTS.items()},
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    FILE.write_text(schema())
