@@ -7,29 +7,12 @@ import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
-from pychrony import (
-    Activity,
-    AuthData,
-    AuthMode,
-    LeapStatus,
-    NTPData,
-    NTPFlag,
-    NTPMode,
-    SelectData,
-    SelectOption,
-    ServerStats,
-    Smoothing,
-    SmoothingFlag,
-    Source,
-    SourceStats,
-    Timestamping,
-    TrackingStatus,
-    _chronyc,
-)
+import pychrony
+from pychrony import LeapStatus, NTPFlag, NTPMode, SelectOption, Timestamping, _chronyc
 
 LEAPS = {
     LeapStatus.NORMAL: "Normal",
@@ -37,7 +20,11 @@ LEAPS = {
     LeapStatus.DELETE: "Delete second",
     LeapStatus.UNSYNC: "Not synchronised",
 }
-AUTH_MODES = {AuthMode.NONE: "-", AuthMode.SYMMETRIC_KEY: "SK", AuthMode.NTS: "NTS"}
+AUTH_MODES = {
+    pychrony.AuthMode.NONE: "-",
+    pychrony.AuthMode.SYMMETRIC_KEY: "SK",
+    pychrony.AuthMode.NTS: "NTS",
+}
 NTP_MODES = {
     NTPMode.NONE: "Invalid",
     NTPMode.ACTIVE_SYMMETRIC: "Symmetric active",
@@ -100,7 +87,7 @@ def _yes(flag: bool) -> str:
     return "Yes" if flag else "No"
 
 
-def _tracking(record: TrackingStatus) -> dict[str, str]:
+def _tracking(record: pychrony.TrackingStatus) -> dict[str, str]:
     return {
         "reference_id": f"{record.reference_id:08X}",
         "reference_id_name": record.reference_id_name
@@ -111,7 +98,7 @@ def _tracking(record: TrackingStatus) -> dict[str, str]:
     }
 
 
-def _source(record: Source) -> dict[str, str]:
+def _source(record: pychrony.Source) -> dict[str, str]:
     return {
         "mode": _chronyc.MODES[record.mode],
         "state": _chronyc.STATES[record.state],
@@ -120,11 +107,11 @@ def _source(record: Source) -> dict[str, str]:
     }
 
 
-def _stats(record: SourceStats) -> dict[str, str]:
+def _stats(record: pychrony.SourceStats) -> dict[str, str]:
     return {"address": record.address or _clock_name(record.reference_id)}
 
 
-def _select(record: SelectData) -> dict[str, str]:
+def _select(record: pychrony.SelectData) -> dict[str, str]:
     def letters(field: str, options: SelectOption) -> dict[str, str]:
         return {
             f"{field}:{letter}": letter if option in options else "-"
@@ -141,7 +128,7 @@ def _select(record: SelectData) -> dict[str, str]:
     }
 
 
-def _auth(record: AuthData) -> dict[str, str]:
+def _auth(record: pychrony.AuthData) -> dict[str, str]:
     never = {"last_ke_ago": str(_chronyc.NEVER)} if record.last_ke_ago is None else {}
     return {
         **never,
@@ -152,7 +139,7 @@ def _auth(record: AuthData) -> dict[str, str]:
     }
 
 
-def _ntp(record: NTPData) -> dict[str, str]:
+def _ntp(record: pychrony.NTPData) -> dict[str, str]:
     text = {
         "remote_address": record.remote_address,
         "remote_address:id": f"{reference_id(record.remote_address):08X}",
@@ -178,10 +165,10 @@ def _ntp(record: NTPData) -> dict[str, str]:
     return text
 
 
-def _smoothing(record: Smoothing) -> dict[str, str]:
-    leap_only = SmoothingFlag.LEAPONLY in record.flags
+def _smoothing(record: pychrony.Smoothing) -> dict[str, str]:
+    leap_only = pychrony.SmoothingFlag.LEAPONLY in record.flags
     return {
-        "flags:active": _yes(SmoothingFlag.ACTIVE in record.flags),
+        "flags:active": _yes(pychrony.SmoothingFlag.ACTIVE in record.flags),
         "flags:leaponly": "(leap second only)" if leap_only else "",
     }
 
@@ -191,7 +178,7 @@ def _options(field: str) -> tuple[str, ...]:
 
 
 LOOKS: dict[type[Any], Look] = {
-    TrackingStatus: Look(
+    pychrony.TrackingStatus: Look(
         "tracking",
         (
             *("reference_id", "reference_id_name", "stratum", "ref_time_ns"),
@@ -201,7 +188,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _tracking,
     ),
-    Source: Look(
+    pychrony.Source: Look(
         "sources -a",
         (
             *("mode", "state", "address", "stratum", "poll", "reachability"),
@@ -209,7 +196,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _source,
     ),
-    SourceStats: Look(
+    pychrony.SourceStats: Look(
         "sourcestats -a",
         (
             *("address", "samples", "runs", "span", "resid_freq", "skew", "offset"),
@@ -217,7 +204,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _stats,
     ),
-    SelectData: Look(
+    pychrony.SelectData: Look(
         "selectdata -a",
         (
             *("state", "address", "authentication"),
@@ -226,11 +213,11 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _select,
     ),
-    Activity: Look(
+    pychrony.Activity: Look(
         "activity",
         ("online", "offline", "burst_online", "burst_offline", "unresolved"),
     ),
-    AuthData: Look(
+    pychrony.AuthData: Look(
         "authdata -a",
         (
             *("address", "mode", "key_id", "key_type", "key_length", "last_ke_ago"),
@@ -238,7 +225,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _auth,
     ),
-    NTPData: Look(
+    pychrony.NTPData: Look(
         "ntpdata",
         (
             *("remote_address", "remote_address:id", "remote_port"),
@@ -254,7 +241,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _ntp,
     ),
-    ServerStats: Look(
+    pychrony.ServerStats: Look(
         "serverstats",
         (
             *("ntp_received", "ntp_dropped", "command_received", "command_dropped"),
@@ -264,7 +251,7 @@ LOOKS: dict[type[Any], Look] = {
             *("hardware_rx", "hardware_tx"),
         ),
     ),
-    Smoothing: Look(
+    pychrony.Smoothing: Look(
         "smoothing",
         (
             *("flags:active", "flags:leaponly", "offset", "freq_offset", "wander"),
@@ -275,12 +262,6 @@ LOOKS: dict[type[Any], Look] = {
 }
 
 
-class Asked(Protocol):
-    """A daemon that chronyc can ask, and what it prints for these arguments."""
-
-    def chronyc(self, *args: str) -> str: ...
-
-
 def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -288,7 +269,13 @@ def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def agree(daemon: Asked, record: type[Any], read: Callable[[], Sequence[Any]]) -> int:
+Chronyc = Callable[..., str]
+"""What chronyc prints for some arguments."""
+
+
+def agree(
+    chronyc: Chronyc, record: type[Any], read: Callable[[], Sequence[Any]]
+) -> int:
     """Read records between two runs of chronyc; what did not change is equal.
 
     What changed is a number that grows or falls with time: ours is between.
@@ -298,9 +285,9 @@ def agree(daemon: Asked, record: type[Any], read: Callable[[], Sequence[Any]]) -
     look = LOOKS[record]
     before = after = ours = []
     for _ in range(50):
-        before = _rows(daemon, look)
+        before = _rows(chronyc, look)
         ours = [_row(look, one) for one in read()]
-        after = _rows(daemon, look)
+        after = _rows(chronyc, look)
         if len(before) == len(ours) == len(after) and all(
             _matches(*values)
             for three in zip(before, ours, after, strict=True)
@@ -312,8 +299,8 @@ def agree(daemon: Asked, record: type[Any], read: Callable[[], Sequence[Any]]) -
     pytest.fail(f"chronyc: {before}\nand then: {after}\npychrony: {ours}")
 
 
-def _rows(daemon: Asked, look: Look) -> list[list[str | None]]:
-    lines = daemon.chronyc("-c", *look.command.split()).splitlines()
+def _rows(chronyc: Chronyc, look: Look) -> list[list[str | None]]:
+    lines = chronyc("-c", *look.command.split()).splitlines()
     rows: list[list[str | None]] = []
     for line in lines:
         values = line.split(",")

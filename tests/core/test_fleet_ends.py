@@ -12,32 +12,17 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from helpers import (
-    LOOPS,
-    Ask,
-    descriptors,
-    in_child,
-    on_alarm,
-    places,
-)
+from helpers import LOOPS, Ask, descriptors, in_child, on_alarm, places
 
-from pychrony import (
-    ChronyDataError,
-    ChronyUsageError,
-    TrackingStatus,
-    async_query_many,
-    query_many,
-)
-from pychrony.testing import (
-    ScriptedDaemon,
-    faults,
-)
+import pychrony
+from pychrony import TrackingStatus, async_query_many, query_many
+from pychrony.testing import ScriptedDaemon, faults
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "kind"),
     [
-        ((["127.0.0.1"], "nonsense"), {}, ChronyDataError),
+        ((["127.0.0.1"], "nonsense"), {}, pychrony.ChronyDataError),
         ((["127.0.0.1"],), {"concurrency": 0}, ValueError),
         ((["127.0.0.1"],), {"concurrency": -1}, ValueError),
         ((["127.0.0.1"],), {"concurrency": 2.5}, TypeError),
@@ -221,7 +206,7 @@ def test_fork_in_the_middle_of_a_sweep(
 
     def child() -> None:
         asyncio._set_running_loop(None)
-        with pytest.raises(ChronyUsageError, match="child"):
+        with pytest.raises(pychrony.ChronyUsageError, match="child"):
             for _ in results:
                 pass
 

@@ -23,17 +23,8 @@ from helpers import (
     resident,
 )
 
-from pychrony import (
-    ChronyConnection,
-    ChronyConnectionError,
-    _address,
-    get_tracking,
-)
-from pychrony.testing import (
-    Request,
-    ScriptedDaemon,
-    faults,
-)
+from pychrony import ChronyConnection, ChronyConnectionError, _address, get_tracking
+from pychrony.testing import Request, ScriptedDaemon, faults
 
 
 def test_thousands_of_connections_leave_nothing(address: str) -> None:

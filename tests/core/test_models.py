@@ -13,21 +13,7 @@ from typing import Any
 import pytest
 
 import pychrony
-from pychrony import (
-    ChronyError,
-    FieldContent,
-    LeapStatus,
-    RTCData,
-    SelectState,
-    Source,
-    SourceMode,
-    SourceState,
-    SourceStats,
-    TrackingStatus,
-    Transport,
-    get_report,
-    models,
-)
+from pychrony import FieldContent, LeapStatus, SourceState, Transport, models
 from pychrony.models import REPORTS, refid_name
 from pychrony.testing import (
     ALL_COMMANDS,
@@ -41,24 +27,24 @@ from pychrony.testing import (
 
 # Names, order and types of published 2.0.3.
 PUBLISHED: dict[Any, str] = {
-    TrackingStatus: (
+    pychrony.TrackingStatus: (
         "reference_id: int, reference_id_name: str, reference_ip: str, stratum: "
         "int, leap_status: LeapStatus, ref_time: float, offset: float, "
         "last_offset: float, rms_offset: float, frequency: float, residual_freq: "
         "float, skew: float, root_delay: float, root_dispersion: float, "
         "update_interval: float"
     ),
-    Source: (
+    pychrony.Source: (
         "address: str, poll: int, stratum: int, state: SourceState, mode: "
         "SourceMode, flags: int, reachability: int, last_sample_ago: int, "
         "orig_latest_meas: float, latest_meas: float, latest_meas_err: float"
     ),
-    SourceStats: (
+    pychrony.SourceStats: (
         "reference_id: int, address: str, samples: int, runs: int, span: int, "
         "std_dev: float, resid_freq: float, skew: float, offset: float, "
         "offset_err: float"
     ),
-    RTCData: (
+    pychrony.RTCData: (
         "ref_time: float, samples: int, runs: int, span: int, offset: float, "
         "freq_offset: float"
     ),
@@ -86,7 +72,7 @@ def units(record: Any) -> dict[str, str]:
     ) as daemon:
         contents = {
             name: value.content
-            for one in get_report(REPORTS[record], daemon.address)
+            for one in pychrony.get_report(REPORTS[record], daemon.address)
             for name, value in one.items()
         }
     found = {
@@ -146,7 +132,7 @@ def test_published_fields_come_first_and_are_enough(record: Any) -> None:
             SourceState,
             "SELECTED NONSELECTABLE FALSETICKER JITTERY UNSELECTED SELECTABLE",
         ),
-        (SourceMode, "CLIENT PEER REFCLOCK"),
+        (pychrony.SourceMode, "CLIENT PEER REFCLOCK"),
     ],
 )
 def test_published_enums(enum: type[Enum], members: str) -> None:
@@ -156,8 +142,8 @@ def test_published_enums(enum: type[Enum], members: str) -> None:
 
 def test_every_letter_of_chronyc_is_a_state() -> None:
     letters = "NsMd~wSOTxWPUDLr?+*"  # chronyc(1), "selectdata", and its source
-    assert "".join(chr(state.value) for state in SelectState) == letters
-    assert not any(state.name.startswith("UNKNOWN_") for state in SelectState)
+    assert "".join(chr(state.value) for state in pychrony.SelectState) == letters
+    assert not any(state.name.startswith("UNKNOWN_") for state in pychrony.SelectState)
 
 
 def test_an_unknown_number_becomes_a_member() -> None:
@@ -254,16 +240,18 @@ def test_predicates_of_records() -> None:
     assert not make_rtc_data(samples=0).is_calibrated()
 
 
-def errors() -> list[type[ChronyError]]:
+def errors() -> list[type[pychrony.ChronyError]]:
     return [
         kind
         for kind in vars(pychrony).values()
-        if isinstance(kind, type) and issubclass(kind, ChronyError)
+        if isinstance(kind, type) and issubclass(kind, pychrony.ChronyError)
     ]
 
 
 @pytest.mark.parametrize("kind", errors())
-def test_errors_survive_a_trip_to_another_process(kind: type[ChronyError]) -> None:
+def test_errors_survive_a_trip_to_another_process(
+    kind: type[pychrony.ChronyError],
+) -> None:
     error = kind("what happened")
     assert (error.message, error.error_code) == ("what happened", None)
     assert str(error) == "what happened"

@@ -18,12 +18,8 @@ from kit_helpers import (
     udp_client,
 )
 
-from pychrony import (
-    ChronyConnectionError,
-    ChronyDataError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-)
+import pychrony
+from pychrony import ChronyDataError, ChronyTimeoutError
 from pychrony.testing import (
     ALL_COMMANDS,
     Request,
@@ -54,7 +50,7 @@ def test_silent() -> None:
         (faults.truncated(28), ChronyDataError),
         (faults.truncated(103), ChronyDataError),
         (faults.status(1), ChronyDataError),
-        (faults.status(2), ChronyPermissionError),
+        (faults.status(2), pychrony.ChronyPermissionError),
         (faults.status(3), ChronyDataError),
         (faults.status(6), ChronyDataError),
         (faults.status(18), ChronyDataError),
@@ -168,7 +164,7 @@ def test_only() -> None:
         connect(daemon) as connection,
     ):
         assert len(connection.get_source_stats()) == 3
-        with pytest.raises(ChronyPermissionError):
+        with pytest.raises(pychrony.ChronyPermissionError):
             connection.get_sources()
         replies = ask(daemon, *(request(15, 76, index=n) for n in range(3)))
         assert [reply[9] for reply in replies] == [0, 2, 0]
@@ -240,7 +236,7 @@ def test_an_error_of_a_hook_is_raised_at_the_end(any_address: str) -> None:
     with pytest.raises(HookError) as caught:
         with daemon:
             read_tracking(daemon, 0.1)
-    assert isinstance(caught.value.__context__, ChronyConnectionError)
+    assert isinstance(caught.value.__context__, pychrony.ChronyConnectionError)
 
     daemon.misbehave = None
     with daemon:
@@ -260,7 +256,7 @@ def test_a_hook_that_returns_nonsense_is_told(nonsense: Any) -> None:
 
     with pytest.raises(TypeError, match="a fault returns a list of bytes"):
         with ScriptedDaemon(misbehave=hook) as daemon:
-            with pytest.raises(ChronyConnectionError):
+            with pytest.raises(pychrony.ChronyConnectionError):
                 read_tracking(daemon, 0.1)
 
 

@@ -18,16 +18,8 @@ from chronyd import Chronyd
 from kit_helpers import NAMES
 from provision import Parts
 
-from pychrony import (
-    ChronyConnection,
-    ChronyConnectionError,
-    ChronyDataError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-    Source,
-    SourceMode,
-    _address,
-)
+import pychrony
+from pychrony import ChronyConnection, ChronyPermissionError, Source, _address
 from pychrony.testing import (
     ALL_COMMANDS,
     RecordedDaemon,
@@ -75,7 +67,7 @@ def write(path: str, recording: object) -> str:
 
 SOURCES = [
     make_source(),
-    make_source(address="GPS", mode=SourceMode.REFCLOCK),
+    make_source(address="GPS", mode=pychrony.SourceMode.REFCLOCK),
     make_source(address="2001:db8::7"),
     make_source(address="ID#0000000007"),
 ]
@@ -367,8 +359,8 @@ def test_a_name_is_resolved() -> None:
 @pytest.mark.parametrize(
     ("error", "complaint"),
     [
-        (ChronyTimeoutError("not resolved"), "not resolved"),
-        (ChronyConnectionError("no such name"), "no such name"),
+        (pychrony.ChronyTimeoutError("not resolved"), "not resolved"),
+        (pychrony.ChronyConnectionError("no such name"), "no such name"),
     ],
 )
 def test_a_name_without_an_address(
@@ -507,7 +499,7 @@ def test_what_was_not_recorded_is_no_source(directory: str) -> None:
     ]
     with RecordedDaemon(write(f"{directory}/clock.json", recording)) as daemon:
         with ChronyConnection(daemon.address) as connection:
-            with pytest.raises(ChronyDataError, match="changed during each"):
+            with pytest.raises(pychrony.ChronyDataError, match="changed during each"):
                 connection.get_sources()
 
 

@@ -6,14 +6,7 @@ import struct
 import threading
 
 import pytest
-from kit_helpers import (
-    SERVER_STATS,
-    TRACKING,
-    ask,
-    connect,
-    read_tracking,
-    request,
-)
+from kit_helpers import SERVER_STATS, TRACKING, ask, connect, read_tracking, request
 
 from pychrony.testing import (
     Request,

@@ -18,9 +18,7 @@ from kit_helpers import (
 )
 from provision import Parts
 
-from pychrony import (
-    ChronyPermissionError,
-)
+from pychrony import ChronyPermissionError
 from pychrony.testing import (
     ALL_COMMANDS,
     DEFAULT_OPEN_COMMANDS,

@@ -32,14 +32,7 @@ from kit_helpers import (
     request,
 )
 
-from pychrony import (
-    LeapStatus,
-    SelectState,
-    Source,
-    SourceMode,
-    SourceState,
-    check,
-)
+from pychrony import LeapStatus, SelectState, Source, SourceMode, SourceState, check
 from pychrony.testing import (
     ALL_COMMANDS,
     ScriptedDaemon,
