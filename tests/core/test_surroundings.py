@@ -293,6 +293,11 @@ def test_without_metadata_in_a_zip_file(tmp_path: Path) -> None:
     assert said.splitlines()[-1].startswith("pychrony 0+unknown, libchrony ")
 
 
+def test_version_without_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pychrony, "__name__", "pychrony_of_no_distribution")
+    assert pychrony.__version__ == "0+unknown"
+
+
 def test_without_an_event_loop_of_asyncio() -> None:
     """As in trio, where the first step of a coroutine finds none."""
     connection = AsyncChronyConnection("127.0.0.1:9")
