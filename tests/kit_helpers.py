@@ -6,8 +6,10 @@ import dataclasses
 import math
 import socket
 import struct
+from contextlib import AbstractContextManager
 from typing import Any
 
+import helpers
 from chronyd import Chronyd
 
 import pychrony
@@ -158,17 +160,17 @@ RECORDS: Any = {
 }
 
 
-def connect(
-    daemon: ScriptedDaemon, timeout: float = 5.0, retries: int = 0
-) -> ChronyConnection:
-    return ChronyConnection(daemon.address, timeout=timeout, retries=retries)
+def connected(
+    **options: Any,
+) -> AbstractContextManager[tuple[ScriptedDaemon, pychrony.ChronyConnection]]:
+    """A scripted daemon and an open connection, which asks once for each record."""
+    return helpers.connected(**{"timeout": 5.0, "retries": 0, **options})
 
 
 def read_tracking(
     daemon: ScriptedDaemon, timeout: float = 5.0
 ) -> pychrony.TrackingStatus:
-    with connect(daemon, timeout) as connection:
-        return connection.get_tracking()
+    return pychrony.get_tracking(daemon.address, timeout=timeout, retries=0)
 
 
 def request(

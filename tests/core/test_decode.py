@@ -55,7 +55,11 @@ def test_number_never_seen_before() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["192.0.2.1", "2001:db8::7", "ID#0000000042", "?", ""]
+    "address",
+    [
+        *("192.0.2.1", "255.255.255.255", "2001:db8::7", "::1"),
+        *("ID#0000000042", "?", ""),
+    ],
 )
 def test_address_of_every_kind(address: str) -> None:
     with connected(

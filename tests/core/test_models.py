@@ -214,14 +214,6 @@ def test_records_equal_only_their_like() -> None:
     assert make_tracking() != "tracking"
 
 
-def test_exact_time_beside_the_float() -> None:
-    assert make_tracking(ref_time=1.5).ref_time_ns == 1_500_000_000
-    assert make_tracking(ref_time=1.5, ref_time_ns=7).ref_time_ns == 7
-    assert make_rtc_data(ref_time=2.25).ref_time_ns == 2_250_000_000
-    assert make_tracking(ref_time=1705320000.3).ref_time_ns == 1705320000_299_999_952
-    assert make_tracking(ref_time=float("nan")).ref_time_ns == -1
-
-
 def test_predicates_of_records() -> None:
     assert make_tracking(leap_status=LeapStatus.DELETE).is_leap_pending()
     assert make_tracking(leap_status=LeapStatus.INSERT).is_leap_pending()

@@ -19,7 +19,7 @@ from kit_helpers import (
     RECORDS,
     SERVER_STATS,
     STATS_4,
-    connect,
+    connected,
     read_all,
 )
 from provision import Parts
@@ -49,9 +49,9 @@ REFUSED = ("508 Bad reply from daemon", "518 Packet length mismatch")
 def test_chronyc_reads_every_report(parts: Parts, directory: str) -> None:
     unread: list[tuple[str, type]] = []
     for age, given in (("new", RECORDS), ("old", OLDER)):
-        with (
-            ScriptedDaemon(**given, address=f"{directory}/{age}.sock") as daemon,
-            connect(daemon) as connection,
+        with connected(**given, address=f"{directory}/{age}.sock") as (
+            daemon,
+            connection,
         ):
             chronyc, read = chronyc_of(parts, daemon), read_all(connection)
             for (kind, look), name in zip(LOOKS.items(), RECORDS, strict=True):
