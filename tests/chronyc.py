@@ -12,43 +12,8 @@ from typing import Any
 import pytest
 
 import pychrony
-from pychrony import LeapStatus, NTPFlag, NTPMode, SelectOption, Timestamping, _chronyc
-
-LEAPS = {
-    LeapStatus.NORMAL: "Normal",
-    LeapStatus.INSERT: "Insert second",
-    LeapStatus.DELETE: "Delete second",
-    LeapStatus.UNSYNC: "Not synchronised",
-}
-AUTH_MODES = {
-    pychrony.AuthMode.NONE: "-",
-    pychrony.AuthMode.SYMMETRIC_KEY: "SK",
-    pychrony.AuthMode.NTS: "NTS",
-}
-NTP_MODES = {
-    NTPMode.NONE: "Invalid",
-    NTPMode.ACTIVE_SYMMETRIC: "Symmetric active",
-    NTPMode.PASSIVE_SYMMETRIC: "Symmetric passive",
-    NTPMode.SERVER: "Server",
-}
-TIMESTAMPING = {
-    Timestamping.NONE: "Invalid",
-    Timestamping.DAEMON: "Daemon",
-    Timestamping.KERNEL: "Kernel",
-    Timestamping.HARDWARE: "Hardware",
-}
-# The tests in the three groups of "NTP tests".
-TESTS = (
-    (NTPFlag.TEST1, NTPFlag.TEST2, NTPFlag.TEST3),
-    (NTPFlag.TEST5, NTPFlag.TEST6, NTPFlag.TEST7),
-    (NTPFlag.TESTA, NTPFlag.TESTB, NTPFlag.TESTC, NTPFlag.TESTD),
-)
-OPTIONS = {
-    SelectOption.NOSELECT: "N",
-    SelectOption.PREFER: "P",
-    SelectOption.TRUST: "T",
-    SelectOption.REQUIRE: "R",
-}
+from pychrony import NTPFlag, SelectOption, _chronyc
+from pychrony import _chronyc_reports as theirs
 
 
 @dataclass(frozen=True)
@@ -83,10 +48,6 @@ def _time(nanoseconds: int) -> str:
     return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09}"
 
 
-def _yes(flag: bool) -> str:
-    return "Yes" if flag else "No"
-
-
 def _tracking(record: pychrony.TrackingStatus) -> dict[str, str]:
     return {
         "reference_id": f"{record.reference_id:08X}",
@@ -94,7 +55,7 @@ def _tracking(record: pychrony.TrackingStatus) -> dict[str, str]:
         if record.is_synchronized()
         else "",
         "ref_time_ns": _time(record.ref_time_ns),
-        "leap_status": LEAPS[record.leap_status],
+        "leap_status": _chronyc.LEAPS[record.leap_status],
     }
 
 
@@ -115,7 +76,7 @@ def _select(record: pychrony.SelectData) -> dict[str, str]:
     def letters(field: str, options: SelectOption) -> dict[str, str]:
         return {
             f"{field}:{letter}": letter if option in options else "-"
-            for option, letter in OPTIONS.items()
+            for option, letter in theirs._OPTIONS
         } | {f"{field}:": "-"}
 
     return {
@@ -124,7 +85,7 @@ def _select(record: pychrony.SelectData) -> dict[str, str]:
         "authentication": "Y" if record.authentication else "N",
         **letters("configured_options", record.configured_options),
         **letters("effective_options", record.effective_options),
-        "leap_status": LEAPS[record.leap_status],
+        "leap_status": _chronyc.LEAPS[record.leap_status],
     }
 
 
@@ -133,20 +94,21 @@ def _auth(record: pychrony.AuthData) -> dict[str, str]:
     return {
         **never,
         "address": record.address,
-        "mode": AUTH_MODES[record.mode],
+        "mode": theirs._AUTH_MODES[record.mode],
         "key_type": str(record.key_type.value),
         "nak": str(int(record.nak)),
     }
 
 
 def _ntp(record: pychrony.NTPData) -> dict[str, str]:
+    timestamping = theirs._TIMESTAMPING.get
     text = {
         "remote_address": record.remote_address,
         "remote_address:id": f"{reference_id(record.remote_address):08X}",
         "local_address": record.local_address or "[UNSPEC]",
         "local_address:id": f"{reference_id(record.local_address):08X}",
-        "leap_status": LEAPS[record.leap_status],
-        "mode": NTP_MODES[record.mode],
+        "leap_status": _chronyc.LEAPS[record.leap_status],
+        "mode": theirs._NTP_MODES.get(record.mode, "Invalid"),
         "poll:seconds": f"{2.0**record.poll:.0f}",
         "precision:seconds": f"{2.0**record.precision:.9f}",
         "reference_id": f"{record.reference_id:08X}",
@@ -154,12 +116,12 @@ def _ntp(record: pychrony.NTPData) -> dict[str, str]:
         if record.stratum <= 1
         else "",
         "ref_time_ns": _time(record.ref_time_ns),
-        "flags:interleaved": _yes(NTPFlag.INTERLEAVED in record.flags),
-        "flags:authenticated": _yes(NTPFlag.AUTHENTICATED in record.flags),
-        "tx_timestamping": TIMESTAMPING[record.tx_timestamping],
-        "rx_timestamping": TIMESTAMPING[record.rx_timestamping],
+        "flags:interleaved": theirs._yes(NTPFlag.INTERLEAVED in record.flags),
+        "flags:authenticated": theirs._yes(NTPFlag.AUTHENTICATED in record.flags),
+        "tx_timestamping": timestamping(record.tx_timestamping, "Invalid"),
+        "rx_timestamping": timestamping(record.rx_timestamping, "Invalid"),
     }
-    for number, group in enumerate(TESTS):
+    for number, group in enumerate(theirs._TESTS):
         bits = "".join("01"[test in record.flags] for test in group)
         text[f"flags:{number}"] = bits
     return text
@@ -168,13 +130,13 @@ def _ntp(record: pychrony.NTPData) -> dict[str, str]:
 def _smoothing(record: pychrony.Smoothing) -> dict[str, str]:
     leap_only = pychrony.SmoothingFlag.LEAPONLY in record.flags
     return {
-        "flags:active": _yes(pychrony.SmoothingFlag.ACTIVE in record.flags),
+        "flags:active": theirs._yes(pychrony.SmoothingFlag.ACTIVE in record.flags),
         "flags:leaponly": "(leap second only)" if leap_only else "",
     }
 
 
 def _options(field: str) -> tuple[str, ...]:
-    return (*(f"{field}:{letter}" for letter in OPTIONS.values()), f"{field}:")
+    return (*(f"{field}:{letter}" for _, letter in theirs._OPTIONS), f"{field}:")
 
 
 LOOKS: dict[type[Any], Look] = {

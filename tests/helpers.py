@@ -172,6 +172,19 @@ def python(
     return result
 
 
+def on_full_disk(*command: str) -> tuple[int, str]:
+    """The status of a module of the package, and what it says to stderr."""
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    return result.returncode, result.stderr
+
+
 def descriptors() -> int:
     """How many this process has open."""
     return len(os.listdir("/proc/self/fd"))

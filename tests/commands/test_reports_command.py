@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import reports_schema
 from chronyd import Chronyd, run_chronyc
-from helpers import short_directory
+from helpers import on_full_disk, short_directory
 from kit_helpers import NTP_DATA_2
 from provision import Parts
 
@@ -173,16 +173,10 @@ def test_now_is_the_interval_of_the_bounded_clock(
 
 
 def test_full_disk() -> None:
-    with ScriptedDaemon() as daemon, open("/dev/full", "wb") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "pychrony", "-H", daemon.address],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == 1
-    assert "output: [Errno 28] No space left on device" in result.stderr
+    with ScriptedDaemon() as daemon:
+        status, said = on_full_disk("pychrony", "-H", daemon.address)
+    assert status == 1
+    assert "output: [Errno 28] No space left on device" in said
 
 
 def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:

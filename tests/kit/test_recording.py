@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from chronyd import Chronyd
+from helpers import on_full_disk
 from kit_helpers import NAMES
 from provision import Parts
 
@@ -399,18 +400,10 @@ def test_nobody_there_leaves_nothing(directory: str) -> None:
 
 
 def test_a_full_disk_is_an_error() -> None:
-    with scripted() as daemon, open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "pychrony.testing", "record", daemon.address],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == 1
-    assert result.stderr == (
-        "python -m pychrony.testing: [Errno 28] No space left on device\n"
-    )
+    with scripted() as daemon:
+        status, said = on_full_disk("pychrony.testing", "record", daemon.address)
+    assert status == 1
+    assert said == "python -m pychrony.testing: [Errno 28] No space left on device\n"
 
 
 def test_the_command_writes_the_recording(capfd: pytest.CaptureFixture[str]) -> None:
