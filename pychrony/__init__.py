@@ -114,14 +114,14 @@ def __getattr__(name: str) -> object:
         return _version()
     if name in __all__:
         with _lock:
-            for modules in _MODULES:
-                for module in modules:
+            groups = iter(_MODULES)
+            while name not in globals():
+                for module in next(groups):
                     home = import_module(f"{__name__}.{module}")
                     globals().update(
                         (each, getattr(home, each)) for each in home.__all__
                     )
-                if name in globals():
-                    return globals()[name]
+            return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -215,7 +215,7 @@ def resolve(target: Target, timeout: float) -> RequestGenerator[list[Target]]:
     # As bytes: for a str, Python would import a codec.
     host = target.host.encode()
 
-    def look_up() -> None:
+    def look_up() -> None:  # pragma: no cover - coverage sees no thread of _thread
         try:
             found.append(socket.getaddrinfo(host, target.port, type=socket.SOCK_DGRAM))
         except OSError as reason:
@@ -257,7 +257,7 @@ def resolve(target: Target, timeout: float) -> RequestGenerator[list[Target]]:
     ]
 
 
-def _cause(reason: OSError) -> OSError:
+def _cause(reason: OSError) -> OSError:  # pragma: no cover - in that thread, too
     """Return the real cause if descriptors are exhausted: resolvers hide that."""
     try:
         socket.socket().close()

@@ -109,7 +109,7 @@ def tracking(record: TrackingStatus) -> str:
         for label, value in {
             "Reference ID": f"{record.reference_id:08X} ({name})",
             "Stratum": record.stratum,
-            "Ref time (UTC)": _date(record.ref_time_ns // 10**9),
+            "Ref time (UTC)": date(record.ref_time_ns // 10**9),
             "System time": f"{abs(record.offset):.9f} seconds "
             f"{'slow' if record.offset > 0 else 'fast'} of NTP time",
             "Last offset": f"{record.last_offset:+.9f} seconds",
@@ -126,7 +126,8 @@ def tracking(record: TrackingStatus) -> str:
     )
 
 
-def _date(moment: int) -> str:
+def date(moment: int) -> str:
+    """Return a moment [s since 1970] as chronyc prints it."""
     try:
         return time.strftime("%a %b %d %H:%M:%S %Y", time.gmtime(moment))
     except (OverflowError, OSError):  # out of range for the C library

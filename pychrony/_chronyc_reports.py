@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from ._chronyc import LEAPS, age, seconds, sources, tracking
+from ._chronyc import LEAPS, age, date, seconds, sources, tracking
 from .enums import (
     AuthMode,
     LeapStatus,
@@ -154,13 +152,6 @@ def _with_id(address: str) -> str:
     return f"{address} ({raw[:4].hex().upper()})"
 
 
-def _date(nanoseconds: int) -> str:
-    try:
-        return time.strftime("%a %b %d %H:%M:%S %Y", time.gmtime(nanoseconds // 10**9))
-    except (OverflowError, OSError):  # beyond the years that the C library has
-        return f"{nanoseconds // 10**9} s since 1970"
-
-
 def _yes(flag: bool) -> str:
     return "Yes" if flag else "No"
 
@@ -184,7 +175,7 @@ def _ntp(one: NTPData) -> str:
             "Root delay": f"{one.root_delay:.6f} seconds",
             "Root dispersion": f"{one.root_dispersion:.6f} seconds",
             "Reference ID": f"{one.reference_id:08X} ({clock})",
-            "Reference time": _date(one.ref_time_ns),
+            "Reference time": date(one.ref_time_ns // 10**9),
             "Offset": f"{one.offset:+.9f} seconds",
             "Peer delay": f"{one.peer_delay:.9f} seconds",
             "Peer dispersion": f"{one.peer_dispersion:.9f} seconds",
@@ -245,7 +236,7 @@ def rtc_data(one: RTCData | None) -> str:
     return _lines(
         19,
         {
-            "RTC ref time (UTC)": _date(one.ref_time_ns),
+            "RTC ref time (UTC)": date(one.ref_time_ns // 10**9),
             "Number of samples": one.samples,
             "Number of runs": one.runs,
             "Sample span period": f"{age(one.span):>4}",
@@ -258,7 +249,7 @@ def rtc_data(one: RTCData | None) -> str:
 def smoothing(one: Smoothing | None) -> str:
     """Return what ``chronyc smoothing`` prints, also if it is not enabled."""
     if one is None:
-        return "Time smoothing is not enabled"
+        return "505 Facility not enabled in daemon"
     leap_only = "(leap second only)" if SmoothingFlag.LEAPONLY in one.flags else ""
     return _lines(
         15,

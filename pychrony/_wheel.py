@@ -172,7 +172,8 @@ def download(say: Callable[[str], None]) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         pip = _pip(directory, say)
         say(f"downloading {RELEASE} for {wanted} with pip")
-        status, output = _run([*pip, *_arguments(wanted), "--dest", directory])
+        words = [*pip, *_arguments(wanted), "--dest", directory]
+        status, output = _run(words, directory)
         if status:
             raise WheelError(
                 f"pip cannot download {RELEASE}: {_cause(output)}. {_elsewhere(wanted)}"
@@ -209,7 +210,7 @@ def _pip(directory: str, say: Callable[[str], None]) -> list[str]:
         return [sys.executable, *isolated, "-m", "pip"]
     say("this environment has no pip: making a temporary one")
     place = os.path.join(directory, "pip")
-    status, output = _run([sys.executable, *isolated, "-m", "venv", place])
+    status, output = _run([sys.executable, *isolated, "-m", "venv", place], directory)
     if status:
         lines = output.split("\n") or [""]
         raise WheelError(
@@ -219,11 +220,13 @@ def _pip(directory: str, say: Callable[[str], None]) -> list[str]:
     return [os.path.join(place, "bin", "python"), "-m", "pip"]
 
 
-def _run(words: list[str]) -> tuple[int, str]:
+def _run(words: list[str], directory: str) -> tuple[int, str]:
     try:
         result = subprocess.run(  # noqa: S603 - an interpreter and its own module
             words,
-            env={**os.environ, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"},
+            # A pip that is killed leaves its temporary files: here they are removed.
+            env=os.environ
+            | {"LC_ALL": "C.UTF-8", "NO_COLOR": "1", "TMPDIR": directory},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

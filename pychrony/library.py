@@ -80,10 +80,9 @@ def _show() -> None:
     print(f"libchrony: {path}")
     print(f"found:     {_found()}")
     print(f"SHA-256:   {digest}")
-    for tag, known in _wheel.DIGESTS.items():
-        if digest == known:
-            print(f"whole:     yes, the one of {_wheel.RELEASE} for {tag}")
-            break
+    tags = {known: tag for tag, known in _wheel.DIGESTS.items()}
+    if digest in tags:
+        print(f"whole:     yes, the one of {_wheel.RELEASE} for {tags[digest]}")
     else:
         print("whole:     yes as far as its functions and error codes tell")
     print(f"reports:   {' '.join(_library.reports())}")

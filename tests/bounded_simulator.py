@@ -24,13 +24,8 @@ from random import Random
 from time import CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW
 from types import ModuleType
 
-from pychrony import (
-    ChronyError,
-    ChronyTimeoutError,
-    ClockUnboundError,
-    LeapStatus,
-    TrackingStatus,
-)
+import pychrony
+from pychrony import ClockUnboundError, TrackingStatus
 from pychrony.bounded import _bounds
 from pychrony.bounded._bounds import Bounds
 from pychrony.testing import make_tracking
@@ -99,7 +94,7 @@ class Machine:
         self.slew = 0.0
         self.suspended = 0
         self.maxclockerror = 1e-6
-        self.leap_status = LeapStatus.NORMAL
+        self.leap_status = pychrony.LeapStatus.NORMAL
         self.stratum = 2
         self.update()
 
@@ -352,7 +347,7 @@ class Lively(Machine):
         self.pass_(10 ** self.random.uniform(4, 5.5))
         if self.true < self.silent_until:
             self.pass_(SECOND)
-            raise ChronyTimeoutError("no answer")
+            raise pychrony.ChronyTimeoutError("no answer")
         report = self.report()
         if self.stratum == 16:
             raise ClockUnboundError("chronyd is not synchronised")
@@ -427,7 +422,7 @@ def _run(
         result.readings += 1
         try:
             bounds.read()
-        except ChronyError as error:
+        except pychrony.ChronyError as error:
             bounds.failure = error
         else:
             report = machine.report()

@@ -7,61 +7,13 @@ import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
-from pychrony import (
-    Activity,
-    AuthData,
-    AuthMode,
-    LeapStatus,
-    NTPData,
-    NTPFlag,
-    NTPMode,
-    SelectData,
-    SelectOption,
-    ServerStats,
-    Smoothing,
-    SmoothingFlag,
-    Source,
-    SourceStats,
-    Timestamping,
-    TrackingStatus,
-    _chronyc,
-)
-
-LEAPS = {
-    LeapStatus.NORMAL: "Normal",
-    LeapStatus.INSERT: "Insert second",
-    LeapStatus.DELETE: "Delete second",
-    LeapStatus.UNSYNC: "Not synchronised",
-}
-AUTH_MODES = {AuthMode.NONE: "-", AuthMode.SYMMETRIC_KEY: "SK", AuthMode.NTS: "NTS"}
-NTP_MODES = {
-    NTPMode.NONE: "Invalid",
-    NTPMode.ACTIVE_SYMMETRIC: "Symmetric active",
-    NTPMode.PASSIVE_SYMMETRIC: "Symmetric passive",
-    NTPMode.SERVER: "Server",
-}
-TIMESTAMPING = {
-    Timestamping.NONE: "Invalid",
-    Timestamping.DAEMON: "Daemon",
-    Timestamping.KERNEL: "Kernel",
-    Timestamping.HARDWARE: "Hardware",
-}
-# The tests in the three groups of "NTP tests".
-TESTS = (
-    (NTPFlag.TEST1, NTPFlag.TEST2, NTPFlag.TEST3),
-    (NTPFlag.TEST5, NTPFlag.TEST6, NTPFlag.TEST7),
-    (NTPFlag.TESTA, NTPFlag.TESTB, NTPFlag.TESTC, NTPFlag.TESTD),
-)
-OPTIONS = {
-    SelectOption.NOSELECT: "N",
-    SelectOption.PREFER: "P",
-    SelectOption.TRUST: "T",
-    SelectOption.REQUIRE: "R",
-}
+import pychrony
+from pychrony import NTPFlag, SelectOption, _chronyc
+from pychrony import _chronyc_reports as theirs
 
 
 @dataclass(frozen=True)
@@ -96,22 +48,18 @@ def _time(nanoseconds: int) -> str:
     return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09}"
 
 
-def _yes(flag: bool) -> str:
-    return "Yes" if flag else "No"
-
-
-def _tracking(record: TrackingStatus) -> dict[str, str]:
+def _tracking(record: pychrony.TrackingStatus) -> dict[str, str]:
     return {
         "reference_id": f"{record.reference_id:08X}",
         "reference_id_name": record.reference_id_name
         if record.is_synchronized()
         else "",
         "ref_time_ns": _time(record.ref_time_ns),
-        "leap_status": LEAPS[record.leap_status],
+        "leap_status": _chronyc.LEAPS[record.leap_status],
     }
 
 
-def _source(record: Source) -> dict[str, str]:
+def _source(record: pychrony.Source) -> dict[str, str]:
     return {
         "mode": _chronyc.MODES[record.mode],
         "state": _chronyc.STATES[record.state],
@@ -120,15 +68,15 @@ def _source(record: Source) -> dict[str, str]:
     }
 
 
-def _stats(record: SourceStats) -> dict[str, str]:
+def _stats(record: pychrony.SourceStats) -> dict[str, str]:
     return {"address": record.address or _clock_name(record.reference_id)}
 
 
-def _select(record: SelectData) -> dict[str, str]:
+def _select(record: pychrony.SelectData) -> dict[str, str]:
     def letters(field: str, options: SelectOption) -> dict[str, str]:
         return {
             f"{field}:{letter}": letter if option in options else "-"
-            for option, letter in OPTIONS.items()
+            for option, letter in theirs._OPTIONS
         } | {f"{field}:": "-"}
 
     return {
@@ -137,29 +85,30 @@ def _select(record: SelectData) -> dict[str, str]:
         "authentication": "Y" if record.authentication else "N",
         **letters("configured_options", record.configured_options),
         **letters("effective_options", record.effective_options),
-        "leap_status": LEAPS[record.leap_status],
+        "leap_status": _chronyc.LEAPS[record.leap_status],
     }
 
 
-def _auth(record: AuthData) -> dict[str, str]:
+def _auth(record: pychrony.AuthData) -> dict[str, str]:
     never = {"last_ke_ago": str(_chronyc.NEVER)} if record.last_ke_ago is None else {}
     return {
         **never,
         "address": record.address,
-        "mode": AUTH_MODES[record.mode],
+        "mode": theirs._AUTH_MODES[record.mode],
         "key_type": str(record.key_type.value),
         "nak": str(int(record.nak)),
     }
 
 
-def _ntp(record: NTPData) -> dict[str, str]:
+def _ntp(record: pychrony.NTPData) -> dict[str, str]:
+    timestamping = theirs._TIMESTAMPING.get
     text = {
         "remote_address": record.remote_address,
         "remote_address:id": f"{reference_id(record.remote_address):08X}",
         "local_address": record.local_address or "[UNSPEC]",
         "local_address:id": f"{reference_id(record.local_address):08X}",
-        "leap_status": LEAPS[record.leap_status],
-        "mode": NTP_MODES[record.mode],
+        "leap_status": _chronyc.LEAPS[record.leap_status],
+        "mode": theirs._NTP_MODES.get(record.mode, "Invalid"),
         "poll:seconds": f"{2.0**record.poll:.0f}",
         "precision:seconds": f"{2.0**record.precision:.9f}",
         "reference_id": f"{record.reference_id:08X}",
@@ -167,31 +116,31 @@ def _ntp(record: NTPData) -> dict[str, str]:
         if record.stratum <= 1
         else "",
         "ref_time_ns": _time(record.ref_time_ns),
-        "flags:interleaved": _yes(NTPFlag.INTERLEAVED in record.flags),
-        "flags:authenticated": _yes(NTPFlag.AUTHENTICATED in record.flags),
-        "tx_timestamping": TIMESTAMPING[record.tx_timestamping],
-        "rx_timestamping": TIMESTAMPING[record.rx_timestamping],
+        "flags:interleaved": theirs._yes(NTPFlag.INTERLEAVED in record.flags),
+        "flags:authenticated": theirs._yes(NTPFlag.AUTHENTICATED in record.flags),
+        "tx_timestamping": timestamping(record.tx_timestamping, "Invalid"),
+        "rx_timestamping": timestamping(record.rx_timestamping, "Invalid"),
     }
-    for number, group in enumerate(TESTS):
+    for number, group in enumerate(theirs._TESTS):
         bits = "".join("01"[test in record.flags] for test in group)
         text[f"flags:{number}"] = bits
     return text
 
 
-def _smoothing(record: Smoothing) -> dict[str, str]:
-    leap_only = SmoothingFlag.LEAPONLY in record.flags
+def _smoothing(record: pychrony.Smoothing) -> dict[str, str]:
+    leap_only = pychrony.SmoothingFlag.LEAPONLY in record.flags
     return {
-        "flags:active": _yes(SmoothingFlag.ACTIVE in record.flags),
+        "flags:active": theirs._yes(pychrony.SmoothingFlag.ACTIVE in record.flags),
         "flags:leaponly": "(leap second only)" if leap_only else "",
     }
 
 
 def _options(field: str) -> tuple[str, ...]:
-    return (*(f"{field}:{letter}" for letter in OPTIONS.values()), f"{field}:")
+    return (*(f"{field}:{letter}" for _, letter in theirs._OPTIONS), f"{field}:")
 
 
 LOOKS: dict[type[Any], Look] = {
-    TrackingStatus: Look(
+    pychrony.TrackingStatus: Look(
         "tracking",
         (
             *("reference_id", "reference_id_name", "stratum", "ref_time_ns"),
@@ -201,7 +150,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _tracking,
     ),
-    Source: Look(
+    pychrony.Source: Look(
         "sources -a",
         (
             *("mode", "state", "address", "stratum", "poll", "reachability"),
@@ -209,7 +158,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _source,
     ),
-    SourceStats: Look(
+    pychrony.SourceStats: Look(
         "sourcestats -a",
         (
             *("address", "samples", "runs", "span", "resid_freq", "skew", "offset"),
@@ -217,7 +166,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _stats,
     ),
-    SelectData: Look(
+    pychrony.SelectData: Look(
         "selectdata -a",
         (
             *("state", "address", "authentication"),
@@ -226,11 +175,11 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _select,
     ),
-    Activity: Look(
+    pychrony.Activity: Look(
         "activity",
         ("online", "offline", "burst_online", "burst_offline", "unresolved"),
     ),
-    AuthData: Look(
+    pychrony.AuthData: Look(
         "authdata -a",
         (
             *("address", "mode", "key_id", "key_type", "key_length", "last_ke_ago"),
@@ -238,7 +187,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _auth,
     ),
-    NTPData: Look(
+    pychrony.NTPData: Look(
         "ntpdata",
         (
             *("remote_address", "remote_address:id", "remote_port"),
@@ -254,7 +203,7 @@ LOOKS: dict[type[Any], Look] = {
         ),
         _ntp,
     ),
-    ServerStats: Look(
+    pychrony.ServerStats: Look(
         "serverstats",
         (
             *("ntp_received", "ntp_dropped", "command_received", "command_dropped"),
@@ -264,7 +213,7 @@ LOOKS: dict[type[Any], Look] = {
             *("hardware_rx", "hardware_tx"),
         ),
     ),
-    Smoothing: Look(
+    pychrony.Smoothing: Look(
         "smoothing",
         (
             *("flags:active", "flags:leaponly", "offset", "freq_offset", "wander"),
@@ -275,12 +224,6 @@ LOOKS: dict[type[Any], Look] = {
 }
 
 
-class Asked(Protocol):
-    """A daemon that chronyc can ask, and what it prints for these arguments."""
-
-    def chronyc(self, *args: str) -> str: ...
-
-
 def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -288,7 +231,13 @@ def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def agree(daemon: Asked, record: type[Any], read: Callable[[], Sequence[Any]]) -> int:
+Chronyc = Callable[..., str]
+"""What chronyc prints for some arguments."""
+
+
+def agree(
+    chronyc: Chronyc, record: type[Any], read: Callable[[], Sequence[Any]]
+) -> int:
     """Read records between two runs of chronyc; what did not change is equal.
 
     What changed is a number that grows or falls with time: ours is between.
@@ -298,9 +247,9 @@ def agree(daemon: Asked, record: type[Any], read: Callable[[], Sequence[Any]]) -
     look = LOOKS[record]
     before = after = ours = []
     for _ in range(50):
-        before = _rows(daemon, look)
+        before = _rows(chronyc, look)
         ours = [_row(look, one) for one in read()]
-        after = _rows(daemon, look)
+        after = _rows(chronyc, look)
         if len(before) == len(ours) == len(after) and all(
             _matches(*values)
             for three in zip(before, ours, after, strict=True)
@@ -312,8 +261,8 @@ def agree(daemon: Asked, record: type[Any], read: Callable[[], Sequence[Any]]) -
     pytest.fail(f"chronyc: {before}\nand then: {after}\npychrony: {ours}")
 
 
-def _rows(daemon: Asked, look: Look) -> list[list[str | None]]:
-    lines = daemon.chronyc("-c", *look.command.split()).splitlines()
+def _rows(chronyc: Chronyc, look: Look) -> list[list[str | None]]:
+    lines = chronyc("-c", *look.command.split()).splitlines()
     rows: list[list[str | None]] = []
     for line in lines:
         values = line.split(",")

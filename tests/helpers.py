@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -61,14 +62,10 @@ in_namespaces = pytest.mark.skipif(not _namespaces(), reason="no user namespaces
 
 @contextmanager
 def short_directory() -> Iterator[str]:
-    """A directory whose path is short enough for a socket in it."""
-    directory = Path(f"/tmp/c{os.getpid()}-{threading.get_ident() % 9999}")
-    directory.mkdir(mode=0o700)
-    try:
-        yield str(directory)
-    finally:
-        assert not list(directory.iterdir()), "sockets were left"
-        directory.rmdir()
+    """A directory whose path is short enough for a socket in it; none may be left."""
+    with tempfile.TemporaryDirectory(prefix="c", dir="/tmp") as directory:
+        yield directory
+        assert os.listdir(directory) == []
 
 
 @contextmanager
@@ -173,6 +170,19 @@ def python(
     )
     assert result.returncode == status, result.stderr
     return result
+
+
+def on_full_disk(*command: str) -> tuple[int, str]:
+    """The status of a module of the package, and what it says to stderr."""
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    return result.returncode, result.stderr
 
 
 def descriptors() -> int:

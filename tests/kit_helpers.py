@@ -6,43 +6,20 @@ import dataclasses
 import math
 import socket
 import struct
+from contextlib import AbstractContextManager
 from typing import Any
 
+import helpers
 from chronyd import Chronyd
 
-from pychrony import (
-    Activity,
-    AuthData,
-    AuthMode,
-    ChronyConnection,
-    KeyType,
-    LeapStatus,
-    NTPData,
-    NTPFlag,
-    NTPMode,
-    RTCData,
-    SelectData,
-    SelectOption,
-    SelectState,
-    Smoothing,
-    SmoothingFlag,
-    Source,
-    SourceMode,
-    SourceState,
-    SourceStats,
-    Timestamping,
-    TrackingStatus,
-)
-from pychrony.testing import (
-    SERVERSTATS_DEFAULTS,
-    ScriptedDaemon,
-    make_server_stats,
-)
+import pychrony
+from pychrony import ChronyConnection, LeapStatus, SelectOption
+from pychrony.testing import SERVERSTATS_DEFAULTS, ScriptedDaemon, make_server_stats
 
 # Half of the last of 24 bits.
 FLOAT_ERROR = 2.0**-24
 
-TRACKING = TrackingStatus(
+TRACKING = pychrony.TrackingStatus(
     reference_id=0xC0000207,
     reference_id_name="192.0.2.7",
     reference_ip="192.0.2.7",
@@ -60,12 +37,12 @@ TRACKING = TrackingStatus(
     update_interval=1024.25,
     ref_time_ns=1705320000123456789,
 )
-SOURCE = Source(
+SOURCE = pychrony.Source(
     address="192.0.2.7",
     poll=-2,
     stratum=15,
-    state=SourceState.JITTERY,
-    mode=SourceMode.PEER,
+    state=pychrony.SourceState.JITTERY,
+    mode=pychrony.SourceMode.PEER,
     flags=0xFFFF,
     reachability=0o252,
     last_sample_ago=0xFFFFFFFF,
@@ -73,7 +50,7 @@ SOURCE = Source(
     latest_meas=2.2e-3,
     latest_meas_err=2.3e-9,
 )
-SOURCE_STATS = SourceStats(
+SOURCE_STATS = pychrony.SourceStats(
     reference_id=0xFFFFFFFF,
     address="192.0.2.7",
     samples=31,
@@ -85,7 +62,7 @@ SOURCE_STATS = SourceStats(
     offset=-3.6e-7,
     offset_err=3.7e-8,
 )
-RTC_DATA = RTCData(
+RTC_DATA = pychrony.RTCData(
     ref_time=1705320001.9876544,
     samples=0xFFFF,
     runs=42,
@@ -94,10 +71,10 @@ RTC_DATA = RTCData(
     freq_offset=4.5,
     ref_time_ns=1705320001987654321,
 )
-SELECT_DATA = SelectData(
+SELECT_DATA = pychrony.SelectData(
     reference_id=0xC0000207,
     address="192.0.2.7",
-    state=SelectState.OUTLIER,
+    state=pychrony.SelectState.OUTLIER,
     authentication=False,
     leap_status=LeapStatus.INSERT,
     configured_options=SelectOption.NOSELECT | SelectOption.TRUST,
@@ -107,13 +84,13 @@ SELECT_DATA = SelectData(
     low_limit=-5.2e-3,
     high_limit=5.3e-3,
 )
-ACTIVITY = Activity(
+ACTIVITY = pychrony.Activity(
     online=61, offline=62, burst_online=63, burst_offline=64, unresolved=0xFFFFFFFF
 )
-AUTH_DATA = AuthData(
+AUTH_DATA = pychrony.AuthData(
     address="192.0.2.7",
-    mode=AuthMode.SYMMETRIC_KEY,
-    key_type=KeyType.AES256,
+    mode=pychrony.AuthMode.SYMMETRIC_KEY,
+    key_type=pychrony.KeyType.AES256,
     key_id=0xFFFFFFFE,
     key_length=71,
     ke_attempts=72,
@@ -122,14 +99,14 @@ AUTH_DATA = AuthData(
     cookie_length=74,
     nak=True,
 )
-NTP_DATA = NTPData(
+NTP_DATA = pychrony.NTPData(
     address="192.0.2.7",
     remote_address="192.0.2.8",
     local_address="2001:db8::9",
     remote_port=0xFFFE,
     leap_status=LeapStatus.DELETE,
     version=3,
-    mode=NTPMode.PASSIVE_SYMMETRIC,
+    mode=pychrony.NTPMode.PASSIVE_SYMMETRIC,
     stratum=15,
     poll=-6,
     precision=-128,
@@ -142,9 +119,9 @@ NTP_DATA = NTPData(
     peer_dispersion=8.5e-5,
     response_time=8.6e-6,
     jitter_asymmetry=-0.5,
-    flags=NTPFlag.TESTB | NTPFlag.INTERLEAVED,
-    tx_timestamping=Timestamping.HARDWARE,
-    rx_timestamping=Timestamping.DAEMON,
+    flags=pychrony.NTPFlag.TESTB | pychrony.NTPFlag.INTERLEAVED,
+    tx_timestamping=pychrony.Timestamping.HARDWARE,
+    rx_timestamping=pychrony.Timestamping.DAEMON,
     total_tx=801,
     total_rx=802,
     total_valid_rx=803,
@@ -159,8 +136,8 @@ SERVER_STATS = make_server_stats(
     **dict(zip(SERVERSTATS_DEFAULTS, range(901, 917), strict=False)),
     hardware_tx=0xFFFFFFFF_FFFFFFFE,
 )
-SMOOTHING = Smoothing(
-    flags=SmoothingFlag.ACTIVE | SmoothingFlag.LEAPONLY,
+SMOOTHING = pychrony.Smoothing(
+    flags=pychrony.SmoothingFlag.ACTIVE | pychrony.SmoothingFlag.LEAPONLY,
     offset=-1.1e-3,
     freq_offset=-1.2,
     wander=1.3e-2,
@@ -183,15 +160,17 @@ RECORDS: Any = {
 }
 
 
-def connect(
-    daemon: ScriptedDaemon, timeout: float = 5.0, retries: int = 0
-) -> ChronyConnection:
-    return ChronyConnection(daemon.address, timeout=timeout, retries=retries)
+def connected(
+    **options: Any,
+) -> AbstractContextManager[tuple[ScriptedDaemon, pychrony.ChronyConnection]]:
+    """A scripted daemon and an open connection, which asks once for each record."""
+    return helpers.connected(**{"timeout": 5.0, "retries": 0, **options})
 
 
-def read_tracking(daemon: ScriptedDaemon, timeout: float = 5.0) -> TrackingStatus:
-    with connect(daemon, timeout) as connection:
-        return connection.get_tracking()
+def read_tracking(
+    daemon: ScriptedDaemon, timeout: float = 5.0
+) -> pychrony.TrackingStatus:
+    return pychrony.get_tracking(daemon.address, timeout=timeout, retries=0)
 
 
 def request(

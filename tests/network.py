@@ -12,21 +12,8 @@ from chronyd import Chronyd
 from clock import Clock
 from provision import Parts
 
-from pychrony import (
-    Activity,
-    AuthData,
-    ChronyConnection,
-    NTPData,
-    NTPFlag,
-    NTPMode,
-    RTCData,
-    SelectData,
-    ServerStats,
-    Smoothing,
-    Source,
-    SourceStats,
-    TrackingStatus,
-)
+import pychrony
+from pychrony import ChronyConnection, NTPMode, TrackingStatus
 
 # A key and a certificate that it signed itself, for localhost, 127.0.0.1 to
 # 127.0.0.4 and ::1, valid from 2000 to 2049. They protect nothing.
@@ -35,15 +22,15 @@ NTS = Path(__file__).with_name("nts.pem")
 
 READ: dict[type[Any], Callable[[ChronyConnection], Any]] = {
     TrackingStatus: ChronyConnection.get_tracking,
-    Source: ChronyConnection.get_sources,
-    SourceStats: ChronyConnection.get_source_stats,
-    SelectData: ChronyConnection.get_select_data,
-    Activity: ChronyConnection.get_activity,
-    AuthData: ChronyConnection.get_auth_data,
-    NTPData: ChronyConnection.get_ntp_data,
-    ServerStats: ChronyConnection.get_server_stats,
-    RTCData: ChronyConnection.get_rtc_data,
-    Smoothing: ChronyConnection.get_smoothing,
+    pychrony.Source: ChronyConnection.get_sources,
+    pychrony.SourceStats: ChronyConnection.get_source_stats,
+    pychrony.SelectData: ChronyConnection.get_select_data,
+    pychrony.Activity: ChronyConnection.get_activity,
+    pychrony.AuthData: ChronyConnection.get_auth_data,
+    pychrony.NTPData: ChronyConnection.get_ntp_data,
+    pychrony.ServerStats: ChronyConnection.get_server_stats,
+    pychrony.RTCData: ChronyConnection.get_rtc_data,
+    pychrony.Smoothing: ChronyConnection.get_smoothing,
 }
 
 
@@ -139,7 +126,7 @@ class Network:
             smoothing = connection.get_smoothing()
             there = {
                 "tracking": _differ(connection.get_tracking()),
-                "interleaved": NTPFlag.INTERLEAVED in ntp["127.0.0.2"].flags,
+                "interleaved": pychrony.NTPFlag.INTERLEAVED in ntp["127.0.0.2"].flags,
                 "NTS": auth["127.0.0.3"].cookies and ntp["127.0.0.3"].total_good_rx,
                 "IPv6": ntp["::1"].total_good_rx,
                 "active peer": ntp["127.0.0.4"].mode is NTPMode.ACTIVE_SYMMETRIC

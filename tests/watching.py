@@ -21,15 +21,8 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from pychrony import (
-    AsyncChronyConnection,
-    SourceMode,
-    SourceState,
-)
-from pychrony.testing import (
-    ScriptedDaemon,
-    make_source,
-)
+from pychrony import AsyncChronyConnection, SourceMode, SourceState
+from pychrony.testing import ScriptedDaemon, make_source
 from pychrony.watch._follow import follow
 from pychrony.watch._screen import Host, LiveView
 

@@ -9,6 +9,7 @@ import logging
 import re
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def run(argv: Sequence[str] | None) -> int:
     setrlimit(RLIMIT_NOFILE, (most, most))
     # An end that is asked for is no failure.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with suppress(KeyboardInterrupt):
         try:
             sockets = _sockets(arguments)
         except _ListenError as error:
@@ -90,8 +91,6 @@ def run(argv: Sequence[str] | None) -> int:
                 ),
                 own.restarted,
             )
-    except KeyboardInterrupt:
-        pass
     return 0
 
 

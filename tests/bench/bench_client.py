@@ -18,6 +18,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -28,6 +29,7 @@ THREADS = 32
 IN_FLIGHT = 256
 BATCH = 20
 """So many local reports are timed as one."""
+BATCHES = {"tracking": BATCH, "sources": 1}
 
 Times = list[float]
 
@@ -233,26 +235,18 @@ def floor_tracking(host: str, port: int, seconds: float) -> Times:
 # pychrony
 
 
-def blocking_tracking(host: str, port: int, seconds: float) -> Times:
+def blocking(what: str, host: str, port: int, seconds: float) -> Times:
     from pychrony import ChronyConnection
 
     times: Times = []
+    found: Any = None
     with ChronyConnection(f"{host}:{port}") as connection:
-        for _ in laps(times, seconds, BATCH):
-            for _ in range(BATCH):
-                connection.get_tracking()
-    return times
-
-
-def blocking_sources(host: str, port: int, seconds: float) -> Times:
-    from pychrony import ChronyConnection, Source
-
-    times: Times = []
-    sources: list[Source] = []
-    with ChronyConnection(f"{host}:{port}") as connection:
-        for _ in laps(times, seconds):
-            sources = connection.get_sources()
-    check_sources(host, [source.address for source in sources])
+        read = getattr(connection, f"get_{what}")
+        for _ in laps(times, seconds, BATCHES[what]):
+            for _ in range(BATCHES[what]):
+                found = read()
+    if what == "sources":
+        check_sources(host, [source.address for source in found])
     return times
 
 
@@ -265,35 +259,23 @@ def blocking_sweep(sweep: Sweep) -> None:
         sweep.count(address, result)
 
 
-def asyncio_tracking(host: str, port: int, seconds: float) -> Times:
+def awaited(what: str, host: str, port: int, seconds: float) -> Times:
     from pychrony import AsyncChronyConnection
 
     times: Times = []
 
-    async def measure() -> None:
+    async def measure() -> Any:
+        found: Any = None
         async with AsyncChronyConnection(f"{host}:{port}") as connection:
-            for _ in laps(times, seconds, BATCH):
-                for _ in range(BATCH):
-                    await connection.get_tracking()
+            read = getattr(connection, f"get_{what}")
+            for _ in laps(times, seconds, BATCHES[what]):
+                for _ in range(BATCHES[what]):
+                    found = await read()
+        return found
 
-    asyncio.run(measure())
-    return times
-
-
-def asyncio_sources(host: str, port: int, seconds: float) -> Times:
-    from pychrony import AsyncChronyConnection, Source
-
-    times: Times = []
-    sources: list[Source] = []
-
-    async def measure() -> None:
-        nonlocal sources
-        async with AsyncChronyConnection(f"{host}:{port}") as connection:
-            for _ in laps(times, seconds):
-                sources = await connection.get_sources()
-
-    asyncio.run(measure())
-    check_sources(host, [source.address for source in sources])
+    found = asyncio.run(measure())
+    if what == "sources":
+        check_sources(host, [source.address for source in found])
     return times
 
 
@@ -330,10 +312,10 @@ REPORTS: dict[str, Callable[[str, int, float], Times]] = {
     "floor-tracking": floor_tracking,
     "raw-tracking": raw_tracking,
     "raw-sources": raw_sources,
-    "blocking-tracking": blocking_tracking,
-    "blocking-sources": blocking_sources,
-    "asyncio-tracking": asyncio_tracking,
-    "asyncio-sources": asyncio_sources,
+    "blocking-tracking": partial(blocking, "tracking"),
+    "blocking-sources": partial(blocking, "sources"),
+    "asyncio-tracking": partial(awaited, "tracking"),
+    "asyncio-sources": partial(awaited, "sources"),
 }
 SWEEPS: dict[str, Callable[[Sweep], None]] = {
     "raw": raw_sweep,

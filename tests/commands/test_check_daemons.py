@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from checking import check_here
 from chronyc import wait
-from chronyd import Chronyd, chronyc_command
+from chronyd import Chronyd, run_chronyc
 from helpers import UNSHARE, in_namespaces
 from provision import Parts
 
@@ -23,13 +23,7 @@ FOLLOW = "server 127.0.0.{0} port {1} iburst minpoll -6 maxpoll -2\n"
 
 def waitsync(parts: Parts, daemon: Chronyd) -> bool:
     """Whether chronyc waitsync succeeds at its first try."""
-    result = subprocess.run(
-        [*chronyc_command(parts), "-h", daemon.socket, "waitsync", "1"],
-        env={"LD_LIBRARY_PATH": parts.library_path},
-        stdout=subprocess.DEVNULL,
-        check=False,
-    )
-    return result.returncode == 0
+    return run_chronyc(parts, daemon.socket, "waitsync", "1").returncode == 0
 
 
 def all_answered(daemon: Chronyd) -> bool:

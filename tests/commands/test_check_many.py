@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checking import (
-    UNSYNCHRONISED,
-    check,
-    check_here,
-    clock,
-    fine_daemon,
-)
+from checking import UNSYNCHRONISED, check, check_here, clock, fine_daemon
 
 from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING, _read
 from pychrony.testing import ScriptedDaemon, faults, make_source

@@ -12,11 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from checking import (
-    ageless,
-    check,
-    fine_daemon,
-)
+from checking import ageless, check, fine_daemon
 
 from pychrony.check import OK, UNKNOWN, WARNING, main
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from checking import check, check_here
 from chronyc import wait
-from chronyd import Chronyd, chronyc_command
+from chronyd import Chronyd, run_chronyc
 from provision import Parts
 
 import pychrony
@@ -122,13 +121,7 @@ def test_report_is_that_of_chronyc(parts: Parts) -> None:
             state=SourceState(number % 6),
             mode=SourceMode(number % 2),
         )
-        for number, (figure, age) in enumerate(
-            zip(
-                FIGURES,
-                AGES,
-                strict=True,
-            )
-        )
+        for number, (figure, age) in enumerate(zip(FIGURES, AGES, strict=True))
     ]
     gps = make_source(address="GPS", mode=SourceMode.REFCLOCK, state=SourceState(9))
     tracking = make_tracking(
@@ -139,12 +132,9 @@ def test_report_is_that_of_chronyc(parts: Parts) -> None:
         reference_ip="192.0.2.1",
     )
     with ScriptedDaemon(tracking=tracking, sources=[*sources, gps]) as daemon:
-        host, _, port = daemon.address.partition(":")
 
         def chronyc(*report: str) -> str:
-            command = [*chronyc_command(parts), "-h", host, "-p", port, *report]
-            paths = {"LD_LIBRARY_PATH": parts.library_path}
-            output = subprocess.check_output(command, env=paths, text=True)
+            output = run_chronyc(parts, daemon.address, *report).stdout
             return without_trailing_blanks(output)
 
         status, output = check("-v", daemon.address)

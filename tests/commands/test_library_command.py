@@ -6,16 +6,20 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cffi
 import pytest
+from helpers import on_full_disk
 
 import pychrony
 from pychrony import _library, _wheel, library
@@ -45,20 +49,34 @@ class Environment:
         self.python = str(directory / "bin" / "python")
         command = [sys.executable, "-m", "venv", *options, str(directory)]
         subprocess.run(command, check=True)
+        (self.site,) = self.library.parent.glob("python*/site-packages")
+        # Where coverage measures, it measures here, too.
+        for path in Path(sysconfig.get_path("purelib")).glob("*coverage*.pth"):
+            shutil.copy(path, self.site)
 
-    def run(
-        self, *arguments: str, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": PACKAGES, **variables}
-        environment.setdefault("PIP_CONFIG_FILE", os.devnull)
-        del environment["PYCHRONY_LIBCHRONY"]
-        return subprocess.run(
-            [self.python, *arguments],
-            env=environment,
-            capture_output=True,
+    def start(
+        self, *arguments: str, first: Sequence[str] = (), **variables: str
+    ) -> subprocess.Popen[str]:
+        """Start the Python; an empty variable is unset."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": PACKAGES,
+            "PIP_CONFIG_FILE": os.devnull,
+            "PYCHRONY_LIBCHRONY": "",
+            **variables,
+        }
+        return subprocess.Popen(
+            [*first, self.python, *arguments],
+            env={name: value for name, value in environment.items() if value},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
+
+    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, **options) as process:
+            output, errors = process.communicate()
+        return subprocess.CompletedProcess((), process.returncode, output, errors)
 
     def command(self, *arguments: str, **variables: str) -> tuple[int, str, list[str]]:
         """The exit status, the output, and the lines of errors."""
@@ -102,6 +120,15 @@ def make_wheel(directory: Path, content: bytes, tag: str = "") -> Path:
     return directory / name
 
 
+def alone(packages: Path) -> Path:
+    """Make a directory with what pychrony needs: beside it, there may be a pip."""
+    packages.mkdir()
+    for name in ("cffi", "_cffi_backend", "pycparser", "coverage"):
+        for path in Path(cffi.__file__).parents[1].glob(f"{name}*"):
+            (packages / path.name).symlink_to(path)
+    return packages
+
+
 def test_without_any_it_says_how_to_get_one(bare: Environment) -> None:
     status, output, (first, last) = bare.command()
     assert (status, output) == (1, "")
@@ -120,8 +147,8 @@ def test_install_from_a_wheelhouse_and_uninstall(
     for isolated in ((), ("-I",)):
         if isolated:
             # It finds the packages without a variable.
-            (site,) = (bare.library.parent).glob("python*/site-packages")
-            site.joinpath("packages.pth").write_text(PACKAGES.replace(":", "\n"))
+            packages = PACKAGES.replace(":", "\n")
+            bare.site.joinpath("packages.pth").write_text(packages)
         code = "import pychrony; print(pychrony.library_path())"
         assert bare.run(*isolated, "-c", code).stdout == f"{bare.library}\n"
     status, output, errors = bare.command()
@@ -209,13 +236,9 @@ def test_broken_library_is_replaced(bare: Environment, wheelhouse: Path) -> None
 
 def test_variable_that_names_another(bare: Environment, wheelhouse: Path) -> None:
     missing = str(wheelhouse / "missing.so")
-    command = [bare.python, "-m", "pychrony.library", "install", str(wheelhouse)]
-    environment = {**os.environ, "PYTHONPATH": PACKAGES, "PYCHRONY_LIBCHRONY": missing}
-    result = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (result.returncode, result.stdout) == (1, "")
-    (line,) = result.stderr.splitlines()
+    variable = {"PYCHRONY_LIBCHRONY": missing}
+    status, output, (line,) = bare.command("install", str(wheelhouse), **variable)
+    assert (status, output) == (1, "")
     assert line.endswith("correct or unset PYCHRONY_LIBCHRONY, which names it")
     assert bare.left() == []
 
@@ -232,12 +255,7 @@ def test_pip_downloads_it(with_pip: Environment, wheelhouse: Path) -> None:
 def test_environment_without_pip_makes_a_temporary_one(
     bare: Environment, wheelhouse: Path, tmp_path: Path
 ) -> None:
-    # pytest's own environment may have a pip beside cffi.
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    for name in ("cffi", "_cffi_backend", "pycparser"):
-        for path in Path(cffi.__file__).parents[1].glob(f"{name}*"):
-            (packages / path.name).symlink_to(path)
+    packages = alone(tmp_path / "packages")
     (packages / "pychrony").symlink_to(PACKAGE)
     status, _, errors = bare.command(
         "install",
@@ -320,8 +338,38 @@ def test_environment_that_cannot_have_pip(
 
 def test_download_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_wheel, "_DOWNLOAD_LIMIT", 0.2)
-    status, output = _wheel._run(["sleep", "60"])
+    status, output = _wheel._run(["sleep", "60"], "/tmp")
     assert (status, _wheel._cause(output)) == (1, "no answer in 0 s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_download_that_is_ended_leaves_nothing(
+    number: int, with_pip: Environment, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        with with_pip.start(
+            *("-m", "pychrony.library", "install"),
+            PIP_INDEX_URL=index,
+            TMPDIR=str(tmp_path),
+        ) as process:
+            connection, _ = silent.accept()  # by pip
+            process.send_signal(number)
+            process.communicate()
+            connection.close()
+    assert process.returncode == 128 + number
+    assert os.listdir(tmp_path) == []
+    assert with_pip.left() == []
+
+
+def test_directory_in_the_place_of_the_library(
+    bare: Environment, wheelhouse: Path
+) -> None:
+    bare.library.mkdir()
+    status, output, (line,) = bare.command("install", str(wheelhouse))
+    assert (status, output) == (1, "")
+    assert line.startswith(f"{bare.library}: not installed: ")
+    assert bare.left() == [_wheel.SONAME]
 
 
 @pytest.mark.parametrize(
@@ -397,12 +445,8 @@ def test_read_only_environment(bare: Environment, wheelhouse: Path) -> None:
     tried = subprocess.run([*UNSHARE, f"{script} true"], check=False)
     if tried.returncode:
         pytest.skip("no user namespaces here")
-    script += f"{bare.python} -m pychrony.library install {wheelhouse}"
-    environment = {**os.environ, "PYTHONPATH": PACKAGES}
-    del environment["PYCHRONY_LIBCHRONY"]
-    result = subprocess.run(
-        [*UNSHARE, script], env=environment, capture_output=True, text=True, check=False
-    )
+    command = ("-m", "pychrony.library", "install", str(wheelhouse))
+    result = bare.run(*command, first=(*UNSHARE, f'{script} exec "$0" "$@"'))
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"{bare.library.parent}: it is on a read-only file system")
@@ -416,11 +460,7 @@ def test_zipapp_names_itself(bare: Environment, wheelhouse: Path) -> None:
             app.write(path, f"pychrony/{path.name}")
         code = "import pychrony; print(pychrony.reports()[0])"
         app.writestr("__main__.py", code)
-    packages = wheelhouse / "packages"
-    packages.mkdir()
-    for name in ("cffi", "_cffi_backend", "pycparser"):
-        for path in Path(cffi.__file__).parents[1].glob(f"{name}*"):
-            (packages / path.name).symlink_to(path)
+    packages = alone(wheelhouse / "packages")
     here = {"PYTHONPATH": str(packages)}
     told = bare.run(str(archive), **here).stderr.splitlines()[-1]
     command = f"PYTHONPATH={archive} {bare.python} -m pychrony.library install"
@@ -459,18 +499,8 @@ def test_which_is_used(
 
 
 def test_output_that_cannot_be_written() -> None:
-    if not os.access("/dev/full", os.W_OK):
-        pytest.skip("no /dev/full")
-    with open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "pychrony.library"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == 1
-    assert result.stderr == "output: No space left on device\n"
+    said = "output: No space left on device\n"
+    assert on_full_disk("pychrony.library") == (1, said)
 
 
 def test_usage(bare: Environment) -> None:

@@ -9,13 +9,15 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from chronyd import Chronyd, chronyc_command
-from helpers import short_directory
+from chronyd import Chronyd, run_chronyc
+from helpers import on_full_disk, short_directory
+from kit_helpers import NTP_DATA_2
 from provision import Parts
 
 import pychrony
@@ -25,6 +27,7 @@ from pychrony.models import REPORTS
 from pychrony.testing import (
     ScriptedDaemon,
     faults,
+    make_ntp_data,
     make_rtc_data,
     make_smoothing,
     make_source,
@@ -84,6 +87,17 @@ def test_json_of_every_report(filled: bool, capsys: pytest.CaptureFixture[str]) 
     assert combined["state"] == "combined"
     assert reports["tracking"]["reference_id"] == "50505330"
     assert reports["tracking"]["synchronized"] is True
+
+
+def test_value_of_a_field_as_a_dictionary() -> None:
+    with ScriptedDaemon(open_commands=["ntpdata", "sourcestats"]) as daemon:
+        record = pychrony.get_report("ntpdata", daemon.address)[0]
+    assert record["mode"].to_dict() == {
+        "value": 4,
+        "type": "uinteger",
+        "content": "enum",
+        "names": ["server"],
+    }
 
 
 def test_no_value_that_json_does_not_have() -> None:
@@ -155,16 +169,10 @@ def test_now_is_the_interval_of_the_bounded_clock(
 
 
 def test_full_disk() -> None:
-    with ScriptedDaemon() as daemon, open("/dev/full", "wb") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "pychrony", "-H", daemon.address],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == 1
-    assert "output: [Errno 28] No space left on device" in result.stderr
+    with ScriptedDaemon() as daemon:
+        status, said = on_full_disk("pychrony", "-H", daemon.address)
+    assert status == 1
+    assert "output: [Errno 28] No space left on device" in said
 
 
 def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,28 +229,53 @@ refclock SHM 0 refid GPS
 """
 
 
-def test_text_is_that_of_chronyc(
+@pytest.fixture
+def assert_like_chronyc(
     parts: Parts, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, str], None]:
+    """Compare the text of a report with what chronyc prints of it."""
+
+    def compare(address: str, report: str) -> None:
+        shown_all = report in ("sources", "sourcestats", "selectdata", "authdata")
+        words = [report, *(["-a"] if shown_all else [])]
+        printed = run_chronyc(parts, address, *words).stdout
+        assert main(["-H", address, report]) == 0
+        theirs, ours = (
+            [line.rstrip() for line in text.rstrip("\n").split("\n")]
+            for text in (printed, capsys.readouterr().out)
+        )
+        assert ours == theirs
+
+    return compare
+
+
+def test_text_is_that_of_chronyc(
+    assert_like_chronyc: Callable[[str, str], None],
+    parts: Parts,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with Chronyd(parts, CONFIG) as daemon:
         for report in NAMES:
-            if report == "serverstats":  # it counts our requests
-                continue
-            shown_all = report in ("sources", "sourcestats", "selectdata", "authdata")
-            words = [report, *(["-a"] if shown_all else [])]
-            result = subprocess.run(
-                [*chronyc_command(parts), "-h", daemon.socket, *words],
-                env={"LD_LIBRARY_PATH": parts.library_path},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert main(["-H", daemon.socket, report]) == 0
-            output = capsys.readouterr().out
-            theirs, ours = (
-                [line.rstrip() for line in text.rstrip("\n").split("\n")]
-                for text in (result.stdout, output)
-            )
-            assert ours == theirs
+            if report != "serverstats":  # it counts our requests
+                assert_like_chronyc(daemon.socket, report)
         assert main(["-H", daemon.socket, "serverstats"]) == 0
         assert "NTP packets received       : 0\n" in capsys.readouterr().out
+
+
+def test_text_of_what_a_real_chronyd_seldom_says(
+    assert_like_chronyc: Callable[[str, str], None], parts: Parts, directory: str
+) -> None:
+    old: dict[str, Any] = {}
+    addresses = ("2001:db8::9", "ID#0000000007", "", "192.0.2.7")
+    with ScriptedDaemon(address=f"{directory}/s") as daemon:
+        if run_chronyc(parts, daemon.address, "ntpdata").returncode:
+            old = NTP_DATA_2  # this chronyc cannot read what a newer chronyd sends
+        daemon.ntp_data = [
+            make_ntp_data(address=f"192.0.2.{number}", remote_address=address, **old)
+            for number, address in enumerate(addresses)
+        ]
+        for report in ("ntpdata", "rtcdata", "smoothing"):
+            assert_like_chronyc(daemon.address, report)
+        daemon.rtc_data, daemon.smoothing = make_rtc_data(), make_smoothing()
+        assert_like_chronyc(daemon.address, "rtcdata")
+        assert_like_chronyc(daemon.address, "smoothing")

@@ -17,19 +17,9 @@ import pytest
 from checking import UNSYNCHRONISED
 from chronyd import Chronyd
 from provision import Parts
-from watching import (
-    LINE,
-    asked,
-    run,
-    start,
-    take,
-)
+from watching import LINE, asked, run, start, take
 
-from pychrony import (
-    AsyncChronyConnection,
-    ChronyConnectionError,
-    SelectState,
-)
+from pychrony import AsyncChronyConnection, ChronyConnectionError, SelectState
 from pychrony.testing import (
     ALL_COMMANDS,
     ScriptedDaemon,

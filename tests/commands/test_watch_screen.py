@@ -12,22 +12,10 @@ from checking import LOCAL, UNSYNCHRONISED, clock
 from chronyd import Chronyd
 from helpers import many_sources
 from provision import Parts
-from watching import (
-    SOURCES,
-    View,
-    asked,
-    watch,
-)
+from watching import SOURCES, View, asked, watch
 
-from pychrony import (
-    AsyncChronyConnection,
-)
-from pychrony.testing import (
-    ALL_COMMANDS,
-    ScriptedDaemon,
-    faults,
-    make_tracking,
-)
+from pychrony import AsyncChronyConnection
+from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, faults, make_tracking
 from pychrony.watch._screen import Host, LiveView
 
 

@@ -8,13 +8,8 @@ from typing import Any
 import pytest
 from checking import UNSYNCHRONISED
 
-from pychrony import (
-    ChronyConnectionError,
-    SelectOption,
-    SelectState,
-    SourceMode,
-    _chronyc,
-)
+import pychrony
+from pychrony import ChronyConnectionError, SelectOption, SelectState, _chronyc
 from pychrony.check import CRITICAL, OK, WARNING
 from pychrony.testing import (
     make_select_data,
@@ -157,7 +152,7 @@ def test_details_of_a_source() -> None:
 
 
 def test_sources_of_the_same_name_have_keys_of_their_own() -> None:
-    sources = [make_source(address="GPS", mode=SourceMode.REFCLOCK)] * 2
+    sources = [make_source(address="GPS", mode=pychrony.SourceMode.REFCLOCK)] * 2
     table = sources_table(Reading(make_tracking(), sources, ()), 200)
     assert [row.key for row in table.rows] == ["GPS 1", "GPS 2"]
 

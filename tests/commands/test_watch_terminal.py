@@ -13,14 +13,9 @@ from typing import Any
 import pytest
 from chronyd import Chronyd
 from provision import Parts
-from watching import (
-    LINE,
-    Terminal,
-)
+from watching import LINE, Terminal
 
-from pychrony.testing import (
-    ScriptedDaemon,
-)
+from pychrony.testing import ScriptedDaemon
 from pychrony.watch._terminal import Output
 
 

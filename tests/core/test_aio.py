@@ -27,18 +27,7 @@ from helpers import (
 )
 
 import pychrony
-from pychrony import (
-    AsyncChronyConnection,
-    ChronyConnection,
-    ChronyConnectionError,
-    ChronyDataError,
-    ChronyError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-    ChronyUsageError,
-    _address,
-    _queries,
-)
+from pychrony import AsyncChronyConnection, _address, _queries
 from pychrony._waiting import Waiter
 from pychrony.aio import _drive, _wait
 from pychrony.testing import (
@@ -76,7 +65,7 @@ def test_every_method_is_that_of_the_blocking_connection(
                     for name, *arguments in calls
                 ]
 
-        with ChronyConnection(daemon.address) as connection:
+        with pychrony.ChronyConnection(daemon.address) as connection:
             expected = [
                 getattr(connection, name)(*arguments) for name, *arguments in calls
             ]
@@ -98,7 +87,7 @@ def test_async_connection_has_the_names_of_the_blocking_one() -> None:
     def public(kind: type[Any]) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
-    assert public(AsyncChronyConnection) == public(ChronyConnection)
+    assert public(AsyncChronyConnection) == public(pychrony.ChronyConnection)
 
 
 @on_each_loop
@@ -119,12 +108,12 @@ async def test_errors_are_those_of_the_blocking_connection(
     patience: Any = {"timeout": 0.2, "retries": 1}
     with ScriptedDaemon(address=address, misbehave=fault) as daemon:
         with (
-            ChronyConnection(daemon.address, **patience) as connection,
-            pytest.raises(ChronyError) as expected,
+            pychrony.ChronyConnection(daemon.address, **patience) as connection,
+            pytest.raises(pychrony.ChronyError) as expected,
         ):
             connection.get_tracking()
         async with AsyncChronyConnection(daemon.address, **patience) as connection:
-            with pytest.raises(ChronyError) as caught:
+            with pytest.raises(pychrony.ChronyError) as caught:
                 await connection.get_tracking()
             assert type(caught.value) is type(expected.value)
             assert str(caught.value) == str(expected.value)
@@ -140,13 +129,13 @@ async def test_errors_of_places() -> None:
         refused = daemon.address
 
     for place in (refused, "/nowhere/chronyd.sock", "fe80::1%nothere9"):
-        with pytest.raises(ChronyConnectionError) as expected:
+        with pytest.raises(pychrony.ChronyConnectionError) as expected:
             pychrony.get_tracking(place)
         connection = AsyncChronyConnection(place)
-        with pytest.raises(ChronyConnectionError) as caught:
+        with pytest.raises(pychrony.ChronyConnectionError) as caught:
             await connection.get_tracking()
         assert str(caught.value) == str(expected.value)
-    with pytest.raises(ChronyDataError, match="no report 'nonsense'"):
+    with pytest.raises(pychrony.ChronyDataError, match="no report 'nonsense'"):
         await AsyncChronyConnection(refused).get_report("nonsense")
     with pytest.raises(pychrony.ChronyAddressError):
         AsyncChronyConnection("127.0.0.1:99999")
@@ -181,7 +170,7 @@ async def test_async_context_manager(address: str) -> None:
                 assert (await connection.get_tracking()).stratum == 2
             assert connection.closed
             assert connection.address is None
-            with pytest.raises(ChronyUsageError, match="closed"):
+            with pytest.raises(pychrony.ChronyUsageError, match="closed"):
                 await connection.get_tracking()
             await connection.close()
 
@@ -213,7 +202,9 @@ if sys.version_info >= (3, 11):  # else there are no groups
                         for _ in range(10):
                             group.create_task(connection.get_tracking())
                             group.create_task(connection.get_sources())
-                assert isinstance(caught.value.exceptions[0], ChronyPermissionError)
+                assert isinstance(
+                    caught.value.exceptions[0], pychrony.ChronyPermissionError
+                )
                 assert (await connection.get_tracking()).stratum == 2
 
 
@@ -230,7 +221,7 @@ async def test_event_loop_goes_on_during_a_call() -> None:
 
         ticker = asyncio.create_task(tick())
         connection = AsyncChronyConnection(daemon.address, timeout=0.1, retries=0)
-        with pytest.raises(ChronyTimeoutError):
+        with pytest.raises(pychrony.ChronyTimeoutError):
             await connection.get_tracking()
         ticker.cancel()
         await asyncio.wait([ticker])
@@ -256,7 +247,7 @@ async def test_close_waits_for_the_calls_of_other_tasks() -> None:
         assert connection.closed
         assert connection._session is None
         assert (await running).stratum == 2
-        with pytest.raises(ChronyUsageError, match="closed"):
+        with pytest.raises(pychrony.ChronyUsageError, match="closed"):
             await waiting
 
 
@@ -284,7 +275,7 @@ async def test_limit_of_a_call() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         connection = AsyncChronyConnection(daemon.address, timeout=3600, limit=0.1)
         async with connection:
-            with pytest.raises(ChronyTimeoutError, match=r"limit of 0\.1 s"):
+            with pytest.raises(pychrony.ChronyTimeoutError, match=r"limit of 0\.1 s"):
                 await connection.get_tracking()
             daemon.misbehave = None
             assert (await connection.get_tracking()).stratum == 2
@@ -317,7 +308,9 @@ def test_one_loop_in_the_middle_of_another(
             task = stopped.create_task(connection.get_tracking())
             stopped.run_until_complete(until(lambda: daemon.requests))
             for call in (connection.get_tracking, connection.close):
-                with pytest.raises(ChronyUsageError, match="another event loop"):
+                with pytest.raises(
+                    pychrony.ChronyUsageError, match="another event loop"
+                ):
                     run(call())
             task.cancel()
             stopped.run_until_complete(asyncio.wait([task]))
@@ -332,7 +325,7 @@ def test_one_loop_in_the_middle_of_another(
 def test_full_queue_of_the_unix_socket(run: Runner[Any]) -> None:
     async def main(path: str) -> None:
         connection = AsyncChronyConnection(path, **QUICK)
-        with pytest.raises(ChronyTimeoutError, match="hung or stopped"):
+        with pytest.raises(pychrony.ChronyTimeoutError, match="hung or stopped"):
             await connection.get_tracking()
 
     with hung_daemon() as path:

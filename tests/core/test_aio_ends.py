@@ -25,18 +25,8 @@ from helpers import (
 )
 
 import pychrony
-from pychrony import (
-    AsyncChronyConnection,
-    ChronyError,
-    ChronyUsageError,
-    _address,
-    _queries,
-)
-from pychrony.testing import (
-    Request,
-    ScriptedDaemon,
-    faults,
-)
+from pychrony import AsyncChronyConnection, ChronyUsageError, _address, _queries
+from pychrony.testing import Request, ScriptedDaemon, faults
 
 
 @on_each_loop
@@ -161,7 +151,7 @@ async def test_wait_for_ends_a_call() -> None:
         connection = AsyncChronyConnection(daemon.address, timeout=1000)
         with pytest.raises(asyncio.TimeoutError) as caught:
             await asyncio.wait_for(connection.get_tracking(), 0.02)
-        assert not isinstance(caught.value, ChronyError)
+        assert not isinstance(caught.value, pychrony.ChronyError)
         if sys.version_info >= (3, 11):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.02):

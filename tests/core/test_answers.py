@@ -9,31 +9,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from helpers import (
-    MANY,
-    QUICK,
-    connected,
-    letters_of,
-    sources_of,
-)
+from helpers import MANY, QUICK, connected, letters_of, sources_of
 
-from pychrony import (
-    ChronyConnection,
-    ChronyConnectionError,
-    ChronyDataError,
-    ChronyError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-    get_sources,
-    get_tracking,
-)
+import pychrony
+from pychrony import ChronyDataError, ChronyTimeoutError
 from pychrony._base import timeouts_of
-from pychrony.testing import (
-    Request,
-    ScriptedDaemon,
-    faults,
-    make_tracking,
-)
+from pychrony.testing import Request, ScriptedDaemon, faults, make_tracking
 
 
 def noise(request: Request, reply: bytes) -> Iterable[tuple[float, bytes]]:
@@ -53,16 +34,19 @@ def noise(request: Request, reply: bytes) -> Iterable[tuple[float, bytes]]:
         (faults.version(7), ChronyTimeoutError, "another version of the protocol"),
         (noise, ChronyTimeoutError, "datagrams"),
         (faults.truncated(28), ChronyDataError, "truncated"),
-        (faults.truncated(60), ChronyDataError, "truncated"),
-        (faults.status(2), ChronyPermissionError, "Not authorized"),
+        (faults.truncated(103), ChronyDataError, "truncated"),
+        (faults.overwritten(36, b"\xff" * 4), ChronyDataError, "is not a time"),
+        (faults.status(1), ChronyDataError, "(error code: "),
+        (faults.status(2), pychrony.ChronyPermissionError, "Not authorized"),
         (faults.status(3), ChronyDataError, "too old"),
         (faults.status(6), ChronyDataError, "disabled"),
+        (faults.status(18), ChronyDataError, "too new"),
         (faults.status(19), ChronyDataError, "too new"),
         (faults.status(77), ChronyDataError, "status that libchrony does not know"),
     ],
 )
 def test_bad_answers(
-    fault: faults.Fault, kind: type[ChronyError], message: str, address: str
+    fault: faults.Fault, kind: type[pychrony.ChronyError], message: str, address: str
 ) -> None:
     timeout = 0.25 if kind is ChronyTimeoutError else 20
     options: Any = {"address": address, "misbehave": fault}
@@ -89,10 +73,13 @@ def test_number_of_resends(retries: int) -> None:
         with pytest.raises(
             ChronyTimeoutError, match=f"{retries + 1} request{'s' * (retries > 0)} in"
         ):
-            get_tracking(daemon.address, timeout=0.01, retries=retries)
+            pychrony.get_tracking(daemon.address, timeout=0.01, retries=retries)
         assert len(daemon.requests) == retries + 1
         daemon.misbehave = faults.first(retries, faults.silent)
-        assert get_tracking(daemon.address, timeout=0.3, retries=retries).stratum == 2
+        assert (
+            pychrony.get_tracking(daemon.address, timeout=0.3, retries=retries).stratum
+            == 2
+        )
 
 
 def test_every_request_of_a_list_has_its_own_resends() -> None:
@@ -106,7 +93,7 @@ def test_every_request_of_a_list_has_its_own_resends() -> None:
 
     with ScriptedDaemon(sources=sources_of(MANY), misbehave=losing) as daemon:
         # As many retries as a busy machine may need.
-        found = get_sources(daemon.address, timeout=0.1, retries=8)
+        found = pychrony.get_sources(daemon.address, timeout=0.1, retries=8)
         assert letters_of(found) == MANY
     assert all(tries["SOURCE_DATA", index] > 1 for index in range(0, len(MANY), 3))
 
@@ -135,7 +122,7 @@ def test_no_session_survives_an_error(address: str) -> None:
     with connected(address=address, **QUICK) as (daemon, connection):
         before = connection._session
         daemon.misbehave = faults.status(2)
-        with pytest.raises(ChronyPermissionError):
+        with pytest.raises(pychrony.ChronyPermissionError):
             connection.get_tracking()
         daemon.misbehave = None
         assert connection._session is None
@@ -146,10 +133,10 @@ def test_no_session_survives_an_error(address: str) -> None:
 def test_daemon_goes_and_comes_back(address: str) -> None:
     daemon = ScriptedDaemon(address=address)
     daemon.start()
-    with ChronyConnection(daemon.address, **QUICK) as connection:
+    with pychrony.ChronyConnection(daemon.address, **QUICK) as connection:
         assert connection.get_tracking().stratum == 2
         daemon.stop()
-        with pytest.raises(ChronyConnectionError, match="Is chronyd running"):
+        with pytest.raises(pychrony.ChronyConnectionError, match="Is chronyd running"):
             connection.get_tracking()
         daemon.start()
         assert connection.get_tracking().stratum == 2
@@ -157,13 +144,13 @@ def test_daemon_goes_and_comes_back(address: str) -> None:
         daemon.start()
         try:
             connection.get_tracking()
-        except ChronyConnectionError:  # the Unix socket is another one now
+        except pychrony.ChronyConnectionError:  # the Unix socket is another one now
             assert connection.get_tracking().stratum == 2
     daemon.stop()
 
 
 def test_errors_tell_the_errno() -> None:
-    with pytest.raises(ChronyConnectionError) as caught:
-        get_tracking("255.255.255.255:323", **QUICK)
+    with pytest.raises(pychrony.ChronyConnectionError) as caught:
+        pychrony.get_tracking("255.255.255.255:323", **QUICK)
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno in (errno.EACCES, errno.ENETUNREACH)

@@ -31,6 +31,7 @@ from pychrony import (
     ClockUnboundError,
     TrackingStatus,
 )
+from pychrony.bounded import _reader
 from pychrony.bounded._bounds import Bounds
 from pychrony.bounded._command import main
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
@@ -348,6 +349,14 @@ def test_forked_child_opens_its_own_clock(daemon: ScriptedDaemon) -> None:
 
         in_child(work)
         clock.now()
+
+
+def test_clock_of_the_parent_is_of_no_use(daemon: ScriptedDaemon) -> None:
+    """What a forked child does first, here without a fork."""
+    with BoundedClock(daemon.address) as clock:
+        _reader._in_child()
+        with pytest.raises(ChronyUsageError, match="parent of this process"):
+            clock.now()
 
 
 @pytest.mark.parametrize("interval", [0.0001, 60], ids=["reading", "waiting"])

@@ -14,14 +14,8 @@ from functools import partial
 import pytest
 from bounded_simulator import MAX_SLEW, SECOND, Kind, Machine, without
 
-from pychrony import (
-    BoundStatus,
-    ChronyDataError,
-    ChronyError,
-    ClockUnboundError,
-    LeapStatus,
-    TrackingStatus,
-)
+import pychrony
+from pychrony import BoundStatus, ClockUnboundError, LeapStatus, TrackingStatus
 from pychrony.bounded._bounds import Bounds
 
 DAY = 86_400 * SECOND
@@ -55,15 +49,21 @@ def holds(bounds: Bounds, machine: Machine, widest: float = 1.0) -> BoundStatus:
     return status
 
 
-def sharp(kind: Kind, machine: Machine, **options: float) -> Bounds:
-    """A clock that allows nothing that the caller does not ask for."""
-    return kind(machine, **{"max_drift_ppm": 0.0, **options})
+def holds_anew(bounds: Bounds, machine: Machine, widest: float = 1.0) -> BoundStatus:
+    """The same after another reading."""
+    bounds.read()
+    return holds(bounds, machine, widest)
+
+
+def fresh(kind: Kind, **options: float) -> tuple[Machine, Bounds]:
+    """A machine, and a clock that allows nothing that the caller does not ask for."""
+    machine = Machine()
+    return machine, kind(machine, **{"max_drift_ppm": 0.0, **options})
 
 
 def begun(kind: Kind) -> tuple[Machine, Bounds]:
-    """A machine, and such a clock after its first reading."""
-    machine = Machine()
-    bounds = sharp(kind, machine)
+    """The same after the first reading."""
+    machine, bounds = fresh(kind)
     bounds.read()
     return machine, bounds
 
@@ -102,21 +102,17 @@ def order_of_raw_in_now(kind: Kind) -> None:
 
 @trap("off = around[1] - around[2]", "off = around[1] - around[0]")
 def order_in_the_reading(kind: Kind) -> None:
-    machine = Machine()
-    bounds = sharp(kind, machine)
+    machine, bounds = fresh(kind)
     for pair in range(8):
         machine.at[pair * 3 + 1] = pause(0.0004, machine)
-    bounds.read()
-    holds(bounds, machine, 0.01)
+    holds_anew(bounds, machine, 0.01)
 
 
 @trap("_TRIES = 8", "_TRIES = 1")
 def pause_while_off_is_taken(kind: Kind) -> None:
-    machine = Machine()
-    bounds = sharp(kind, machine)
+    machine, bounds = fresh(kind)
     machine.at[2] = pause(0.005, machine)
-    bounds.read()
-    holds(bounds, machine, 0.0001)
+    holds_anew(bounds, machine, 0.0001)
 
 
 @trap("if suspended > _SUSPENDED and attempts:", "if False:")
@@ -154,8 +150,7 @@ def coarse_rtc(kind: Kind) -> None:
     machine.pass_(2 * SECOND)
     machine.update()
     machine.pass_(SECOND)
-    bounds.read()
-    holds(bounds, machine)
+    holds_anew(bounds, machine)
 
 
 @trap("self._check_agreement(low, high, last[2])", "None")
@@ -170,14 +165,12 @@ def set_by_another(kind: Kind) -> None:
     machine.pass_(SECOND)
     machine.update()
     machine.pass_(SECOND)
-    bounds.read()
-    holds(bounds, machine)
+    holds_anew(bounds, machine)
 
 
 @trap("ceil(sample.net + sample", "ceil(sample")
 def slew_in_a_reading(kind: Kind) -> None:
-    machine = Machine()
-    bounds = sharp(kind, machine)
+    machine, bounds = fresh(kind)
     machine.set_clock(-0.08)
     machine.update()
     machine.set_slew(MAX_SLEW)
@@ -188,15 +181,13 @@ def slew_in_a_reading(kind: Kind) -> None:
         machine.pass_(0.0018 * SECOND)
 
     machine.on_reply.append(late)
-    bounds.read()
-    holds(bounds, machine, 0.001)
+    holds_anew(bounds, machine, 0.001)
 
 
 @trap("+ sample.window * min(_FASTEST_SLEW, offset)", "")
 def reversal_in_a_reading(kind: Kind) -> None:
     """What REALTIME was slewed by before the report is undone after it."""
-    machine = Machine()
-    bounds = sharp(kind, machine)
+    machine, bounds = fresh(kind)
     machine.update(0.5)
     machine.set_slew(MAX_SLEW)
     wrong = 0.5
@@ -222,20 +213,17 @@ def reversal_in_a_reading(kind: Kind) -> None:
 @trap("last[1] + round(tracking.offset", "last[1] - round(tracking.offset")
 def sign_of_the_offset(kind: Kind) -> None:
     for wrong in (0.01, -0.01):
-        machine = Machine()
+        machine, bounds = fresh(kind)
         machine.step(wrong)
-        bounds = sharp(kind, machine)
-        bounds.read()
-        holds(bounds, machine, 0.001)
+        holds_anew(bounds, machine, 0.001)
 
 
 @trap("return -self.tracking.freq", "return self.tracking.freq")
 def sign_of_the_frequency(kind: Kind) -> None:
     for drift in (40e-6, -40e-6):
-        machine = Machine()
+        machine, bounds = fresh(kind)
         machine.set_drift(drift)
         machine.update()
-        bounds = sharp(kind, machine)
         bounds.read()
         machine.pass_(10 * SECOND)
         holds(bounds, machine, 0.001)
@@ -244,9 +232,8 @@ def sign_of_the_frequency(kind: Kind) -> None:
 @trap("self._max_drift_ppm + tracking.skew + abs", "self._max_drift_ppm + abs")
 def skew_of_a_fresh_daemon(kind: Kind) -> None:
     for error in (1900e-6, -1900e-6):
-        machine = Machine()
+        machine, bounds = fresh(kind)
         machine.update(frequency=error, skew=2000e-6)
-        bounds = sharp(kind, machine)
         bounds.read()
         machine.pass_(SECOND)
         holds(bounds, machine, 0.01)
@@ -254,9 +241,8 @@ def skew_of_a_fresh_daemon(kind: Kind) -> None:
 
 @trap("tracking.skew + abs(tracking.residual_freq)", "0")
 def residual_frequency(kind: Kind) -> None:
-    machine = Machine()
+    machine, bounds = fresh(kind)
     machine.update(frequency=100e-6)
-    bounds = sharp(kind, machine)
     bounds._get_tracking = lambda: replace(machine.report(), residual_freq=-100.0)
     bounds.read()
     machine.pass_(SECOND)
@@ -270,8 +256,7 @@ def drift_since_the_update(kind: Kind) -> None:
     machine.frequency = 0.0  # it was right at the update
     machine.pass_(1000 * SECOND)
     bounds = kind(machine)
-    bounds.read()
-    holds(bounds, machine, 0.2)
+    holds_anew(bounds, machine, 0.2)
 
 
 @trap("self._max_drift_ppm + tracking", "tracking")
@@ -291,22 +276,18 @@ def drift_since_the_reading(kind: Kind) -> None:
 @trap("ceil(sample.net + sample", "ceil(sample")
 def small_step_in_a_reading(kind: Kind) -> None:
     for seconds in (0.0009, -0.0009):
-        machine = Machine()
-        bounds = sharp(kind, machine)
+        machine, bounds = fresh(kind)
         machine.on_reply.append(partial(machine.step, seconds))
-        bounds.read()
-        holds(bounds, machine, 0.003)
+        holds_anew(bounds, machine, 0.003)
 
 
 @trap("return self.net > self.window / 8 + 1e6", "return False")
 def large_step_in_a_reading(kind: Kind) -> None:
     for seconds in (0.3, -0.3):
-        machine = Machine()
-        bounds = sharp(kind, machine)
+        machine, bounds = fresh(kind)
         bounds.read()
         machine.on_reply.append(partial(machine.step, seconds))
-        bounds.read()
-        holds(bounds, machine, 0.001)
+        holds_anew(bounds, machine, 0.001)
 
 
 @trap("if sample.is_stepped:", "if False:")
@@ -327,14 +308,12 @@ def steps_in_each_reading(kind: Kind) -> None:
 @trap("self.window / 8 + 1e6", "self.window / 99 + 1e6")
 def pause_is_no_step(kind: Kind) -> None:
     """However long it is, while the clock is slewed."""
-    machine = Machine()
-    bounds = sharp(kind, machine)
+    machine, bounds = fresh(kind)
     machine.set_clock(-0.8)
     machine.update()
     machine.set_slew(MAX_SLEW)
     bounds._get_tracking = lambda: _slow(machine)
-    bounds.read()
-    holds(bounds, machine)
+    holds_anew(bounds, machine)
 
 
 def _slow(machine: Machine) -> TrackingStatus:
@@ -377,8 +356,7 @@ def after_a_leap(kind: Kind) -> None:
     with pytest.raises(ClockUnboundError, match="leap second"):
         bounds.now()
     machine.update()
-    bounds.read()
-    holds(bounds, machine)
+    holds_anew(bounds, machine)
 
 
 @trap(
@@ -399,22 +377,19 @@ def leap_that_is_taken_back(kind: Kind) -> None:
 
 @trap("if age < -SECOND:", "if False:")
 def future_reference_time(kind: Kind) -> None:
-    machine = Machine()
-    bounds = sharp(kind, machine)
+    machine, bounds = fresh(kind)
     machine._ref_time = machine.true + SECOND * 8 // 10
-    bounds.read()
-    holds(bounds, machine, 0.001)
+    holds_anew(bounds, machine, 0.001)
     machine._ref_time = machine.true + SECOND * 15 // 10
-    with pytest.raises(ChronyDataError, match="in the future"):
+    with pytest.raises(pychrony.ChronyDataError, match="in the future"):
         bounds.read()
     holds(bounds, machine, 0.001)
 
 
 @trap("not in (LeapStatus.NORMAL, LeapStatus.INSERT, LeapStatus.DELETE)", "is None")
 def unsynchronised_leap(kind: Kind) -> None:
-    machine = Machine()
+    machine, bounds = fresh(kind)
     machine.leap_status = LeapStatus.UNSYNC
-    bounds = sharp(kind, machine)
     with pytest.raises(ClockUnboundError, match="not synchronised"):
         bounds.read()
     with pytest.raises(ClockUnboundError):
@@ -465,21 +440,17 @@ def overdue_updates(kind: Kind) -> None:
 @trap("_PROTOCOL_PRECISION = 2.0**-24", "_PROTOCOL_PRECISION = 0.0")
 def protocol_precision(kind: Kind) -> None:
     for number in range(100):
-        machine = Machine()
+        machine, bounds = fresh(kind)
         machine.set_clock(-1000.0 - number / 7.777)
         machine.update(dispersion=0.0)
-        bounds = sharp(kind, machine)
-        bounds.read()
-        holds(bounds, machine, 0.001)
+        holds_anew(bounds, machine, 0.001)
 
 
 @trap("+ self._reference_error", "+ 0")
 def reference_error(kind: Kind) -> None:
-    machine = Machine()
+    machine, bounds = fresh(kind, reference_error=0.0005)
     machine.update(0.0005)
-    bounds = sharp(kind, machine, reference_error=0.0005)
-    bounds.read()
-    holds(bounds, machine, 0.002)
+    holds_anew(bounds, machine, 0.002)
 
 
 @trap(
@@ -529,5 +500,5 @@ def test_interval_holds_in_trap(hold: Trap) -> None:
 @pytest.mark.parametrize(("hold", "cure", "instead"), CURES, ids=name)
 def test_trap_without_its_cure(hold: Trap, cure: str, instead: str) -> None:
     kind = without(cure, instead)
-    with pytest.raises((AssertionError, ChronyError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, pychrony.ChronyError, pytest.fail.Exception)):
         hold(kind)

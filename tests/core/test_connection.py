@@ -7,25 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from helpers import (
-    QUICK,
-    connected,
-    many_sources,
-)
+from helpers import QUICK, connected, many_sources
 
 import pychrony
-from pychrony import (
-    ChronyConnection,
-    ChronyTimeoutError,
-    ChronyUsageError,
-    Transport,
-)
+from pychrony import ChronyConnection, ChronyTimeoutError, ChronyUsageError, Transport
 from pychrony._session import Session
-from pychrony.testing import (
-    ALL_COMMANDS,
-    ScriptedDaemon,
-    faults,
-)
+from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, faults
 
 
 def test_context_manager(address: str) -> None:

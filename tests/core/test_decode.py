@@ -8,23 +8,8 @@ from typing import Any
 import pytest
 from helpers import connected
 
-from pychrony import (
-    ChronyConnection,
-    ChronyConnectionError,
-    ChronyDataError,
-    ChronyError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-    FieldType,
-    LeapStatus,
-    NTPFlag,
-    SmoothingFlag,
-    SourceMode,
-    SourceState,
-    _decode,
-    _library,
-    models,
-)
+import pychrony
+from pychrony import ChronyConnection, ChronyDataError, _decode, _library, models
 from pychrony._libchrony import ffi
 from pychrony._queries import read_single
 from pychrony.testing import (
@@ -50,13 +35,16 @@ def test_poll_keeps_its_sign(poll: int) -> None:
 
 
 def test_unknown_numbers_lose_no_report() -> None:
-    source = make_source(state=SourceState(9), mode=SourceMode(300))
+    source = make_source(state=pychrony.SourceState(9), mode=pychrony.SourceMode(300))
     with connected(
-        tracking=make_tracking(leap_status=LeapStatus(77)), sources=[source]
+        tracking=make_tracking(leap_status=pychrony.LeapStatus(77)), sources=[source]
     ) as (_, connection):
-        assert connection.get_tracking().leap_status is LeapStatus(77)
+        assert connection.get_tracking().leap_status is pychrony.LeapStatus(77)
         (read,) = connection.get_sources()
-        assert (read.state, read.mode) == (SourceState(9), SourceMode(300))
+        assert (read.state, read.mode) == (
+            pychrony.SourceState(9),
+            pychrony.SourceMode(300),
+        )
 
 
 def test_number_never_seen_before() -> None:
@@ -67,7 +55,11 @@ def test_number_never_seen_before() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["192.0.2.1", "2001:db8::7", "ID#0000000042", "?", ""]
+    "address",
+    [
+        *("192.0.2.1", "255.255.255.255", "2001:db8::7", "::1"),
+        *("ID#0000000042", "?", ""),
+    ],
 )
 def test_address_of_every_kind(address: str) -> None:
     with connected(
@@ -83,11 +75,11 @@ def test_address_of_every_kind(address: str) -> None:
 
 
 def test_flags_of_the_network_do_not_fill_the_memory() -> None:
-    member = _decode._member_of(SmoothingFlag)
+    member = _decode._member_of(pychrony.SmoothingFlag)
     for value in range(0, 80_000, 4):
         assert member(value).value == value
     # Before Python 3.11, the last value may create a member for each of its bits.
-    assert len(SmoothingFlag._value2member_map_) <= 4096 + 32
+    assert len(pychrony.SmoothingFlag._value2member_map_) <= 4096 + 32
 
 
 # The reference time stands at byte 28 of the record: high and low word of the
@@ -163,7 +155,9 @@ def test_age_of_never_is_none(age: int | None) -> None:
 
 def test_flags_are_named_as_chronyd_has_them() -> None:
     """libchrony has testB and testC the wrong way round."""
-    flags = NTPFlag.TESTB | NTPFlag.TESTC | NTPFlag.INTERLEAVED
+    flags = (
+        pychrony.NTPFlag.TESTB | pychrony.NTPFlag.TESTC | pychrony.NTPFlag.INTERLEAVED
+    )
     data = make_ntp_data(flags=flags)
     with connected(ntp_data=[data], open_commands=ALL_COMMANDS) as (_, connection):
         (record,) = connection.get_report("ntpdata")
@@ -174,11 +168,11 @@ def test_flags_are_named_as_chronyd_has_them() -> None:
 
 
 def test_field_of_a_type_of_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(_decode._GENERIC, FieldType.FLOAT)  # as if it were new
+    monkeypatch.delitem(_decode._GENERIC, pychrony.FieldType.FLOAT)  # as if it were new
     with connected() as (_, connection):
         (record,) = connection.get_report("tracking")
     assert record["skew"].value is None
-    assert record["skew"].type is FieldType.FLOAT
+    assert record["skew"].type is pychrony.FieldType.FLOAT
     assert record["stratum"].value == 2
 
 
@@ -227,7 +221,7 @@ class Mistyped:
 
 @dataclass(frozen=True)
 class Misenumed:
-    skew: LeapStatus = field(metadata=models._from("skew"))
+    skew: pychrony.LeapStatus = field(metadata=models._from("skew"))
 
 
 @dataclass(frozen=True)
@@ -290,14 +284,14 @@ def test_generic_report_that_is_disabled_has_no_record() -> None:
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (faults.status(2), ChronyPermissionError),
-        (faults.silent, ChronyTimeoutError),
-        (None, ChronyConnectionError),
+        (faults.status(2), pychrony.ChronyPermissionError),
+        (faults.silent, pychrony.ChronyTimeoutError),
+        (None, pychrony.ChronyConnectionError),
     ],
     ids=["refused", "silent", "dead"],
 )
 def test_only_what_is_disabled_is_no_error(
-    fault: faults.Fault | None, kind: type[ChronyError], read: Any
+    fault: faults.Fault | None, kind: type[pychrony.ChronyError], read: Any
 ) -> None:
     with ScriptedDaemon(misbehave=fault) as daemon:
         if fault is None:

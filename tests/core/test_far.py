@@ -24,31 +24,12 @@ from helpers import (
 )
 
 import pychrony
-from pychrony import (
-    AuthData,
-    ChronyConnection,
-    ChronyDataError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-    Source,
-    SourceMode,
-    SourceStats,
-    _address,
-    _queries,
-    _session,
-    _waiting,
-)
+from pychrony import ChronyConnection, Source, _address, _queries, _session, _waiting
 from pychrony._base import timeouts_of
 from pychrony._queries import read_generic, read_list
 from pychrony._session import Session
 from pychrony._waiting import Waiter
-from pychrony.testing import (
-    ALL_COMMANDS,
-    Request,
-    ScriptedDaemon,
-    faults,
-    make_source,
-)
+from pychrony.testing import ALL_COMMANDS, Request, ScriptedDaemon, faults, make_source
 
 HIGH_LATENCY = _queries._HIGH_LATENCY  # before a test changes it
 
@@ -89,7 +70,7 @@ def test_list_is_that_of_a_near_one(
 ) -> None:
     name, *arguments = LISTS[which]
     sources = many_sources(number)
-    sources[number // 2] = make_source(address="GPS", mode=SourceMode.REFCLOCK)
+    sources[number // 2] = make_source(address="GPS", mode=pychrony.SourceMode.REFCLOCK)
     with ScriptedDaemon(sources=sources, open_commands=ALL_COMMANDS) as daemon:
         with ChronyConnection(daemon.address) as connection:
             found = getattr(connection, name)(*arguments)
@@ -195,7 +176,9 @@ def test_silence_in_the_middle_of_a_list() -> None:
     with connected(
         sources=many_sources(40), misbehave=fault, timeout=0.05, retries=1
     ) as (daemon, connection):
-        with pytest.raises(ChronyTimeoutError, match=r"no answer to 2 requests"):
+        with pytest.raises(
+            pychrony.ChronyTimeoutError, match=r"no answer to 2 requests"
+        ):
             connection.get_sources()
         assert daemon.requests.count(("SOURCE_DATA", 3)) == 2
         daemon.misbehave = None
@@ -213,7 +196,9 @@ def test_source_that_is_not_there(times: int, which: str) -> None:
             assert len(getattr(connection, name)(*arguments)) == 40
             assert descriptors() == before
         else:
-            with pytest.raises(ChronyDataError, match="changed during each of 10"):
+            with pytest.raises(
+                pychrony.ChronyDataError, match="changed during each of 10"
+            ):
                 getattr(connection, name)(*arguments)
         assert daemon.requests.count(("SOURCE_DATA", 3)) == min(times + 1, 10)
 
@@ -225,7 +210,7 @@ def test_error_in_the_middle_of_a_list_closes_all_sessions(which: str) -> None:
     with ScriptedDaemon(sources=many_sources(40), misbehave=fault) as daemon:
         before = descriptors()
         with ChronyConnection(daemon.address) as connection:
-            with pytest.raises(ChronyPermissionError) as caught:
+            with pytest.raises(pychrony.ChronyPermissionError) as caught:
                 getattr(connection, name)(*arguments)
             # At once, not only when the traceback lets go of them.
             assert caught.tb is not None
@@ -474,7 +459,12 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Network]]:
 
 @pytest.mark.parametrize(
     ("kind", "reads"),
-    [(Source, 500), (SourceStats, 120), (AuthData, 120), ("sources", 100)],
+    [
+        (Source, 500),
+        (pychrony.SourceStats, 120),
+        (pychrony.AuthData, 120),
+        ("sources", 100),
+    ],
 )
 @pytest.mark.parametrize(("changes", "losses"), [(0.02, 0.0), (0.1, 0.0), (0.05, 0.05)])
 def test_list_is_that_of_one_moment(
@@ -490,7 +480,7 @@ def test_list_is_that_of_one_moment(
         there = network(f"{seed} {changes} {losses}", number, changes, losses)
         try:
             found = there.read(kind)
-        except ChronyDataError:
+        except pychrony.ChronyDataError:
             continue  # it never held still
         finally:
             there.socket.close()

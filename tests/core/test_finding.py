@@ -9,33 +9,19 @@ import time
 
 import pytest
 
-from pychrony import (
-    ChronyConnection,
-    ChronyConnectionError,
-    ChronyError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-    TrackingStatus,
-    _address,
-    _library,
-    get_sources,
-    get_tracking,
-)
+import pychrony
+from pychrony import _address, _library
 from pychrony._base import open_session, timeouts_of
 from pychrony._queries import read_single
 from pychrony._waiting import Waiter
-from pychrony.testing import (
-    ScriptedDaemon,
-    faults,
-    make_tracking,
-)
+from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
 
 def test_limit_of_looking_for_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address,) * 3)
-        with pytest.raises(ChronyTimeoutError) as caught:
-            ChronyConnection(timeout=3600, limit=0.1).__enter__()
+        with pytest.raises(pychrony.ChronyTimeoutError) as caught:
+            pychrony.ChronyConnection(timeout=3600, limit=0.1).__enter__()
     place = " | ".join((daemon.address,) * 3)
     assert str(caught.value).startswith(f"{place}: not done within the limit of 0.1 s")
 
@@ -47,7 +33,7 @@ def test_waits_double_while_looking_for_the_daemon() -> None:
         looking = open_session([target, target], timeouts_of(1000, 1), blocking=False)
         seen = [next(looking), *(looking.send(False) for _ in range(3))]
         end = time.monotonic()
-        with pytest.raises(ChronyTimeoutError):
+        with pytest.raises(pychrony.ChronyTimeoutError):
             looking.send(False)
     deadlines = [deadline for _, _, deadline in seen]
     for deadline, wait in zip(deadlines, (1000, 1000, 2000, 2000), strict=True):
@@ -65,7 +51,7 @@ def test_waits_begin_anew_with_the_daemon_that_was_found() -> None:
         with pytest.raises(StopIteration) as end:
             looking.send(True)
         session = end.value.value
-        conversation = read_single(session, TrackingStatus)
+        conversation = read_single(session, pychrony.TrackingStatus)
         _, _, deadline = next(conversation)
         assert deadline <= time.monotonic() + 1000
         conversation.close()
@@ -81,7 +67,7 @@ def test_daemons_that_refuse_are_not_asked_again() -> None:
         assert Waiter().wait(fd, events, time.monotonic() + 20)
         looking.send(True)
         looking.send(False)
-        with pytest.raises(ChronyTimeoutError):
+        with pytest.raises(pychrony.ChronyTimeoutError):
             looking.send(False)
 
 
@@ -94,11 +80,11 @@ def test_first_daemon_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> 
         refused.stop()
         local = ("/nowhere/chronyd.sock", refused.address, silent.address)
         monkeypatch.setattr(_address, "LOCAL", (*local, daemon.address))
-        with ChronyConnection(timeout=0.1) as connection:
+        with pychrony.ChronyConnection(timeout=0.1) as connection:
             assert connection.address == daemon.address
             assert connection.get_tracking().stratum == 4
         assert len(silent.requests) == 1
-        assert get_tracking(timeout=0.1).stratum == 4
+        assert pychrony.get_tracking(timeout=0.1).stratum == 4
 
 
 def test_daemon_that_refuses_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +93,8 @@ def test_daemon_that_refuses_has_answered(monkeypatch: pytest.MonkeyPatch) -> No
         ScriptedDaemon() as other,
     ):
         monkeypatch.setattr(_address, "LOCAL", (daemon.address, other.address))
-        with pytest.raises(ChronyPermissionError):
-            get_tracking(timeout=0.1)
+        with pytest.raises(pychrony.ChronyPermissionError):
+            pychrony.get_tracking(timeout=0.1)
         assert not other.requests
 
 
@@ -118,7 +104,7 @@ def test_silent_daemons_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None
         ScriptedDaemon(misbehave=faults.first(1, faults.silent)) as daemon,
     ):
         monkeypatch.setattr(_address, "LOCAL", (silent.address, daemon.address))
-        with ChronyConnection(timeout=0.05) as connection:
+        with pychrony.ChronyConnection(timeout=0.05) as connection:
             assert connection.address == daemon.address
         assert len(silent.requests) == 2
 
@@ -129,7 +115,7 @@ def test_requests_are_sent_again_to_the_daemon_that_was_found(
     with ScriptedDaemon() as refused, ScriptedDaemon() as daemon:
         refused.stop()
         monkeypatch.setattr(_address, "LOCAL", (refused.address, daemon.address))
-        with ChronyConnection(timeout=0.1, retries=1) as connection:
+        with pychrony.ChronyConnection(timeout=0.1, retries=1) as connection:
             daemon.misbehave = faults.first(1, faults.silent)
             assert connection.get_tracking().stratum == 2
 
@@ -141,7 +127,7 @@ def test_other_reports_are_read_from_the_daemon_that_refused(
     fault = faults.only("TRACKING", fault)
     with ScriptedDaemon(misbehave=fault) as daemon, ScriptedDaemon() as other:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address, other.address))
-        assert len(get_sources()) == 4
+        assert len(pychrony.get_sources()) == 4
         assert not other.requests
 
 
@@ -152,15 +138,15 @@ def test_error_where_no_daemon_answers(
     with ScriptedDaemon() as refused, ScriptedDaemon(misbehave=faults.silent) as silent:
         refused.stop()
         local = ["/nowhere/chronyd.sock", refused.address]
-        kind: type[ChronyError] = ChronyConnectionError
+        kind: type[pychrony.ChronyError] = pychrony.ChronyConnectionError
         if not alone:
             local.append(silent.address)
-            kind = ChronyTimeoutError
+            kind = pychrony.ChronyTimeoutError
         monkeypatch.setattr(_address, "LOCAL", local)
         with pytest.raises(
-            ChronyConnectionError, match="no chronyd answered"
+            pychrony.ChronyConnectionError, match="no chronyd answered"
         ) as caught:
-            get_tracking(timeout=0.02, retries=1)
+            pychrony.get_tracking(timeout=0.02, retries=1)
         assert type(caught.value) is kind
         assert all(place in str(caught.value) for place in local)
 
@@ -169,8 +155,10 @@ def test_explicit_address_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> No
     with ScriptedDaemon() as other, ScriptedDaemon() as refused:
         refused.stop()
         monkeypatch.setattr(_address, "LOCAL", (other.address,))
-        with pytest.raises(ChronyConnectionError, match="port open there") as caught:
-            get_tracking(refused.address)
+        with pytest.raises(
+            pychrony.ChronyConnectionError, match="port open there"
+        ) as caught:
+            pychrony.get_tracking(refused.address)
         assert isinstance(caught.value.__cause__, ConnectionRefusedError)
         assert caught.value.error_code == _library.load().CHRONY_RECV_FAILED
         assert not other.requests
@@ -185,7 +173,7 @@ def test_libchrony_waits_as_usual_for_the_daemon_that_was_found(
         ScriptedDaemon(misbehave=faults.first(1, faults.silent)) as daemon,
     ):
         monkeypatch.setattr(_address, "LOCAL", (silent.address, daemon.address))
-        with ChronyConnection(timeout=0.1) as connection:
+        with pychrony.ChronyConnection(timeout=0.1) as connection:
             assert connection.address == daemon.address
             assert connection._session is not None
             fd = connection._session._fd

@@ -11,28 +11,11 @@ from typing import Any
 
 import pytest
 from chronyd import Chronyd
-from helpers import (
-    Ask,
-    connected,
-    descriptors,
-    places,
-    resident,
-    short_directory,
-)
+from helpers import Ask, connected, descriptors, places, resident, short_directory
 from provision import Parts
 
 import pychrony
-from pychrony import (
-    ChronyAddressError,
-    ChronyConnectionError,
-    ChronyDataError,
-    ChronyError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-    TrackingStatus,
-    _queries,
-    query_many,
-)
+from pychrony import ChronyConnectionError, ChronyTimeoutError, _queries
 from pychrony._session import Session
 from pychrony.testing import (
     ALL_COMMANDS,
@@ -126,17 +109,17 @@ def test_errors_are_values_and_leave_the_others_alone(
     ):
         refused.stop()
         wanted = {
-            unix.address: TrackingStatus,
-            "127.0.0.1:99999": ChronyAddressError,
-            v4.address: TrackingStatus,
+            unix.address: pychrony.TrackingStatus,
+            "127.0.0.1:99999": pychrony.ChronyAddressError,
+            v4.address: pychrony.TrackingStatus,
             refused.address: ChronyConnectionError,
-            v6.address: TrackingStatus,
+            v6.address: pychrony.TrackingStatus,
             silent.address: ChronyTimeoutError,
             "/nowhere/chronyd.sock": ChronyConnectionError,
-            forbidden.address: ChronyPermissionError,
+            forbidden.address: pychrony.ChronyPermissionError,
             "fe80::1%nothere9": ChronyConnectionError,
-            broken.address: ChronyDataError,
-            "": ChronyAddressError,
+            broken.address: pychrony.ChronyDataError,
+            "": pychrony.ChronyAddressError,
             confused.address: ChronyTimeoutError,
         }
         for order in (list(wanted), list(reversed(wanted))):
@@ -145,7 +128,7 @@ def test_errors_are_values_and_leave_the_others_alone(
             assert {address: type(result) for address, result in found} == wanted
             assert descriptors() == before
             for address, result in found:
-                if isinstance(result, ChronyError):
+                if isinstance(result, pychrony.ChronyError):
                     assert address in str(result)
                     assert frames(result) == []
     errors = dict(found)
@@ -162,8 +145,8 @@ def test_errors_keep_no_session() -> None:
         daemon.stop()
         before = sessions()
         places = [daemon.address, "/nowhere/chronyd.sock", "255.255.255.255"] * 5
-        kept = list(query_many(places, timeout=0.05))
-        assert all(isinstance(result, ChronyError) for _, result in kept)
+        kept = list(pychrony.query_many(places, timeout=0.05))
+        assert all(isinstance(result, pychrony.ChronyError) for _, result in kept)
         assert sessions() == before
 
 
@@ -253,7 +236,7 @@ def test_results_of_a_million_do_not_fill_the_memory(ask: Ask) -> None:
     number, before = 10_000, 0
     addresses = ("nonsense:0" for _ in range(number))
     for count, (_, result) in enumerate(ask(addresses)):
-        assert isinstance(result, ChronyAddressError)
+        assert isinstance(result, pychrony.ChronyAddressError)
         if count == number // 10:
             before = resident()
     assert resident() - before < 2048

@@ -12,32 +12,17 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from helpers import (
-    LOOPS,
-    Ask,
-    descriptors,
-    in_child,
-    on_alarm,
-    places,
-)
+from helpers import Ask, descriptors, in_child, on_alarm, on_each_loop, places, steps
 
-from pychrony import (
-    ChronyDataError,
-    ChronyUsageError,
-    TrackingStatus,
-    async_query_many,
-    query_many,
-)
-from pychrony.testing import (
-    ScriptedDaemon,
-    faults,
-)
+import pychrony
+from pychrony import TrackingStatus, async_query_many, query_many
+from pychrony.testing import ScriptedDaemon, faults
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "kind"),
     [
-        ((["127.0.0.1"], "nonsense"), {}, ChronyDataError),
+        ((["127.0.0.1"], "nonsense"), {}, pychrony.ChronyDataError),
         ((["127.0.0.1"],), {"concurrency": 0}, ValueError),
         ((["127.0.0.1"],), {"concurrency": -1}, ValueError),
         ((["127.0.0.1"],), {"concurrency": 2.5}, TypeError),
@@ -93,55 +78,37 @@ def test_sweep_left_while_all_are_silent(ask: Ask) -> None:
         assert descriptors() == before
 
 
-@pytest.mark.parametrize("factory", LOOPS.values(), ids=LOOPS)
-def test_cancelled_sweep_closes_everything(
-    factory: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+@on_each_loop
+async def test_cancelled_sweep_closes_everything() -> None:
     async def take(address: str) -> None:
         async with aclosing(async_query_many([address] * 50, timeout=1000)) as results:
             async for _ in results:
                 raise AssertionError
 
-    async def main(daemon: ScriptedDaemon) -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
         before = descriptors()
         for number in range(6):
             task = asyncio.create_task(take(daemon.address))
-            for _ in range(number):
-                await asyncio.sleep(0)
+            await steps(number)
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
             assert descriptors() == before
 
-    loop = factory()
-    with ScriptedDaemon(misbehave=faults.silent) as daemon:
-        loop.run_until_complete(main(daemon))
-    loop.close()
 
-
-@pytest.mark.parametrize("factory", LOOPS.values(), ids=LOOPS)
-def test_sweep_that_is_dropped_is_closed_by_asyncio(
-    factory: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    async def main(daemon: ScriptedDaemon) -> None:
+@on_each_loop
+async def test_sweep_that_is_dropped_is_closed_by_asyncio() -> None:
+    with ScriptedDaemon() as daemon:
         before = descriptors()
         async for _ in async_query_many([daemon.address] * 50):
             break
         gc.collect()
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await steps(3)
         assert descriptors() == before
 
-    loop = factory()
-    with ScriptedDaemon() as daemon:
-        loop.run_until_complete(main(daemon))
-    loop.close()
 
-
-@pytest.mark.parametrize("factory", LOOPS.values(), ids=LOOPS)
-def test_event_loop_goes_on_during_a_sweep(
-    factory: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+@on_each_loop
+async def test_event_loop_goes_on_during_a_sweep() -> None:
     ticks = 0
 
     async def tick() -> None:
@@ -150,20 +117,16 @@ def test_event_loop_goes_on_during_a_sweep(
             await asyncio.sleep(0)
             ticks += 1
 
-    async def main(address: str) -> None:
+    with ScriptedDaemon(misbehave=faults.silent) as daemon:
         ticker = asyncio.create_task(tick())
         counts = []
-        async for _ in async_query_many([*["nonsense:0"] * 2000, address], timeout=0.1):
+        addresses = [*["nonsense:0"] * 2000, daemon.address]
+        async for _ in async_query_many(addresses, timeout=0.1):
             counts.append(ticks)
         # In between, too, where nothing has to be waited for.
         assert len(set(counts)) > 5
         ticker.cancel()
         await asyncio.wait([ticker])
-
-    loop = factory()
-    with ScriptedDaemon(misbehave=faults.silent) as daemon:
-        loop.run_until_complete(main(daemon.address))
-    loop.close()
     assert ticks > 100
 
 
@@ -221,7 +184,7 @@ def test_fork_in_the_middle_of_a_sweep(
 
     def child() -> None:
         asyncio._set_running_loop(None)
-        with pytest.raises(ChronyUsageError, match="child"):
+        with pytest.raises(pychrony.ChronyUsageError, match="child"):
             for _ in results:
                 pass
 

@@ -21,22 +21,11 @@ from helpers import (
     seeing,
 )
 
-from pychrony import (
-    ChronyError,
-    TrackingStatus,
-    _address,
-    _queries,
-    query_many,
-)
+from pychrony import ChronyError, TrackingStatus, _address, _queries, query_many
 from pychrony._queries import read_single
 from pychrony._session import Session
 from pychrony._waiting import Waiter
-from pychrony.testing import (
-    Request,
-    ScriptedDaemon,
-    faults,
-    make_tracking,
-)
+from pychrony.testing import Request, ScriptedDaemon, faults, make_tracking
 
 
 def test_datagrams_that_one_host_left_are_not_told_of_the_next() -> None:

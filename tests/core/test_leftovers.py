@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,17 +21,8 @@ from helpers import (
     resident,
 )
 
-from pychrony import (
-    ChronyConnection,
-    ChronyConnectionError,
-    _address,
-    get_tracking,
-)
-from pychrony.testing import (
-    Request,
-    ScriptedDaemon,
-    faults,
-)
+from pychrony import ChronyConnection, ChronyConnectionError, _address, get_tracking
+from pychrony.testing import Request, ScriptedDaemon, faults
 
 
 def test_thousands_of_connections_leave_nothing(address: str) -> None:
@@ -207,22 +196,17 @@ def read_on():
 
 
 @pytest.mark.parametrize("death", DEATHS)
-def test_what_a_dead_process_leaves_behind(death: str) -> None:
+def test_what_a_dead_process_leaves_behind(death: str, directory: str) -> None:
     """Only a process that Python cannot clean up leaves the file of its socket."""
     action, clean = DEATHS[death]
-    directory = Path(f"/tmp/d{os.getpid()}")
-    directory.mkdir(mode=0o700)
-    try:
-        with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
-            command = [sys.executable, "-c", DIE + action, daemon.address]
-            subprocess.run(command, check=False, capture_output=True)
-            left = {path.name for path in directory.iterdir()} - {"chronyd.sock"}
-            assert len(left) == (0 if clean else 1)
-            assert all(name.startswith("pychrony.") for name in left)
-            # What is left bothers nobody.
-            assert get_tracking(daemon.address).stratum == 2
-    finally:
-        shutil.rmtree(directory)
+    with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
+        command = [sys.executable, "-c", DIE + action, daemon.address]
+        subprocess.run(command, check=False, capture_output=True)
+        left = {*os.listdir(directory)} - {"chronyd.sock"}
+        assert len(left) == (0 if clean else 1)
+        assert all(name.startswith("pychrony.") for name in left)
+        # What is left bothers nobody.
+        assert get_tracking(daemon.address).stratum == 2
 
 
 EXIT_WITH_THREADS = """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ import pychrony.enums
 import pychrony.exceptions
 import pychrony.fleet
 import pychrony.models
-from pychrony import _cdef, _library, _wheel
+from pychrony import ChronyLibraryError, _cdef, _library, _wheel
 
 LIBRARY = pychrony.library_path()
 
@@ -165,6 +167,22 @@ def test_advice_fits_the_distribution(
     monkeypatch.setattr(_wheel, "own_environment", lambda: "")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert _library.how_to_get().startswith(expected)
+
+
+def test_other_interpreters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each version of CPython tells in another way which this is, or does not."""
+    monkeypatch.setattr(_thread, "_is_main_interpreter", lambda: False, raising=False)
+    assert not _library._in_main_interpreter()
+    monkeypatch.delattr(_thread, "_is_main_interpreter")
+    numbers = SimpleNamespace(get_current=lambda: 1, get_main=lambda: 0)
+    monkeypatch.setitem(sys.modules, "_xxsubinterpreters", numbers)
+    assert not _library._in_main_interpreter()
+    monkeypatch.setitem(sys.modules, "_xxsubinterpreters", None)
+    assert _library._in_main_interpreter()
+    monkeypatch.setattr(_library, "_lib", None)
+    monkeypatch.setattr(_library, "name", "")
+    with pytest.raises(ChronyLibraryError, match="in the main interpreter of a proc"):
+        _library.load()
 
 
 def test_advice_without_os_release(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from helpers import (
-    QUICK,
-    letters_of,
-    seeing,
-    sources_of,
-)
+from helpers import QUICK, letters_of, seeing, sources_of
 
 import pychrony
-from pychrony import (
-    ChronyDataError,
-    get_sources,
-)
+from pychrony import ChronyDataError, get_sources
 from pychrony.testing import (
     Request,
     ScriptedDaemon,

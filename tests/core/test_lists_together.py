@@ -10,16 +10,8 @@ from typing import Any
 import pytest
 from helpers import many_sources
 
-from pychrony import (
-    ChronyConnection,
-    ChronyDataError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-    Source,
-    SourceMode,
-    _address,
-    _queries,
-)
+import pychrony
+from pychrony import ChronyPermissionError, _address, _queries
 from pychrony._queries import read_lists
 from pychrony._session import Session
 from pychrony._waiting import Waiter
@@ -39,7 +31,7 @@ LISTS = {
     "ntpdata": "get_ntp_data",
     "authdata": "get_auth_data",
 }
-CLOCK = make_source(address="GPS", mode=SourceMode.REFCLOCK)
+CLOCK = make_source(address="GPS", mode=pychrony.SourceMode.REFCLOCK)
 
 
 def read(daemon: ScriptedDaemon, *reports: str, **options: Any) -> dict[str, Any]:
@@ -63,7 +55,7 @@ def test_they_are_what_each_is_alone(
     sources = [*many_sources(number)[:-1], CLOCK, *many_sources(number)[-1:]]
     with ScriptedDaemon(sources=sources, open_commands=ALL_COMMANDS) as daemon:
         found = read(daemon)
-        with ChronyConnection(daemon.address) as connection:
+        with pychrony.ChronyConnection(daemon.address) as connection:
             assert found == {
                 name: getattr(connection, method)() for name, method in LISTS.items()
             }
@@ -115,7 +107,7 @@ def test_list_that_this_chronyd_does_not_know(
     with ScriptedDaemon(open_commands=ALL_COMMANDS, misbehave=fault) as daemon:
         found = read(daemon)
     assert {name for name, one in found.items() if not isinstance(one, list)} == unknown
-    assert all(isinstance(found[name], ChronyDataError) for name in unknown)
+    assert all(isinstance(found[name], pychrony.ChronyDataError) for name in unknown)
 
 
 def test_refusal_in_the_middle() -> None:
@@ -138,7 +130,7 @@ def test_nothing_is_permitted() -> None:
 def test_silence_ends_all() -> None:
     fault = faults.only("AUTH_DATA", faults.silent)
     with ScriptedDaemon(open_commands=ALL_COMMANDS, misbehave=fault) as daemon:
-        with pytest.raises(ChronyTimeoutError):
+        with pytest.raises(pychrony.ChronyTimeoutError):
             read(daemon, timeouts=[0.05])
 
 
@@ -154,7 +146,7 @@ def test_two_reference_clocks_with_one_id() -> None:
 @pytest.mark.parametrize("gone", range(4))
 def test_all_are_of_one_time(gone: int, comes: bool) -> None:
     """A source goes, and another comes or not, before any of the requests."""
-    before: list[Source] = [*many_sources(3), CLOCK]
+    before: list[pychrony.Source] = [*many_sources(3), CLOCK]
     before[gone], before[3] = before[3], before[gone]
     new = replace(before[gone - 1], address="192.0.2.99")
     after = [*before[:gone], *before[gone + 1 :], *([new] if comes else [])]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pychrony import ChronyConnection, _decode, _library
+from pychrony._libchrony import ffi
 from pychrony.testing import ScriptedDaemon, make_source, make_tracking
 
 OURS, OTHER = "192.0.2.1", "198.51.100.222"
@@ -105,6 +106,21 @@ def test_finalizers_may_read_another_clock(
         gc.set_threshold(*before)
         gc.collect()
     assert wrong == []
+
+
+def test_text_is_read_again_where_another_was_read_meanwhile() -> None:
+    """By a signal handler or a finalizer, into the same buffer."""
+    calls: list[int] = []
+
+    def read(_: object, index: int) -> object:
+        calls.append(index)
+        if len(calls) == 1:
+            assert _library.read_text(lambda *_: ffi.NULL, None, 0) == ""
+        return text
+
+    text = ffi.new("char[]", OURS.encode())
+    assert _library.read_text(read, None, 7) == OURS
+    assert calls == [7, 7]
 
 
 @pytest.mark.parametrize("call", [_library.call_locked, _library.read_text])

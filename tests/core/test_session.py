@@ -17,15 +17,8 @@ from helpers import (
     unix_daemon,
 )
 
-from pychrony import (
-    AuthData,
-    ChronyError,
-    ChronyTimeoutError,
-    TrackingStatus,
-    _address,
-    _library,
-    _session,
-)
+import pychrony
+from pychrony import ChronyTimeoutError, TrackingStatus, _address, _library, _session
 from pychrony._base import open_session, timeouts_of
 from pychrony._queries import read_list, read_single
 from pychrony._session import Session
@@ -38,7 +31,7 @@ def test_full_queue_between_an_address_and_its_record() -> None:
     script = ScriptedDaemon(open_commands=ALL_COMMANDS)
     other = make_source(address="192.0.2.99")
     with unix_daemon() as (path, daemon), by_hand(path, 5.0, 1) as session:
-        conversation = read_list(session, AuthData)
+        conversation = read_list(session, pychrony.AuthData)
         with pytest.raises(StopIteration) as end:
             next(conversation)
             while True:
@@ -90,7 +83,7 @@ def test_resends_of_a_pair_of_requests_wait_longer_each_time() -> None:
         ScriptedDaemon(misbehave=fault, open_commands=ALL_COMMANDS) as daemon,
         by_hand(daemon.address, 1000, 2) as session,
     ):
-        conversation = read_list(session, AuthData)
+        conversation = read_list(session, pychrony.AuthData)
         fd, events, _ = next(conversation)  # the number of sources
         with pytest.raises(ChronyTimeoutError):
             while True:
@@ -176,9 +169,9 @@ def test_error_that_nobody_expected() -> None:
     lib = _library.load()
     with ScriptedDaemon() as daemon, by_hand(daemon.address, 1, 0) as session:
         request = session.record("nonsense", 0, lambda _: None)
-        with pytest.raises(ChronyError, match="nonsense: ") as caught:
+        with pytest.raises(pychrony.ChronyError, match="nonsense: ") as caught:
             next(request)
-        assert type(caught.value) is ChronyError
+        assert type(caught.value) is pychrony.ChronyError
         assert caught.value.error_code == lib.CHRONY_UNKNOWN_REPORT
 
 

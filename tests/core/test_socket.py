@@ -11,7 +11,7 @@ import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,22 @@ from pychrony import (
 )
 from pychrony._base import timeouts_of
 from pychrony._session import Session
-from pychrony.testing import (
-    Request,
-    ScriptedDaemon,
-    make_tracking,
-)
+from pychrony.testing import Request, ScriptedDaemon, make_tracking
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = 65534
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """Be nobody; who is not root has no right anyway."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 @pytest.fixture
@@ -308,18 +316,23 @@ def test_socket_of_another_kind(directory: str) -> None:
 @as_root
 def test_directory_that_is_not_writable(directory: str, daemon: ScriptedDaemon) -> None:
     os.chmod(directory, 0o755)
-
-    def child() -> None:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        with pytest.raises(
+    with (
+        without_rights(),
+        pytest.raises(
             ChronyPermissionError, match=r"no socket can be made in .* as root or the"
-        ) as caught:
-            get_tracking(daemon.address)
-        assert isinstance(caught.value.__cause__, PermissionError)
+        ) as caught,
+    ):
+        get_tracking(daemon.address)
+    assert isinstance(caught.value.__cause__, PermissionError)
 
-    in_child(child)
+
+def test_system_without_o_path(
+    daemon: ScriptedDaemon, directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_PATH")
+    with pytest.raises(ChronyConnectionError, match=r"on Linux only\. Use addr"):
+        get_tracking(daemon.address)
+    assert not own_sockets(directory)
 
 
 @pytest.mark.usefixtures("one_chronyd")
@@ -372,27 +385,18 @@ def test_socket_that_nobody_listens_on() -> None:
         path.unlink()
 
 
-def test_socket_without_the_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    root = os.geteuid() == 0
-    with short_directory() as directory:
-        os.chmod(directory, 0o755)
-        with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
-            os.chmod(daemon.address, 0)
-            if root:
-                os.seteuid(65534)
-            try:
-                with pytest.raises(
-                    ChronyPermissionError, match=r"address 127\.0\.0\.1"
-                ):
-                    get_tracking(daemon.address)
-                # Auto-detection goes on to UDP, where anybody may read.
-                with ScriptedDaemon(tracking=make_tracking(stratum=6)) as udp:
-                    local = (daemon.address, udp.address)
-                    monkeypatch.setattr(_address, "LOCAL", local)
-                    assert get_tracking().stratum == 6
-            finally:
-                if root:
-                    os.seteuid(0)
+def test_socket_without_the_right(
+    directory: str, daemon: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chmod(directory, 0o755)
+    os.chmod(daemon.address, 0)
+    with without_rights():
+        with pytest.raises(ChronyPermissionError, match=r"address 127\.0\.0\.1"):
+            get_tracking(daemon.address)
+        # Auto-detection goes on to UDP, where anybody may read.
+        with ScriptedDaemon(tracking=make_tracking(stratum=6)) as udp:
+            monkeypatch.setattr(_address, "LOCAL", (daemon.address, udp.address))
+            assert get_tracking().stratum == 6
 
 
 @pytest.mark.timeout(30)

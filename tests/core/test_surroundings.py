@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import _cffi_backend
 import pytest
-from helpers import python, short_directory
+from helpers import many_sources, python, short_directory
 
 import pychrony
 from pychrony import AsyncChronyConnection, ChronyUsageError, async_query_many
-from pychrony.testing import ScriptedDaemon, faults, make_source
+from pychrony.testing import ScriptedDaemon, faults
 
 
 def run(code: str, *arguments: str, **options: Any) -> str:
@@ -23,7 +24,18 @@ def run(code: str, *arguments: str, **options: Any) -> str:
     return python(code, *arguments, **options).stdout
 
 
-SOURCES = [make_source(address=f"192.0.2.{number}") for number in range(1, 21)]
+@pytest.fixture
+def both() -> Iterator[tuple[str, str]]:
+    """Addresses of two daemons, over UDP and a Unix socket, of twenty sources."""
+    # Late enough to be read with many requests in flight elsewhere.
+    late = faults.only("N_SOURCES", faults.delayed(0.02))
+    sources = many_sources(20)
+    with (
+        short_directory() as directory,
+        ScriptedDaemon(address="127.0.0.1:0", sources=sources, misbehave=late) as udp,
+        ScriptedDaemon(address=f"{directory}/chronyd.sock", sources=sources) as unix,
+    ):
+        yield udp.address, unix.address
 
 
 # --- imports -----------------------------------------------------------------
@@ -46,14 +58,9 @@ print(*set(sys.modules) - before)
 """
 
 
-def test_no_call_imports_anything() -> None:
+def test_no_call_imports_anything(both: tuple[str, str]) -> None:
     """Before CPython 3.13 an import of a daemon thread can crash the exit."""
-    with (
-        short_directory() as directory,
-        ScriptedDaemon(address="127.0.0.1:0") as udp,
-        ScriptedDaemon(address=f"{directory}/chronyd.sock") as unix,
-    ):
-        assert run(NOTHING_NEW, udp.address, unix.address).split() == []
+    assert run(NOTHING_NEW, *both).split() == []
 
 
 SLOW_IMPORTS = """
@@ -204,23 +211,12 @@ except pychrony.ChronyError as error:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("patch", PATCHES)
-def test_process_patched_by(patch: str) -> None:
+def test_process_patched_by(patch: str, both: tuple[str, str]) -> None:
     if not find_spec(patch):
         pytest.skip(f"{patch} is not installed")
-    with (
-        short_directory() as directory,
-        # Late enough to be read with many requests in flight elsewhere.
-        ScriptedDaemon(
-            address="127.0.0.1:0",
-            sources=SOURCES,
-            misbehave=faults.only("N_SOURCES", faults.delayed(0.02)),
-        ) as udp,
-        ScriptedDaemon(address=f"{directory}/chronyd.sock", sources=SOURCES) as unix,
-        ScriptedDaemon(misbehave=faults.silent) as silent,
-    ):
+    with ScriptedDaemon(misbehave=faults.silent) as silent:
         code = f"{PATCHES[patch]}\n{IN_GREENLETS}"
-        addresses = udp.address, unix.address, silent.address
-        said = run(code, *addresses, options=("-W", "ignore")).splitlines()
+        said = run(code, *both, silent.address, options=("-W", "ignore")).splitlines()
     assert said[:4] == ["2 20", "2 20", "2 20", "others ran: True"]
     assert said[4].startswith("ChronyConnectionError cannot wait for several answers")
     assert f"{patch} removed epoll. Read each in a greenlet of its own" in said[4]
@@ -250,17 +246,8 @@ except pychrony.ChronyConnectionError as error:
 
 
 @pytest.mark.parametrize("also", [[], ["poll"]])
-def test_without_epoll(also: list[str]) -> None:
-    with (
-        short_directory() as directory,
-        ScriptedDaemon(
-            address="127.0.0.1:0",
-            sources=SOURCES,
-            misbehave=faults.only("N_SOURCES", faults.delayed(0.02)),
-        ) as udp,
-        ScriptedDaemon(address=f"{directory}/chronyd.sock", sources=SOURCES) as unix,
-    ):
-        *read, error = run(WITHOUT, udp.address, unix.address, *also).splitlines()
+def test_without_epoll(also: list[str], both: tuple[str, str]) -> None:
+    *read, error = run(WITHOUT, *both, *also).splitlines()
     assert read == ["2 20"] * 2
     assert "this system has no epoll. Read one after the other" in error
 
@@ -291,6 +278,11 @@ def test_without_metadata_in_a_zip_file(tmp_path: Path) -> None:
     assert f"cffi                {_cffi_backend.__version__}" in said
     assert "sources" in said
     assert said.splitlines()[-1].startswith("pychrony 0+unknown, libchrony ")
+
+
+def test_version_without_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pychrony, "__name__", "pychrony_of_no_distribution")
+    assert pychrony.__version__ == "0+unknown"
 
 
 def test_without_an_event_loop_of_asyncio() -> None:

@@ -22,13 +22,8 @@ from helpers import (
     sources_of,
 )
 
-from pychrony import (
-    ChronyConnection,
-    ChronyUsageError,
-    _address,
-    _library,
-    get_tracking,
-)
+import pychrony
+from pychrony import ChronyConnection, ChronyUsageError, _address, _library
 from pychrony.testing import (
     ALL_COMMANDS,
     ScriptedDaemon,
@@ -76,7 +71,7 @@ def test_interrupt_while_looking_for_the_daemon(
         monkeypatch.setattr(_address, "LOCAL", (daemon.address, daemon.address))
         before = descriptors()
         with pytest.raises(KeyboardInterrupt) as caught, on_alarm(interrupt, 0.05):
-            get_tracking(timeout=1000)
+            pychrony.get_tracking(timeout=1000)
         # At once, not only when the traceback lets go of the conversation.
         assert caught.tb is not None
         assert descriptors() == before
@@ -304,7 +299,7 @@ def test_fork_while_another_thread_has_the_lock() -> None:
 
     def child() -> None:
         with _library.lock:
-            assert get_tracking(daemon.address).stratum == 2
+            assert pychrony.get_tracking(daemon.address).stratum == 2
 
     with ScriptedDaemon() as daemon:
         thread = threading.Thread(target=hold)

@@ -14,16 +14,9 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from helpers import (
-    descriptors,
-    limit_descriptors,
-    limit_of_descriptors_restored,
-)
+from helpers import descriptors, limit_descriptors, limit_of_descriptors_restored
 
-from pychrony import (
-    ChronyConnectionError,
-    ChronyTimeoutError,
-)
+from pychrony import ChronyConnectionError, ChronyTimeoutError
 from pychrony._waiting import Waiter, side_by_side, within
 
 NEVER = time.monotonic() + 50_000

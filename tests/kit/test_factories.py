@@ -71,6 +71,8 @@ def test_ref_time_follows_from_nanoseconds_and_back(make: Any) -> None:
     assert make(ref_time=2.5).ref_time_ns == 2_500_000_000
     both = make(ref_time=1.0, ref_time_ns=5)
     assert (both.ref_time, both.ref_time_ns) == (1.0, 5)
+    assert make(ref_time=1705320000.3).ref_time_ns == 1705320000_299_999_952
+    assert make(ref_time=float("nan")).ref_time_ns == -1
 
 
 def test_importing_it_does_not_import_pytest() -> None:

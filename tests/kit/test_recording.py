@@ -15,19 +15,12 @@ from typing import Any
 
 import pytest
 from chronyd import Chronyd
+from helpers import on_full_disk
 from kit_helpers import NAMES
 from provision import Parts
 
-from pychrony import (
-    ChronyConnection,
-    ChronyConnectionError,
-    ChronyDataError,
-    ChronyPermissionError,
-    ChronyTimeoutError,
-    Source,
-    SourceMode,
-    _address,
-)
+import pychrony
+from pychrony import ChronyConnection, ChronyPermissionError, Source, _address
 from pychrony.testing import (
     ALL_COMMANDS,
     RecordedDaemon,
@@ -75,7 +68,7 @@ def write(path: str, recording: object) -> str:
 
 SOURCES = [
     make_source(),
-    make_source(address="GPS", mode=SourceMode.REFCLOCK),
+    make_source(address="GPS", mode=pychrony.SourceMode.REFCLOCK),
     make_source(address="2001:db8::7"),
     make_source(address="ID#0000000007"),
 ]
@@ -367,8 +360,8 @@ def test_a_name_is_resolved() -> None:
 @pytest.mark.parametrize(
     ("error", "complaint"),
     [
-        (ChronyTimeoutError("not resolved"), "not resolved"),
-        (ChronyConnectionError("no such name"), "no such name"),
+        (pychrony.ChronyTimeoutError("not resolved"), "not resolved"),
+        (pychrony.ChronyConnectionError("no such name"), "no such name"),
     ],
 )
 def test_a_name_without_an_address(
@@ -407,18 +400,10 @@ def test_nobody_there_leaves_nothing(directory: str) -> None:
 
 
 def test_a_full_disk_is_an_error() -> None:
-    with scripted() as daemon, open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "pychrony.testing", "record", daemon.address],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == 1
-    assert result.stderr == (
-        "python -m pychrony.testing: [Errno 28] No space left on device\n"
-    )
+    with scripted() as daemon:
+        status, said = on_full_disk("pychrony.testing", "record", daemon.address)
+    assert status == 1
+    assert said == "python -m pychrony.testing: [Errno 28] No space left on device\n"
 
 
 def test_the_command_writes_the_recording(capfd: pytest.CaptureFixture[str]) -> None:
@@ -507,7 +492,7 @@ def test_what_was_not_recorded_is_no_source(directory: str) -> None:
     ]
     with RecordedDaemon(write(f"{directory}/clock.json", recording)) as daemon:
         with ChronyConnection(daemon.address) as connection:
-            with pytest.raises(ChronyDataError, match="changed during each"):
+            with pytest.raises(pychrony.ChronyDataError, match="changed during each"):
                 connection.get_sources()
 
 

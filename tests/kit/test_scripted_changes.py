@@ -6,14 +6,7 @@ import struct
 import threading
 
 import pytest
-from kit_helpers import (
-    SERVER_STATS,
-    TRACKING,
-    ask,
-    connect,
-    read_tracking,
-    request,
-)
+from kit_helpers import SERVER_STATS, TRACKING, ask, connected, read_tracking, request
 
 from pychrony.testing import (
     Request,
@@ -30,7 +23,7 @@ from pychrony.testing import (
 
 
 def test_records_are_replaced_while_it_runs() -> None:
-    with ScriptedDaemon() as daemon, connect(daemon) as connection:
+    with connected() as (daemon, connection):
         daemon.tracking = make_tracking(stratum=9)
         assert connection.get_tracking().stratum == daemon.tracking.stratum == 9
 

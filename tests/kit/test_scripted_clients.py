@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from dataclasses import replace
@@ -12,15 +11,15 @@ from typing import Any
 
 import provision
 import pytest
-from chronyc import LOOKS, agree
-from chronyd import chronyc_command
+from chronyc import LOOKS, Chronyc, agree
+from chronyd import run_chronyc
 from kit_helpers import (
     NTP_DATA,
     NTP_DATA_2,
     RECORDS,
     SERVER_STATS,
     STATS_4,
-    connect,
+    connected,
     read_all,
 )
 from provision import Parts
@@ -34,23 +33,8 @@ from pychrony.testing import (
 )
 
 
-class Chronyc:
-    """A real chronyc that asks a scripted daemon."""
-
-    def __init__(self, parts: Parts, daemon: ScriptedDaemon) -> None:
-        host, _, port = daemon.address.rpartition(":")
-        where = ["-h", host, "-p", port] if host else ["-h", daemon.address]
-        self._command = [*chronyc_command(parts), *where]
-        self._environment = {**os.environ, "LD_LIBRARY_PATH": parts.library_path}
-
-    def chronyc(self, *arguments: str) -> str:
-        return subprocess.run(
-            [*self._command, *arguments],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
+def chronyc_of(parts: Parts, daemon: ScriptedDaemon) -> Chronyc:
+    return lambda *arguments: run_chronyc(parts, daemon.address, *arguments).stdout
 
 
 # What a chronyd 4.3 sends, which does not know the newest counters.
@@ -65,17 +49,17 @@ REFUSED = ("508 Bad reply from daemon", "518 Packet length mismatch")
 def test_chronyc_reads_every_report(parts: Parts, directory: str) -> None:
     unread: list[tuple[str, type]] = []
     for age, given in (("new", RECORDS), ("old", OLDER)):
-        with (
-            ScriptedDaemon(**given, address=f"{directory}/{age}.sock") as daemon,
-            connect(daemon) as connection,
+        with connected(**given, address=f"{directory}/{age}.sock") as (
+            daemon,
+            connection,
         ):
-            asked, read = Chronyc(parts, daemon), read_all(connection)
+            chronyc, read = chronyc_of(parts, daemon), read_all(connection)
             for (kind, look), name in zip(LOOKS.items(), RECORDS, strict=True):
-                if asked.chronyc(*look.command.split()).startswith(REFUSED):
+                if chronyc(*look.command.split()).startswith(REFUSED):
                     unread.append((age, kind))
                     continue
                 records = read[name] if isinstance(read[name], list) else [read[name]]
-                agree(asked, kind, partial(list, records))
+                agree(chronyc, kind, partial(list, records))
     # As between real ones: chronyc up to 4.3 is refused by later chronyds, later
     # ones cannot read what that sends.
     ages, kinds = zip(*unread)
@@ -91,7 +75,7 @@ def test_chronyc_reads_names_of_sources(parts: Parts) -> None:
     names = {"2001:db8::7": "ntp.example"}
     with ScriptedDaemon(sources=sources, source_names=names) as daemon:
         assert daemon.source_names == names
-        chronyc = Chronyc(parts, daemon).chronyc
+        chronyc = chronyc_of(parts, daemon)
         lines = chronyc("-N", "sources").splitlines()[2:]
         assert [line.split()[1] for line in lines] == [
             *("192.168.1.100", "ntp.example", "GPS")
@@ -102,12 +86,12 @@ def test_chronyc_reads_names_of_sources(parts: Parts) -> None:
 
 def test_chronyc_reads_what_there_is_none_of(parts: Parts, directory: str) -> None:
     with ScriptedDaemon() as daemon:
-        chronyc = Chronyc(parts, daemon).chronyc
+        chronyc = chronyc_of(parts, daemon)
         assert "210 n_samples = 0" in chronyc("manual", "list")
         assert "501 Not authorised" in chronyc("clients")
         assert "501 Not authorised" in chronyc("shutdown")
     with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
-        (head, _) = Chronyc(parts, daemon).chronyc("clients").splitlines()
+        (head, _) = chronyc_of(parts, daemon)("clients").splitlines()
         assert head.startswith("Hostname")
 
 

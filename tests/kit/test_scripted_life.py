@@ -14,20 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit_helpers import (
-    assert_same,
-    read_tracking,
-    request,
-)
+from kit_helpers import assert_same, read_tracking, request
 
-from pychrony import (
-    ChronyConnectionError,
-    ChronyTimeoutError,
-)
-from pychrony.testing import (
-    ScriptedDaemon,
-    faults,
-)
+from pychrony import ChronyConnectionError, ChronyTimeoutError
+from pychrony.testing import ScriptedDaemon, faults
 from pychrony.testing._daemon import Server
 
 

@@ -10,7 +10,7 @@ from kit_helpers import (
     ADDRESSES,
     NTP_DATA_2,
     ask,
-    connect,
+    connected,
     header,
     read_all,
     read_tracking,
@@ -18,9 +18,7 @@ from kit_helpers import (
 )
 from provision import Parts
 
-from pychrony import (
-    ChronyPermissionError,
-)
+from pychrony import ChronyPermissionError
 from pychrony.testing import (
     ALL_COMMANDS,
     DEFAULT_OPEN_COMMANDS,
@@ -150,15 +148,15 @@ def test_unknown_open_commands_are_refused() -> None:
 
 
 def test_a_unix_socket_answers_everything(directory: str) -> None:
-    with (
-        ScriptedDaemon(address=f"{directory}/chronyd.sock", open_commands=()) as daemon,
-        connect(daemon) as connection,
+    with connected(address=f"{directory}/chronyd.sock", open_commands=()) as (
+        _,
+        connection,
     ):
         assert None not in {**read_all(connection), "rtc_data": 0, "smoothing": 0}
 
 
 def test_a_closed_request_is_a_permission_error_and_seen() -> None:
-    with ScriptedDaemon() as daemon, connect(daemon) as connection:
+    with connected() as (daemon, connection):
         with pytest.raises(ChronyPermissionError):
             connection.get_select_data()
         with pytest.raises(ChronyPermissionError):

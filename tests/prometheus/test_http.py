@@ -216,6 +216,17 @@ def test_too_many_clients() -> None:
     assert refused == [503]
 
 
+def test_what_follows_a_request_is_ignored() -> None:
+    async def slow(request: Request) -> Response:
+        await asyncio.sleep(0.1)
+        return await hello(request)
+
+    async def scene(_: Server, port: int) -> bytes:
+        return await exchange(port, GET, b"more")
+
+    assert play(scene, slow).startswith(b"HTTP/1.1 200 ")
+
+
 def test_error_of_the_exporter(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(_: Request) -> Response:
         raise ZeroDivisionError

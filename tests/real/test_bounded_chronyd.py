@@ -18,13 +18,8 @@ from chronyc import wait
 from chronyd import Chronyd
 from provision import Parts
 
-from pychrony import (
-    BoundedClock,
-    BoundStatus,
-    ChronyTimeoutError,
-    ClockUnboundError,
-    get_tracking,
-)
+import pychrony
+from pychrony import BoundedClock, BoundStatus
 
 SECOND = 10**9
 SHIFT = 0.05  # of the client with the option offset
@@ -80,7 +75,7 @@ class Delay:
 
 
 def is_synchronized(daemon: Chronyd) -> bool:
-    return get_tracking(daemon.address).is_synchronized()
+    return pychrony.get_tracking(daemon.address).is_synchronized()
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +149,13 @@ def test_unsynchronised_and_local(parts: Parts, network: dict[str, Chronyd]) -> 
         assert _unbound(clock, "directive local")
     with Chronyd(parts) as daemon, BoundedClock(daemon.address) as clock:
         assert _unbound(clock, "not synchronised")
-        with pytest.raises(ChronyTimeoutError, match="not synchronised"):
+        with pytest.raises(pychrony.ChronyTimeoutError, match="not synchronised"):
             clock.wait_until_bounded(timeout=0.1)
 
 
 def _unbound(clock: BoundedClock, cause: str) -> bool:
     try:
         clock.now()
-    except ClockUnboundError as error:
+    except pychrony.ClockUnboundError as error:
         return cause in error.message
     return False

@@ -11,14 +11,8 @@ from chronyd import Chronyd, chronyc_command
 from network import READ
 from provision import Parts
 
-from pychrony import (
-    AuthData,
-    ChronyConnection,
-    ChronyDataError,
-    SelectData,
-    Source,
-    SourceStats,
-)
+import pychrony
+from pychrony import AuthData, Source
 
 PERMANENT = [f"127.0.11.{number}" for number in range(1, 6)]
 
@@ -85,15 +79,15 @@ def test_lists_that_change_while_they_are_read(parts: Parts) -> None:
     unsettled = reads = 0
     with (
         Chronyd(parts, "\n".join(config)) as daemon,
-        ChronyConnection(daemon.socket) as connection,
+        pychrony.ChronyConnection(daemon.socket) as connection,
         Change(parts, daemon) as change,
     ):
         while change.is_alive() and (reads < READS or seen != possible):
             reads += 1
-            for record in (Source, SourceStats, SelectData, AuthData):
+            for record in (Source, pychrony.SourceStats, pychrony.SelectData, AuthData):
                 try:
                     found = READ[record](connection)
-                except ChronyDataError as error:
+                except pychrony.ChronyDataError as error:
                     if "changed during each of" not in error.message:
                         raise
                     unsettled += 1

@@ -16,17 +16,8 @@ from clock import Clock
 from network import READ
 from provision import Parts
 
-from pychrony import (
-    ChronyConnection,
-    ChronyConnectionError,
-    LeapStatus,
-    Source,
-    SourceStats,
-    TrackingStatus,
-    Transport,
-    _chronyc,
-    get_tracking,
-)
+import pychrony
+from pychrony import ChronyConnection, ChronyConnectionError, _chronyc, get_tracking
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +89,15 @@ def test_tracking(
 ) -> None:
     daemon = network[name]
     with ChronyConnection(transport(daemon)) as connection:
-        agree(daemon, TrackingStatus, lambda: [connection.get_tracking()])
+        agree(
+            daemon.chronyc, pychrony.TrackingStatus, lambda: [connection.get_tracking()]
+        )
         tracking = connection.get_tracking()
     assert tracking.is_synchronized() == (name in ("synchronised", "clock"))
     assert tracking.is_local() == (name == "local")
 
 
-@pytest.mark.parametrize("record", [Source, SourceStats])
+@pytest.mark.parametrize("record", [pychrony.Source, pychrony.SourceStats])
 @pytest.mark.parametrize("name", ["synchronised", "clock"])
 def test_lists(
     name: str,
@@ -114,12 +107,12 @@ def test_lists(
 ) -> None:
     daemon = network[name]
     with ChronyConnection(transport(daemon)) as connection:
-        agree(daemon, record, partial(READ[record], connection))
+        agree(daemon.chronyc, record, partial(READ[record], connection))
 
 
 def test_unsynchronised_daemon(network: dict[str, Chronyd]) -> None:
     tracking = get_tracking(network["unsynchronised"].address)
-    assert tracking.leap_status is LeapStatus.UNSYNC
+    assert tracking.leap_status is pychrony.LeapStatus.UNSYNC
     assert (tracking.reference_id, tracking.reference_ip) == (0, "")
     assert tracking.error_bound is None
     with ChronyConnection(network["unsynchronised"].address) as connection:
@@ -168,4 +161,4 @@ def test_restart_under_an_open_connection(
         daemon.restart()
         assert connection.get_tracking().stratum == 3
         unix = connection.address == daemon.socket
-        assert (connection.transport is Transport.UNIX_SOCKET) == unix
+        assert (connection.transport is pychrony.Transport.UNIX_SOCKET) == unix

@@ -27,7 +27,7 @@ import provision
 import pytest
 from checking import PERFORMANCE, ageless, check_here, clock, fine_daemon, items
 from chronyc import wait
-from chronyd import chronyc_command, free_port
+from chronyd import free_port, run_chronyc
 from provision import Parts
 
 import pychrony
@@ -111,9 +111,7 @@ def output_of(command: list[str] | str, **variables: str) -> str:
 
 def by_chronyc(parts: Parts, address: str) -> dict[str, float]:
     """What chronyc prints of the same clock, by the names of performance data."""
-    host, _, port = address.partition(":")
-    command = [*chronyc_command(parts), "-c", "-h", host, "-p", port, "tracking"]
-    columns = output_of(command, LD_LIBRARY_PATH=parts.library_path).split(",")
+    columns = run_chronyc(parts, address, "-c", "tracking").stdout.split(",")
     offset, delay, dispersion = (float(columns[one]) for one in (4, 10, 11))
     return {
         "stratum": float(columns[2]),

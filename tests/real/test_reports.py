@@ -14,30 +14,8 @@ from chronyc import LOOKS, agree, reference_id, wait
 from network import READ, Network
 from provision import Parts
 
-from pychrony import (
-    Activity,
-    AuthMode,
-    ChronyConnection,
-    ChronyPermissionError,
-    FieldContent,
-    KeyType,
-    LeapStatus,
-    NTPData,
-    NTPFlag,
-    NTPMode,
-    RTCData,
-    SelectData,
-    SelectOption,
-    SelectState,
-    Smoothing,
-    SmoothingFlag,
-    Source,
-    SourceMode,
-    SourceStats,
-    Timestamping,
-    TrackingStatus,
-    Value,
-)
+import pychrony
+from pychrony import ChronyConnection, LeapStatus, RTCData, SelectOption, SourceStats
 from pychrony._chronyc import NEVER
 from pychrony._libchrony import ffi
 from pychrony._library import load
@@ -74,31 +52,31 @@ def test_every_column_is_that_of_chronyc(
 ) -> None:
     def shown() -> Sequence[Any]:
         # chronyc leaves out those of the report ntpdata, even with -a.
-        hide = "ID#" if record is NTPData else "none"
+        hide = "ID#" if record is pychrony.NTPData else "none"
         found = _records(unix, record)
         return [
             one for one in found if not getattr(one, "address", "").startswith(hide)
         ]
 
-    agree(network.daemon, record, shown)
+    agree(network.daemon.chronyc, record, shown)
 
 
 def test_smoothing_of_leap_seconds_only(network: Network) -> None:
     daemon = network.leap_only
     with ChronyConnection(daemon.socket) as connection:
-        agree(daemon, Smoothing, lambda: [connection.get_smoothing()])
+        agree(daemon.chronyc, pychrony.Smoothing, lambda: [connection.get_smoothing()])
         found = connection.get_smoothing()
     assert found is not None
-    assert found.flags is SmoothingFlag.LEAPONLY
+    assert found.flags is pychrony.SmoothingFlag.LEAPONLY
 
 
 # What chronyc does not show; how each is checked instead.
 UNSEEN = {
-    TrackingStatus: {"reference_ip", "ref_time"},
-    Source: {"flags"},
+    pychrony.TrackingStatus: {"reference_ip", "ref_time"},
+    pychrony.Source: {"flags"},
     SourceStats: {"reference_id", "offset_err"},
-    SelectData: {"reference_id"},
-    NTPData: {"address", "ref_time"},
+    pychrony.SelectData: {"reference_id"},
+    pychrony.NTPData: {"address", "ref_time"},
 }
 
 
@@ -116,7 +94,7 @@ def test_fields_that_chronyc_does_not_show(unix: ChronyConnection) -> None:
     assert tracking.reference_ip == tracking.reference_id_name
     assert tracking.reference_id == reference_id(tracking.reference_ip)
     assert tracking.ref_time == tracking.ref_time_ns / 10**9
-    known: list[SourceStats | SelectData] = [
+    known: list[SourceStats | pychrony.SelectData] = [
         *unix.get_source_stats(),
         *unix.get_select_data(),
     ]
@@ -155,24 +133,24 @@ def test_offset_error(unix: ChronyConnection) -> None:
 
 def test_every_report_has_something(unix: ChronyConnection) -> None:
     sources = {one.address: one for one in unix.get_sources()}
-    assert {one.mode for one in sources.values()} == set(SourceMode)
+    assert {one.mode for one in sources.values()} == set(pychrony.SourceMode)
     (unresolved,) = (address for address in sources if address.startswith("ID#"))
     assert sources["::1"].poll == -2
 
     auth = {one.address: one for one in unix.get_auth_data()}
     assert set(auth) == set(sources) - {"GPS"}
-    assert {one.mode for one in auth.values()} == set(AuthMode)
-    assert auth["127.0.0.2"].key_type is KeyType.AES128
+    assert {one.mode for one in auth.values()} == set(pychrony.AuthMode)
+    assert auth["127.0.0.2"].key_type is pychrony.KeyType.AES128
     assert (auth["127.0.0.2"].key_id, auth["127.0.0.2"].key_length) == (10, 128)
     assert auth["127.0.0.2"].last_ke_ago is None
     assert auth["127.0.0.3"].key_type.name.startswith("AEAD_")
     assert (auth["127.0.0.3"].last_ke_ago or 0) < 1000
-    assert auth[unresolved].mode is AuthMode.NONE
+    assert auth[unresolved].mode is pychrony.AuthMode.NONE
 
     select = {one.address: one for one in unix.get_select_data()}
     assert select[""].leap_status is LeapStatus.INSERT
     assert select["127.0.7.1"].leap_status is LeapStatus.UNSYNC
-    assert select["::1"].state is SelectState.IGNORED
+    assert select["::1"].state is pychrony.SelectState.IGNORED
     assert select["::1"].configured_options is SelectOption.NOSELECT
     trusted = select["127.0.0.3"]
     assert trusted.configured_options == SelectOption.TRUST | SelectOption.REQUIRE
@@ -188,18 +166,18 @@ def test_every_report_has_something(unix: ChronyConnection) -> None:
 
     ntp = {one.address: one for one in unix.get_ntp_data()}
     assert set(ntp) == set(auth)
-    assert {one.mode for one in ntp.values()} == set(NTPMode)
-    assert NTPFlag.AUTHENTICATED in ntp["127.0.0.3"].flags
-    assert ntp["127.0.0.2"].tx_timestamping is not Timestamping.NONE
-    assert ntp["127.0.7.1"].tx_timestamping is Timestamping.NONE
+    assert {one.mode for one in ntp.values()} == set(pychrony.NTPMode)
+    assert pychrony.NTPFlag.AUTHENTICATED in ntp["127.0.0.3"].flags
+    assert ntp["127.0.0.2"].tx_timestamping is not pychrony.Timestamping.NONE
+    assert ntp["127.0.7.1"].tx_timestamping is pychrony.Timestamping.NONE
 
-    activity = Activity(
+    activity = pychrony.Activity(
         online=6, offline=3, burst_online=2, burst_offline=4, unresolved=1
     )
     wait(lambda: unix.get_activity() == activity)  # those with iburst end it
     smoothing = unix.get_smoothing()
     assert smoothing is not None
-    assert smoothing.flags is SmoothingFlag.ACTIVE
+    assert smoothing.flags is pychrony.SmoothingFlag.ACTIVE
     assert unix.get_rtc_data() is None
     assert unix.get_report("rtcdata") == []
 
@@ -214,14 +192,14 @@ OTHER_NAMES = {
     LeapStatus.INSERT: "insert second",
     LeapStatus.DELETE: "delete second",
     LeapStatus.UNSYNC: "not synchronized",
-    SourceMode.REFCLOCK: "reference clock",
+    pychrony.SourceMode.REFCLOCK: "reference clock",
 }
 
 
 # ...and where libchrony has none.
 NO_NAMES = {
-    *(KeyType.NONE, NTPMode.NONE, Timestamping.NONE),
-    *(member for member in SelectState if chr(member.value) in "Lr?"),
+    *(pychrony.KeyType.NONE, pychrony.NTPMode.NONE, pychrony.Timestamping.NONE),
+    *(member for member in pychrony.SelectState if chr(member.value) in "Lr?"),
 }
 
 
@@ -238,11 +216,11 @@ def _members(value: Any) -> Sequence[Enum]:
     return [value] if isinstance(value, Enum) else []
 
 
-def _same(typed: Any, value: Value) -> bool:
+def _same(typed: Any, value: pychrony.Value) -> bool:
     named = [one for one in _members(typed) if one not in NO_NAMES]
     if isinstance(typed, Enum):
         typed = typed.value
-    elif isinstance(typed, str) and value.content is FieldContent.REFERENCE_ID:
+    elif isinstance(typed, str) and value.content is pychrony.FieldContent.REFERENCE_ID:
         typed = int.from_bytes(typed.encode().ljust(4, b"\0"), "big")
     return (
         typed == value.value
@@ -264,7 +242,7 @@ def test_typed_and_generic_readings_agree(
         assert unix.get_report("rtcdata") == []
         return
 
-    def like(before: Any, value: Value, after: Any) -> bool:
+    def like(before: Any, value: pychrony.Value, after: Any) -> bool:
         if value.value == NEVER and None in (before, after):
             return True
         if _same(before, value) or _same(after, value):
@@ -287,7 +265,7 @@ def test_typed_and_generic_readings_agree(
     wait(agreed)
 
 
-def _names(record: type[Any], generic: dict[str, Value]) -> dict[str, str]:
+def _names(record: type[Any], generic: dict[str, pychrony.Value]) -> dict[str, str]:
     """Our name of each field of a generic record, and libchrony's."""
     names: dict[str, str] = {}
     for one in fields(record):
@@ -323,10 +301,12 @@ def test_members_are_named_as_the_constants_of_libchrony(
     }
     constants = _constants(network.daemon.socket, REPORTS[record])
     assert set(types) == set(constants)
-    if record is NTPData:  # libchrony 0.1 and 0.2 have these the wrong way round
+    if (
+        record is pychrony.NTPData
+    ):  # libchrony 0.1 and 0.2 have these the wrong way round
         constants["flags"] |= {
-            NTPFlag.TESTB.value: "testB",
-            NTPFlag.TESTC.value: "testC",
+            pychrony.NTPFlag.TESTB.value: "testB",
+            pychrony.NTPFlag.TESTC.value: "testC",
         }
     for name, kind in types.items():
         members = {member.value: member for member in kind}
@@ -372,7 +352,14 @@ def _constants(path: str, report: str) -> dict[str, dict[int, str]]:
     return found
 
 
-OPEN = {TrackingStatus, Source, SourceStats, Activity, RTCData, Smoothing}
+OPEN = {
+    pychrony.TrackingStatus,
+    pychrony.Source,
+    SourceStats,
+    pychrony.Activity,
+    RTCData,
+    pychrony.Smoothing,
+}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
@@ -388,7 +375,7 @@ def test_rights_over_udp(record: type[Any], host: str, network: Network) -> None
             partial(READ[record], connection),
             partial(connection.get_report, name),
         ):
-            with pytest.raises(ChronyPermissionError) as error:
+            with pytest.raises(pychrony.ChronyPermissionError) as error:
                 read()
             assert "Not authorized" in error.value.message
             assert "Unix socket" in error.value.message

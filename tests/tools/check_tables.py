@@ -9,14 +9,8 @@ from io import StringIO
 from typing import Any
 from unittest import mock
 
-from pychrony import (
-    AuthMode,
-    LeapStatus,
-    SelectOption,
-    SelectState,
-    SourceMode,
-    SourceState,
-)
+import pychrony
+from pychrony import LeapStatus, SelectState, SourceMode, SourceState
 from pychrony.check import _read, main
 from pychrony.check._items import ITEMS
 from pychrony.check._judge import SOURCE
@@ -96,7 +90,7 @@ def select(*records: tuple[Any, SelectState], noselect: int = -1) -> Any:
                 one.address[:4].encode().ljust(4, b"\0"), "big"
             ),
             state=state,
-            effective_options=SelectOption(number == noselect),
+            effective_options=pychrony.SelectOption(number == noselect),
         )
         for number, (one, state) in enumerate(records)
     ]
@@ -262,7 +256,9 @@ def _reasons() -> None:
         {
             "auth_data": [
                 nts[0],
-                make_auth_data(address="192.0.2.4", mode=AuthMode.SYMMETRIC_KEY),
+                make_auth_data(
+                    address="192.0.2.4", mode=pychrony.AuthMode.SYMMETRIC_KEY
+                ),
             ]
         },
     )

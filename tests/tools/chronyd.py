@@ -47,14 +47,6 @@ class Chronyd:
         hosts = [bind, other] if _is_local(other) else [bind]
         self._parts = parts
         self._user, self._umask = user, umask
-        self._environment = {
-            **os.environ,
-            "LC_ALL": "C",
-            "LD_LIBRARY_PATH": parts.library_path,
-            # glibc then gives up on a name before it asks a server: no test
-            # may send a query, and chronyd resolves even "offline" sources.
-            "RES_OPTIONS": "attempts:0",
-        }
         self._last_log = ""
         self._process: subprocess.Popen[bytes] | None = None
         self.cmdport = free_port(hosts)
@@ -102,15 +94,7 @@ class Chronyd:
 
     def chronyc(self, *args: str) -> str:
         """What chronyc prints for these arguments, asked over the Unix socket."""
-        result = subprocess.run(
-            [*chronyc_command(self._parts), "-h", self.socket, *args],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=START_TIMEOUT,
-        )
+        result = run_chronyc(self._parts, self.socket, *args)
         if result.returncode:
             raise RuntimeError(
                 f"chronyc {' '.join(args)}: {result.stdout}{result.stderr}".rstrip()
@@ -148,7 +132,7 @@ class Chronyd:
                     *(self._parts.chronyd, "-x", "-d", *user),
                     *("-f", f"{self.directory}/conf"),
                 ],
-                env=self._environment,
+                env=environment(self._parts),
                 stdin=subprocess.DEVNULL,
                 umask=self._umask,
                 stdout=log,
@@ -179,6 +163,35 @@ class Chronyd:
             pass
         finally:
             self.kill()
+
+
+def environment(parts: Parts) -> dict[str, str]:
+    """The environment of chronyd and chronyc."""
+    return {
+        **os.environ,
+        "LC_ALL": "C",
+        "LD_LIBRARY_PATH": parts.library_path,
+        # glibc then gives up on a name before it asks a server: no test
+        # may send a query, and chronyd resolves even "offline" sources.
+        "RES_OPTIONS": "attempts:0",
+    }
+
+
+def run_chronyc(
+    parts: Parts, address: str, *args: str
+) -> subprocess.CompletedProcess[str]:
+    """Let chronyc ask the daemon at HOST:PORT or at the path of a socket."""
+    host, _, port = address.rpartition(":")
+    where = ("-h", host.strip("[]"), "-p", port) if host else ("-h", address)
+    return subprocess.run(
+        [*chronyc_command(parts), *where, *args],
+        env=environment(parts),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=START_TIMEOUT,
+    )
 
 
 @functools.cache

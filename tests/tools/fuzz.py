@@ -47,12 +47,7 @@ from pychrony import (
     _queries,
 )
 from pychrony._base import timeouts_of
-from pychrony._queries import (
-    read_generic,
-    read_list,
-    read_optional,
-    read_single,
-)
+from pychrony._queries import read_generic, read_list, read_optional, read_single
 from pychrony._session import Session
 from pychrony.testing import _reports
 
