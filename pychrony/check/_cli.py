@@ -12,18 +12,20 @@ from time import monotonic, sleep
 import pychrony
 from pychrony._cli import (
     ADDRESS,
+    LOOPBACK,
     add_port_and_version,
     add_retries,
+    complete,
     counting,
     help_width,
     is_terminal,
     positive,
     printing,
     silence,
+    versions,
 )
 
 from . import _read
-from ._addresses import LOOPBACK, complete
 from ._formats import FORMATS, SHOWN, failed
 from ._items import ITEMS
 from ._judge import (
@@ -90,11 +92,7 @@ class _Help(argparse.Action):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        try:
-            library = f"libchrony {pychrony.library_path()}"
-        except pychrony.ChronyLibraryError as error:
-            library = error.message
-        raise _AnswerError(f"pychrony {pychrony.__version__}, {library}")
+        raise _AnswerError(versions())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

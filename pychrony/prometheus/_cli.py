@@ -14,7 +14,13 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import TYPE_CHECKING, Any
 
 import pychrony
-from pychrony._cli import add_patience, counting, positive, silence
+from pychrony._cli import (
+    add_timeout_and_retries,
+    counting,
+    positive,
+    silence,
+    versions,
+)
 
 from . import _metrics, _poller, _workers
 from ._http import Server
@@ -250,6 +256,7 @@ def _web(arguments: argparse.Namespace) -> Web:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pychrony.prometheus",
+        usage="%(prog)s [OPTION ...]",  # argparse would not fit it into 80 columns
         description="Export the state of chronyd to Prometheus, until it is "
         "interrupted. Exit status: 0 interrupted, 1 cannot run, 2 usage.",
         allow_abbrev=False,
@@ -285,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
         help="let /probe ask this IP address, network (192.0.2.0/24) or host name, "
         "may be repeated; PORT is 323, or * for any; default: none",
     )
-    add_patience(parser, retries=2)
+    add_timeout_and_retries(parser, retries=2)
     parser.add_argument(
         "--chrony.timeout",
         dest="timeout",
@@ -320,15 +327,13 @@ def _add_collectors(parser: argparse.ArgumentParser) -> None:
         "else all but those switched off.",
     )
     for name, shown in _COLLECTORS.items():
-        names = [f"--collector.{shown}"]
-        if shown != name:
-            names.append(f"--collector.{name}")
-        group.add_argument(
-            *names,
-            action=argparse.BooleanOptionalAction,
-            dest=f"collector_{name}",
-            help=f"read {name}, or not",
-        )
+        for each in dict.fromkeys((shown, name)):
+            group.add_argument(
+                f"--collector.{each}",
+                action=argparse.BooleanOptionalAction,
+                dest=f"collector_{name}",
+                help=f"read {name}, or not",
+            )
     group.add_argument(
         "--collector.dns-lookups",
         action=argparse.BooleanOptionalAction,
@@ -415,11 +420,7 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        try:
-            library = f"libchrony {pychrony.library_path()}"
-        except pychrony.ChronyLibraryError as error:
-            library = error.message
-        print(f"pychrony {pychrony.__version__}, {library}")
+        print(versions())
         parser.exit()
 
 

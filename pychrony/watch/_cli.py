@@ -16,7 +16,7 @@ import pychrony
 from pychrony import _chronyc
 from pychrony._cli import (
     ADDRESS,
-    add_patience,
+    add_timeout_and_retries,
     counting,
     is_terminal,
     positive,
@@ -131,7 +131,7 @@ def _parser() -> _Parser:
         metavar="N",
         help="number of readings to end after",
     )
-    add_patience(parser, retries=1)
+    add_timeout_and_retries(parser, retries=1)
     parser.add_argument(
         "--plain",
         action="store_true",

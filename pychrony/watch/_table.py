@@ -6,7 +6,8 @@ from itertools import zip_longest
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from pychrony import ChronyError, SelectOption, SelectState, _chronyc
+from pychrony import ChronyError, SelectOption, _chronyc
+from pychrony.check._causes import REASONS
 from pychrony.check._judge import CRITICAL, NAMES, OK
 
 if TYPE_CHECKING:
@@ -17,28 +18,6 @@ if TYPE_CHECKING:
     from ._follow import Reading
 
 _GAP = 2
-
-REASONS = {
-    SelectState.IGNORED: "ignored: noselect",
-    SelectState.NOT_SYNCHRONIZED: "not synchronised",
-    SelectState.MISSING_SAMPLES: "too few measurements",
-    SelectState.UNACCEPTABLE_DISTANCE: "above maxdistance",
-    SelectState.JITTERY: "above maxjitter",
-    SelectState.WAITING_FOR_OTHERS: "waits for measured others",
-    SelectState.STALE: "measurements too old",
-    SelectState.ORPHAN: "stratum of an orphan",
-    SelectState.NOT_TRUSTED: "disagrees with the trusted",
-    SelectState.FALSETICKER: "disagrees with the majority",
-    SelectState.MISSING_SELECTABLE_SOURCES: "waits for selectable others",
-    SelectState.NOT_PREFERRED: "another one is preferred",
-    SelectState.WAITING_FOR_UPDATE: "waits for a measurement",
-    SelectState.LARGE_DISTANCE: "too distant to combine",
-    SelectState.OUTLIER: "too different to combine",
-    SelectState.UNACCEPTABLE_STRATUM: "stratum out of range",
-    SelectState.UNKNOWN: "not yet in any selection",
-    SelectState.COMBINED: "combined",
-    SelectState.BEST: "selected",
-}
 
 NO_REASONS = (
     "No reasons of the selection: chronyd gives them to root and its own user only, "

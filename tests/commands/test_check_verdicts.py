@@ -175,20 +175,20 @@ VERDICTS: list[tuple[Any, Any, list[str], int, str]] = [
         CRITICAL,
         "reachable: GPS dead, 192.0.2.8 unreachable. Check the r",
     ),
-    ({}, [SELECTED, NEW], [], WARNING, "192.0.2.5 with too few measurements yet. Wait"),
+    ({}, [SELECTED, NEW], [], WARNING, "192.0.2.5 with too few measurements. Wait"),
     (
         {},
         [SELECTED, NEW, DEAD],
         [],
         WARNING,
-        "measurements yet, 192.0.2.8 unreachable. R",
+        "few measurements, 192.0.2.8 unreachable. R",
     ),
     (
         {},
         [NEW],
         [],
         CRITICAL,
-        "selectable: 192.0.2.5 with too few measurements yet. chr",
+        "selectable: 192.0.2.5 with too few measurements. chr",
     ),
     ({}, [UNRESOLVED[0], DEAD], [], CRITICAL, "1 source has no address, as its na"),
     # Three and more.

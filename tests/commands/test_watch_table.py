@@ -16,6 +16,7 @@ from pychrony import (
     _chronyc,
 )
 from pychrony.check import CRITICAL, OK, WARNING
+from pychrony.check._causes import REASONS
 from pychrony.testing import (
     make_select_data,
     make_source,
@@ -24,7 +25,6 @@ from pychrony.testing import (
 )
 from pychrony.watch._follow import Reading
 from pychrony.watch._table import (
-    REASONS,
     Table,
     host_state,
     hosts_table,
