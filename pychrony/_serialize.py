@@ -29,7 +29,7 @@ _UNITS = {
 }
 UNITS = {name: unit for unit, names in _UNITS.items() for name in names}
 
-# chronyd reports this age for what never happened.
+# The age that chronyd reports for "never".
 _NEVER = 0xFFFFFFFF
 _AGES = ("last_sample_ago", "last_ke_ago")
 
@@ -76,6 +76,6 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def word(member: Any) -> str:
-    """Return an enum member as a word: its name, or chronyc's where that differs."""
+    """Return the name of an enum member, or chronyc's word if that is better."""
     name = str(member.name).lower()
     return _WORDS.get(name, name)

@@ -52,8 +52,8 @@ REASONS = _NOT_SELECTABLE | {
     SelectState.BEST: "selected",
 }
 
-# Why a source answered none of the last polls, as far as that is known. If it is the
-# same of all of them: what to say then, and what to do.
+# Why a source replied to none of the last polls, as far as that is known. If all
+# sources have the same cause: the text, and what to do.
 _SILENT = {
     "dead": (
         "no reference clock delivers samples",
@@ -95,7 +95,7 @@ _ASK = "'chronyc selectdata' (as root) says why"
 
 
 def named(names: Iterable[str]) -> str:
-    """Return some names, and how many more there are."""
+    """Return the first names, and the number of the others."""
     every = list(names)
     more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
     return ", ".join(every[:_NAMED]) + more
@@ -114,12 +114,12 @@ def usable(clock: Clock) -> str:
 
 
 def troubles(clock: Clock) -> str:
-    """Name the sources that are not usable, each kind of trouble once."""
+    """Name the sources that are not usable, grouped by cause."""
     return ", ".join(f"{named(names)} {kind}" for kind, names in _kinds(clock).items())
 
 
 def _kinds(clock: Clock) -> dict[str, list[str]]:
-    """Return the names of the sources that are not usable, by the kind of trouble."""
+    """Return the names of the sources that are not usable, by cause."""
     kinds: dict[str, list[str]] = {}
     sources = clock.sources or ()
     for index in clock.resolved:
@@ -141,17 +141,17 @@ def _trouble(clock: Clock, index: int) -> str:
         return "too variable"
     if clock.select:
         return _NOT_SELECTABLE.get(clock.select[index].state, _UNKNOWN)
-    # One or two answers, the first ones.
+    # One or two replies, the first ones.
     return _NEW if source.reachability in (0b1, 0b11) else _UNKNOWN
 
 
 def _silence(clock: Clock, source: Source) -> str:
-    """Say why a source that answered none of the last polls may be silent."""
+    """Say why a source may have replied to none of the last polls."""
     if source.mode is SourceMode.REFCLOCK:
         return "dead"
     ntp = clock.ntp.get(source.address)
-    # chronyd counts only the polls whose answer is synchronised. selectdata has the
-    # same state for a source that never answered.
+    # chronyd counts only replies that are synchronised. In selectdata, such a source
+    # has the same state as one that never replied.
     if ntp and ntp.total_valid_rx and ntp.leap_status is LeapStatus.UNSYNC:
         return "not synchronised"
     auth = clock.auth.get(source.address)
@@ -169,7 +169,7 @@ def _silence(clock: Clock, source: Source) -> str:
 
 
 def _all_offline(clock: Clock) -> bool:
-    """Whether all unreachable NTP sources are offline: no report says which are."""
+    """Whether all unreachable NTP sources are offline; no report says which are."""
     sources = clock.sources or ()
     dead = sum(sources[one].mode is not SourceMode.REFCLOCK for one in clock.dead)
     return clock.activity is not None and dead <= clock.activity.offline

@@ -74,7 +74,7 @@ def test_no_right_to_the_reasons() -> None:
         shown = await view.until("^*")
         assert "Selection" not in shown
         await view.press("down")
-        await view.until("No reasons of the selection")
+        await view.until("No column Selection")
 
     with ScriptedDaemon() as daemon:
         watch(daemon.address, test)
@@ -127,7 +127,7 @@ def test_small_screen_has_one_line_of_the_clock_and_the_sources() -> None:
         assert max(map(len, lines)) <= 40
         await view.press("down", "down")
         # Of the chosen one, what matters most: its row has the name.
-        shown = await view.until(" selection: falseticker\n score")
+        shown = await view.until(" selection: falseticker   score 1.0\n")
         assert shown.count("192.0.2.2") == 1
         await view.press("l")
         shown = await view.until("reference clock")
@@ -302,11 +302,11 @@ def test_pause_stops_the_picture_and_not_the_readings() -> None:
 
 def test_pause_before_the_first_reading() -> None:
     async def test(view: View) -> None:
-        await view.until("asking chronyd")
+        await view.until("reading chronyd")
         await view.press("p")
-        await view.until("PAUSED", "asking chronyd")
+        await view.until("PAUSED", "reading chronyd")
         await view.press("p")
-        await view.until("asking chronyd", without="PAUSED")
+        await view.until("reading chronyd", without="PAUSED")
 
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         watch(daemon.address, test, timeout=60.0)
@@ -339,7 +339,7 @@ def test_keys_work_while_chronyd_is_silent() -> None:
         screen = LiveView([Host(daemon.address, connection)], 1.0)
         async with screen.run_test() as pilot:
             view = View(screen, pilot)
-            await view.until("asking chronyd")
+            await view.until("reading chronyd")
             while not daemon.requests:
                 await asyncio.sleep(0.01)
             await view.press("l")
