@@ -11,7 +11,15 @@ import time
 
 import pychrony
 from pychrony._chronyc import printable
-from pychrony._cli import add_retries, printing
+from pychrony._cli import (
+    ADDRESS,
+    LOOPBACK,
+    add_port_and_version,
+    add_retries,
+    complete,
+    positive,
+    printing,
+)
 from pychrony._reader import METHODS, Reader
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
@@ -91,8 +99,6 @@ def _read(
 
 
 def _address(arguments: argparse.Namespace) -> str | None:
-    from pychrony.check._addresses import LOOPBACK, complete
-
     port, version = arguments.port, arguments.ip_version
     given = arguments.address
     if not given and (port or version):
@@ -173,8 +179,6 @@ _FORMATS = {"text": _as_text, "json": _as_json, "csv": _as_csv}
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pychrony._cli import ADDRESS, add_port_and_version, positive
-
     parser = argparse.ArgumentParser(
         prog="python -m pychrony",
         description="Print reports of a chronyd.",

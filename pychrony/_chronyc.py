@@ -1,4 +1,4 @@
-"""The reports as chronyc prints them, in its words, units and columns."""
+"""The words, units and formats of chronyc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .enums import LeapStatus, SourceMode, SourceState
 from .models import Source, TrackingStatus
 
-NEVER = 0xFFFFFFFF  # the age that chronyd reports for what never happened
+NEVER = 0xFFFFFFFF  # the age that chronyd reports for "never"
 
 MODES = {SourceMode.CLIENT: "^", SourceMode.PEER: "=", SourceMode.REFCLOCK: "#"}
 
@@ -45,7 +45,7 @@ _UNITS = (
 
 
 def seconds(value: float, sign: str = "", width: int = 0) -> str:
-    """Return a time in the unit that suits it; ``sign`` "+" always shows the sign."""
+    """Return a time in a suitable unit; ``sign`` "+" always shows the sign."""
     _, factor, digits, unit = next(
         (row for row in _UNITS if abs(value) < row[0]), _UNITS[-1]
     )

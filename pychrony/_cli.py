@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from contextlib import contextmanager
 from math import isfinite
+from threading import Thread
+from time import monotonic
+
+import pychrony
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -17,6 +22,9 @@ ADDRESS = (
     "path of chronyd's Unix socket, or IP address or host name of its command port, "
     "with or without :port; default: the chronyd of this machine"
 )
+
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 def help_width() -> int:
@@ -34,12 +42,11 @@ def help_width() -> int:
         return 78
 
 
-def add_patience(parser: argparse.ArgumentParser, *names: str, retries: int) -> None:
-    """Add options for the timeout and the retries; ``names`` also set the timeout."""
+def add_timeout_and_retries(parser: argparse.ArgumentParser, retries: int) -> None:
+    """Add the options for the timeout and the retries of a request."""
     parser.add_argument(
         "-t",
         "--timeout",
-        *names,
         type=positive,
         default=1.0,
         metavar="SECONDS",
@@ -67,6 +74,83 @@ def add_port_and_version(parser: argparse.ArgumentParser) -> None:
             dest="ip_version",
             help=f"use IPv{version} only",
         )
+
+
+def complete(text: str, port: int | None, version: int | None, end: float) -> str:
+    """Return an address with ``port``, if it has none.
+
+    With an IP ``version``, a host name becomes its first address of it, which is
+    looked up until ``end``, by the monotonic clock.
+
+    Raises:
+        ValueError: the address is of the other version.
+        ChronyConnectionError: the name has no address of the version.
+        ChronyTimeoutError: that is not known in time.
+    """
+    if not text or text.startswith(("/", "unix")) or port is version is None:
+        return text
+    scheme, separator, rest = text.rpartition("://")
+    host, own_port = _split(rest)
+    if version is not None:
+        host = _of_version(host, version, end)
+    number = own_port or (port and str(port))
+    bare = host if ":" not in host or not number else f"[{host}]"
+    return f"{scheme}{separator}{bare}:{number}" if number else bare
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return the host without brackets, and its port, empty where it has none."""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, rest.removeprefix(":")
+    if text.count(":") == 1:
+        host, _, port = text.partition(":")
+        return host, port
+    return text, ""
+
+
+def _of_version(host: str, version: int, end: float) -> str:
+    bare = host.partition("%")[0]
+    for one, family in _FAMILIES.items():
+        try:
+            socket.inet_pton(family, bare)
+        except (OSError, UnicodeError):
+            continue
+        if one != version:
+            raise ValueError(f"{host} is no IPv{version} address, and -{version} given")
+        return host
+    found: list[list[str]] = []
+
+    def look_up() -> None:
+        try:
+            answers = socket.getaddrinfo(
+                host, None, _FAMILIES[version], socket.SOCK_DGRAM
+            )
+        except (OSError, UnicodeError):
+            answers = []
+        found.append(
+            [
+                str(address[0])
+                for family, *_, address in answers
+                if family is _FAMILIES[version]
+            ]
+        )
+
+    # The resolver has no timeout of its own, and may be left behind.
+    thread = Thread(target=look_up, daemon=True)
+    thread.start()
+    thread.join(max(0.0, end - monotonic()))
+    if not found:
+        raise pychrony.ChronyTimeoutError(
+            f"{host}: the name was not resolved in time. Check the resolver of this "
+            "machine, or give an IP address"
+        )
+    if not found[0]:
+        raise pychrony.ChronyConnectionError(
+            f"{host}: no IPv{version} address is known. Check the name, or give an IP "
+            "address"
+        )
+    return found[0][0]
 
 
 def add_retries(parser: argparse.ArgumentParser, retries: int) -> None:
@@ -131,6 +215,15 @@ def port_number(text: str) -> int:
 def is_terminal(stream: TextIO | None) -> bool:
     # It is None where it was closed before Python began.
     return stream is not None and stream.isatty()
+
+
+def versions() -> str:
+    """Return the version of pychrony, and which libchrony it uses, or why none."""
+    try:
+        library = f"libchrony {pychrony.library_path()}"
+    except pychrony.ChronyLibraryError as error:
+        library = error.message
+    return f"pychrony {pychrony.__version__}, {library}"
 
 
 @contextmanager

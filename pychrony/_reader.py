@@ -1,4 +1,4 @@
-"""Reads reports of one chronyd within a time for all of them."""
+"""Reads reports of one chronyd, with a time limit for all of them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ METHODS = {
     "smoothing": "get_smoothing",
 }
 
-# How many addresses are tried where none is given.
+# The number of addresses that are tried if none is given.
 _LOCAL_ADDRESSES = 3
 
-# A connection limits each call. After this share of the whole time, the next
-# call gets a connection with what is left.
+# A connection limits each call, not all of them. After this share of the time, the next
+# call gets a new connection with the time that is left.
 _RENEWED = 0.02
 
 
 class Reader:
-    """Reads reports of one chronyd until a time is over.
+    """Reads reports of one chronyd until the time is over.
 
-    ``address`` is where it is; ``None`` or empty: on this machine.
+    ``address`` is ``None`` or empty for the chronyd of this machine.
     """
 
     def __init__(self, address: str | None, seconds: float, retries: int) -> None:
@@ -63,18 +63,18 @@ class Reader:
 
     @property
     def address(self) -> str | None:
-        """Where chronyd answered, else the address that was given."""
+        """The address at which chronyd replied, or the address given."""
         if hasattr(self, "connection") and self.connection.address:
             self._given = self.connection.address
         return self._given
 
     @property
     def left(self) -> float:
-        """The time that is left [s]; negative when it is over."""
+        """The time that is left [s]; negative if it is over."""
         return self._end - monotonic()
 
     def read(self, report: str) -> Any:
-        """Return what the connection's method for this report returns."""
+        """Read a report with the method of the connection."""
         if monotonic() > self._renew_at:
             self.connection.close()
             self._connect(max(self.left, 0.01))

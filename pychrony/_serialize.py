@@ -35,7 +35,7 @@ COMPUTED = {
     "is_local": "local",
 }
 
-# chronyd reports this age for what never happened.
+# The age that chronyd reports for "never".
 _NEVER = 0xFFFFFFFF
 _AGES = ("last_sample_ago", "last_ke_ago")
 
@@ -80,6 +80,6 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def word(member: Any) -> str:
-    """Return an enum member as a word: its name, or chronyc's where that differs."""
+    """Return the name of an enum member, or chronyc's word if that is better."""
     name = str(member.name).lower()
     return _WORDS.get(name, name)

@@ -57,11 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pychrony.library",
-        description="Show which libchrony is used, from where, and if it is whole.",
+        description="Show which libchrony is used, and where it was found.",
     )
     actions = parser.add_subparsers(dest="action", title="actions", metavar="ACTION")
-    text = f"install the libchrony of {_wheel.RELEASE} for this Python"
-    install = actions.add_parser("install", help=text, description=f"{text}.")
+    text = f"the libchrony of {_wheel.RELEASE} for this Python"
+    install = actions.add_parser(
+        "install", help=f"install {text}", description=f"Install {text}."
+    )
     install.add_argument(
         "wheel",
         nargs="?",
@@ -69,8 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the wheel, its directory, or the library extracted from it; by default "
         "pip downloads the wheel",
     )
-    text = "remove what install has installed"
-    actions.add_parser("uninstall", help=text, description=f"{text}.")
+    actions.add_parser(
+        "uninstall",
+        help="remove what install has installed",
+        description="Remove what install has installed.",
+    )
     return parser
 
 
@@ -82,9 +87,9 @@ def _show() -> None:
     print(f"SHA-256:   {digest}")
     tags = {known: tag for tag, known in _wheel.DIGESTS.items()}
     if digest in tags:
-        print(f"whole:     yes, the one of {_wheel.RELEASE} for {tags[digest]}")
+        print(f"verified:  by SHA-256: that of {_wheel.RELEASE} for {tags[digest]}")
     else:
-        print("whole:     yes as far as its functions and error codes tell")
+        print("verified:  by its functions and error codes")
     print(f"reports:   {' '.join(_library.reports())}")
 
 

@@ -1,12 +1,8 @@
-"""Check a clock: for a person, from cron, or as a Nagios-family plugin.
+"""Check a clock: for a person, from cron, or as a Nagios plugin.
 
-``python -m pychrony.check [ADDRESS]``, or the command ``check_chrony``, says in
-one line what state the clock is in and why, and what to do, and exits with 0 OK,
-1 WARNING, 2 CRITICAL or 3 UNKNOWN. On a terminal each item follows that was
-checked; a monitoring system gets performance data.
-
-With several addresses, or ``--hosts FILE``, the line counts the clocks in each
-state, and a table shows the worst of them; the exit status is that of the worst.
+``python -m pychrony.check [ADDRESS ...]``, or the command ``check_chrony``, prints
+the state of the clock, why, and what to do, and exits with 0 OK, 1 WARNING,
+2 CRITICAL or 3 UNKNOWN. ``docs/check.rst`` has the rest.
 """
 
 from . import _cli

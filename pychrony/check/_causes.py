@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pychrony import AuthMode, LeapStatus, Source, SourceMode, SourceState
+from pychrony import (
+    AuthMode,
+    LeapStatus,
+    SelectState,
+    Source,
+    SourceMode,
+    SourceState,
+)
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -13,26 +20,40 @@ if TYPE_CHECKING:
 # At most this many sources are named; chronyc lists all.
 _NAMED = 5
 
-_NEW = "with too few measurements yet"
+_NEW = "with too few measurements"
+_NOSELECT = "noselect"
 _UNKNOWN = "not selectable"
 
-# By the name of the state in selectdata.
+# Why a source cannot be selected: words that follow its name, and are a column of
+# the live view.
 _NOT_SELECTABLE = {
-    "NOT_SYNCHRONIZED": "not synchronised",
-    "MISSING_SAMPLES": _NEW,
-    "UNACCEPTABLE_DISTANCE": "with a root distance above maxdistance",
-    "JITTERY": "with jitter above maxjitter",
-    "WAITING_FOR_OTHERS": "waiting for measurements of the others",
-    "STALE": "with measurements that are too old",
-    "ORPHAN": "with the stratum of an orphan",
-    "NOT_TRUSTED": "disagreeing with the trusted sources",
-    "FALSETICKER": "falseticker",
-    "UNACCEPTABLE_STRATUM": "with a stratum outside of minstratum and maxstratum",
-    "UNKNOWN": "in no selection yet",
+    SelectState.IGNORED: _NOSELECT,
+    SelectState.NOT_SYNCHRONIZED: "not synchronised",
+    SelectState.MISSING_SAMPLES: _NEW,
+    SelectState.UNACCEPTABLE_DISTANCE: "above maxdistance",
+    SelectState.JITTERY: "above maxjitter",
+    SelectState.WAITING_FOR_OTHERS: "waiting for new sources",
+    SelectState.STALE: "without recent measurements",
+    SelectState.ORPHAN: "with an orphan stratum",
+    SelectState.NOT_TRUSTED: "unlike the trusted sources",
+    SelectState.FALSETICKER: "falseticker",
+    SelectState.UNACCEPTABLE_STRATUM: "with a stratum out of range",
+    SelectState.UNKNOWN: "in no selection yet",
 }
 
-# Why a source answered none of the last polls, as far as that is known. If it is the
-# same of all of them: what to say then, and what to do.
+# The same for every state.
+REASONS = _NOT_SELECTABLE | {
+    SelectState.MISSING_SELECTABLE_SOURCES: "waiting for more sources",
+    SelectState.NOT_PREFERRED: "not preferred",
+    SelectState.WAITING_FOR_UPDATE: "waiting for a measurement",
+    SelectState.LARGE_DISTANCE: "too distant to combine",
+    SelectState.OUTLIER: "too different to combine",
+    SelectState.COMBINED: "combined",
+    SelectState.BEST: "selected",
+}
+
+# Why a source replied to none of the last polls, as far as that is known. If all
+# sources have the same cause: the text, and what to do.
 _SILENT = {
     "dead": (
         "no reference clock delivers samples",
@@ -74,7 +95,7 @@ _ASK = "'chronyc selectdata' (as root) says why"
 
 
 def named(names: Iterable[str]) -> str:
-    """Return some names, and how many more there are."""
+    """Return the first names, and the number of the others."""
     every = list(names)
     more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
     return ", ".join(every[:_NAMED]) + more
@@ -93,12 +114,12 @@ def usable(clock: Clock) -> str:
 
 
 def troubles(clock: Clock) -> str:
-    """Name the sources that are not usable, each kind of trouble once."""
+    """Name the sources that are not usable, grouped by cause."""
     return ", ".join(f"{named(names)} {kind}" for kind, names in _kinds(clock).items())
 
 
 def _kinds(clock: Clock) -> dict[str, list[str]]:
-    """Return the names of the sources that are not usable, by the kind of trouble."""
+    """Return the names of the sources that are not usable, by cause."""
     kinds: dict[str, list[str]] = {}
     sources = clock.sources or ()
     for index in clock.resolved:
@@ -110,27 +131,27 @@ def _kinds(clock: Clock) -> dict[str, list[str]]:
 def _trouble(clock: Clock, index: int) -> str:
     """Say in a few words why a source is not usable."""
     source = (clock.sources or ())[index]
-    select = clock.select[index].state.name if clock.select else ""
     if clock.is_ignored(index):
-        return "noselect"
+        return _NOSELECT
     if source.state is SourceState.FALSETICKER:
         return "falseticker"
     if not source.is_reachable():
         return _silence(clock, source)
     if source.state is SourceState.JITTERY:
         return "too variable"
-    # Without selectdata: one or two answers, the first ones.
-    new = not select and source.reachability in (0b1, 0b11)
-    return _NEW if new else _NOT_SELECTABLE.get(select, _UNKNOWN)
+    if clock.select:
+        return _NOT_SELECTABLE.get(clock.select[index].state, _UNKNOWN)
+    # One or two replies, the first ones.
+    return _NEW if source.reachability in (0b1, 0b11) else _UNKNOWN
 
 
 def _silence(clock: Clock, source: Source) -> str:
-    """Say why a source that answered none of the last polls may be silent."""
+    """Say why a source may have replied to none of the last polls."""
     if source.mode is SourceMode.REFCLOCK:
         return "dead"
     ntp = clock.ntp.get(source.address)
-    # chronyd counts only the polls whose answer is synchronised. selectdata has the
-    # same state for a source that never answered.
+    # chronyd counts only replies that are synchronised. In selectdata, such a source
+    # has the same state as one that never replied.
     if ntp and ntp.total_valid_rx and ntp.leap_status is LeapStatus.UNSYNC:
         return "not synchronised"
     auth = clock.auth.get(source.address)
@@ -148,7 +169,7 @@ def _silence(clock: Clock, source: Source) -> str:
 
 
 def _all_offline(clock: Clock) -> bool:
-    """Whether all unreachable NTP sources are offline: no report says which are."""
+    """Whether all unreachable NTP sources are offline; no report says which are."""
     sources = clock.sources or ()
     dead = sum(sources[one].mode is not SourceMode.REFCLOCK for one in clock.dead)
     return clock.activity is not None and dead <= clock.activity.offline
@@ -227,8 +248,8 @@ def _none_usable(clock: Clock) -> str:
 
 def _none_selectable(clock: Clock) -> str:
     kinds = _kinds(clock)
-    if [*kinds] == ["noselect"]:
-        names = named(kinds["noselect"])
+    if [*kinds] == [_NOSELECT]:
+        names = named(kinds[_NOSELECT])
         return f"chronyd may not select any source ({names}): all have noselect"
     text = f"no source is selectable: {troubles(clock)}"
     if _UNKNOWN in kinds:

@@ -12,18 +12,20 @@ from time import monotonic, sleep
 import pychrony
 from pychrony._cli import (
     ADDRESS,
+    LOOPBACK,
     add_port_and_version,
     add_retries,
+    complete,
     counting,
     help_width,
     is_terminal,
     positive,
     printing,
     silence,
+    versions,
 )
 
 from . import _read
-from ._addresses import LOOPBACK, complete
 from ._formats import FORMATS, SHOWN, failed
 from ._items import ITEMS
 from ._judge import (
@@ -58,28 +60,27 @@ Items, their units, and the default ranges of -w and -c:
   item            unit   -w     -c   what it is
 {items}
 
-Where the table has 'varies', the range depends on the clock. That of age is 4
-polls of the selected source, at least 64 s; of usable_sources 2: if two or more
-sources are configured, else 1:; of reach 4:, and none for a new source.
+Ranges that vary: age 4 polls of the selected source, at least 64 s;
+usable_sources 2: if two or more sources are configured, else 1:; reach 4:,
+none for a new source.
 
-A RANGE is 10 (fine: 0 to 10; with a sign: -10 to 10), 10: (10 or more), ~:10
-(10 or less), 10:20, or @10:20 (fine: all but 10 to 20). Seconds may have a
-unit, as in 50ms or 100us. 'off' switches a limit off, as in -w stratum=off;
-without an item, as in -w off, all limits. For source, give addresses or
-reference IDs: -c source=192.0.2.1,PPS. Of several clocks, only their tracking
-is checked, and the sources of those whose last update is old.
+A RANGE is 10 (fine: 0 to 10; offset and frequency: -10 to 10), 10: (10 or
+more), ~:10 (10 or less), 10:20, or @10:20 (fine: all but 10 to 20). Seconds may
+have a unit: 50ms, 100us. -w ITEM=off switches one limit off, -w off all. For
+source, give addresses or reference IDs: -c source=192.0.2.1,PPS. Several clocks
+are checked by tracking only, and by sources if the last update is old.
 """
 
 _NEGATIVE = re.compile(r"-[\d.]")
 
 
 class _AnswerError(Exception):
-    """The command line asks for nothing but a text."""
+    """Ends the parsing of the command line: only this text is wanted."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        # argparse would exit with 2, which says CRITICAL to a monitoring system.
+        # argparse would exit with 2, which means CRITICAL.
         raise ValueError(f"{message}. See --help")
 
 
@@ -90,11 +91,7 @@ class _Help(argparse.Action):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        try:
-            library = f"libchrony {pychrony.library_path()}"
-        except pychrony.ChronyLibraryError as error:
-            library = error.message
-        raise _AnswerError(f"pychrony {pychrony.__version__}, {library}")
+        raise _AnswerError(versions())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> tuple[int, str]:
-    """Do what the command line says; return the exit status and the output."""
+    """Run the command line; return the exit status and the output."""
     given = _given(arguments)
     if arguments.diagnose:
         from ._diagnosis import diagnose
@@ -156,8 +153,8 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
 
 
 def _given(arguments: argparse.Namespace) -> list[str]:
-    """Return the addresses of the command line; none is the chronyd of this machine."""
-    # Icinga passes the address of a host that has none as an empty word.
+    """Return the addresses given; none for the chronyd of this machine."""
+    # Icinga passes an empty word for a host without an address.
     named = [address for address in arguments.named if address]
     given = [*arguments.addresses, *named, *(arguments.hosts or ())]
     if arguments.hosts is not None and not given:
@@ -196,16 +193,16 @@ def _check(
 
 
 def _save(name: str, text: str) -> None:
-    """Replace the file atomically, so that nobody ever sees half of it.
+    """Replace the file atomically.
 
     Raises:
-        ValueError: it cannot be written; what was there before is still there.
+        ValueError: it cannot be written; the old file is unchanged.
     """
     content = f"{text}\n".encode(errors="backslashreplace")
     path = os.path.realpath(name)
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            # A pipe or a device: without a reader this fails and does not wait.
+            # A pipe or a device: fail without a reader instead of waiting for one.
             with open(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb") as device:
                 device.write(content)
         else:
@@ -222,7 +219,7 @@ def _replace(path: str, content: bytes) -> None:
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
-            # Who collects it, node_exporter for one, may be another user.
+            # node_exporter, which reads it, may run as another user.
             os.fchmod(descriptor, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -318,7 +315,7 @@ def parser() -> argparse.ArgumentParser:
         "--output",
         type=lambda name: None if name in ("-", "/dev/stdout") else name,
         metavar="FILE",
-        help="write to this file, which is replaced atomically, and print nothing",
+        help="replace this file atomically, and print nothing",
     )
     parser.add_argument(
         "--wait",
@@ -327,20 +324,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="repeat the check each second until the clock is synchronised, as chronyc "
         "waitsync sees it, and nothing is CRITICAL; give up after SECONDS and one more "
-        "check. Then a clock that is not synchronised is always CRITICAL",
+        "check. A clock that is not synchronised is then always CRITICAL",
     )
     parser.add_argument(
         "--timeout-state",
         choices=("critical", "unknown"),
         default="critical",
-        help="state of a clock that does not answer (%(default)s)",
+        help="state of a clock that does not reply (%(default)s)",
     )
     parser.add_argument(
         "--concurrency",
         type=counting,
         default=256,
         metavar="N",
-        help="maximum number of clocks that are asked at the same time (%(default)s)",
+        help="maximum number of clocks that are read at the same time (%(default)s)",
     )
     parser.add_argument(
         "-v",

@@ -63,7 +63,7 @@ class Clock:
 
     @property
     def follows(self) -> bool:
-        """Whether it is synchronised, so that its figures mean something."""
+        """Whether it is synchronised; otherwise its figures mean nothing."""
         return (
             self.tracking.is_synchronized()
             and self.tracking.leap_status is not LeapStatus.UNSYNC
@@ -91,7 +91,7 @@ class Clock:
         if not self.select:
             return False
         record = self.select[index]
-        # Without a measurement, the state is that, whatever the options are.
+        # Without measurements, the state is MISSING_SAMPLES whatever the options are.
         ignored = SelectOption.NOSELECT in record.effective_options
         return ignored or record.state is SelectState.IGNORED
 
@@ -133,9 +133,8 @@ class Clock:
     def age(self) -> float:
         """Time since the last update by the clock of this machine [s].
 
-        It is negative where the update lies in the future. chronyd has the time
-        of the update in true time, so an offset that is still being slewed is
-        no age.
+        Negative if the update is in the future. chronyd reports the update in true
+        time, so the part of the offset that is still being slewed does not count.
         """
         age = self.read_at - self.tracking.ref_time
         rest = max(0.0, abs(age) - abs(self.tracking.offset))
@@ -145,8 +144,7 @@ class Clock:
     def poll_interval(self) -> float | None:
         """Polling interval of the source that is followed [s].
 
-        Where none is followed any more, the longest of all: which one it was is
-        not known.
+        If none is followed now, the longest of all sources.
         """
         polls = [one.poll for one in self.sources or () if one.is_selected()]
         if not polls and self.sources:

@@ -1,4 +1,4 @@
-"""What a report of a bug needs: ``python -m pychrony.check --self``."""
+"""What a bug report needs: ``python -m pychrony.check --self``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pychrony._library import VARIABLE, load
 
 
 def diagnose(addresses: Sequence[str], *, seconds: float, retries: int) -> str:
-    """Return versions, the library, the rights, and what each daemon answers."""
+    """Return versions, the library, the user, and what each daemon replies."""
     rows = list(_process())
     for address in addresses or _address.LOCAL:
         rows += _daemon(address, seconds, retries)
-    # A home directory tells who somebody is.
+    # The path of the home directory may contain a name.
     home = os.path.expanduser("~").rstrip("/")
     mine = rf"(?<![\w./-]){re.escape(home)}(?=/)" if home.startswith("/") else "(?!)"
     return "\n".join(
@@ -59,7 +59,7 @@ def _process() -> Iterator[tuple[str, str]]:
 
 
 def _daemon(address: str, seconds: float, retries: int) -> Iterator[tuple[str, str]]:
-    """Ask for every report, until it is clear that nobody answers."""
+    """Read every report, until one gets no reply."""
     yield "", ""
     yield "daemon", address
     target = address.partition("://")[2] or address

@@ -1,4 +1,4 @@
-"""The verdicts as a person, a monitoring system or a program reads them."""
+"""The output formats of the check."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._judge import Finding, Verdict
 
-# Number of clocks that are shown where -v does not show all.
+# Number of clocks that are shown without -v.
 SHOWN = 20
 
 # NRPE version 2 has 1,024 bytes for the output, the end of the line included.
@@ -73,13 +73,12 @@ def failed(reason: str) -> str:
 
 
 def _plain_line(line: str) -> str:
-    # To a monitoring system, what follows a bar is performance data, and Nagios
-    # makes a colon of a semicolon.
+    # Performance data begins after a bar, and Nagios replaces semicolons by colons.
     return _chronyc.printable(line).replace("|", "/").replace(";", ",")
 
 
 def _cut(line: str, most: int) -> str:
-    """Return the line, with its end left out where it has more bytes."""
+    """Return the line, shortened to a number of bytes."""
     raw = line.encode(errors="backslashreplace")
     if len(raw) <= most:
         return line
@@ -112,7 +111,7 @@ def prometheus(verdicts: Sequence[Verdict], options: Namespace) -> str:
         ) from error
     registry = CollectorRegistry()
     if len(verdicts) == 1:
-        # What is no address has a state all the same.
+        # An invalid address has a state, but no metrics.
         with suppress(ChronyError):
             registry.register(
                 Collector(
@@ -164,7 +163,7 @@ def _counts(verdicts: Sequence[Verdict]) -> str:
 
 
 def _reason(verdict: Verdict) -> str:
-    """Return the summary without the address, which is beside it."""
+    """Return the summary without the address."""
     return verdict.summary.removeprefix(f"{verdict.address}: ")
 
 
@@ -177,7 +176,7 @@ def _table(verdicts: Sequence[Verdict], *, verbose: bool) -> list[str]:
     ]
     if len(shown) < len(verdicts):
         rest = len(verdicts) - len(shown)
-        table.append(f"and {rest} that are no worse (-v shows them)")
+        table.append(f"and {rest} more, not worse (-v shows them)")
     return table
 
 
@@ -208,12 +207,12 @@ def _reports(verdict: Verdict) -> list[str]:
 
 
 def _performance(finding: Finding) -> Iterator[str]:
-    """Return a finding as performance data: plain numbers that every writer keeps.
+    """Return a finding as performance data: plain numbers that every system keeps.
 
-    Those of Icinga convert units of time to seconds and keep six decimals, so
-    that a value of nanoseconds becomes 0: short times are microseconds without
-    a unit. They know no ranges as thresholds either, so a value with a sign is
-    there without thresholds, and once more without a sign.
+    Icinga's writers convert units of time to seconds and keep six decimals, so
+    nanoseconds would become 0. Therefore short times are in microseconds without a
+    unit. The writers do not support ranges as thresholds, so a value with a sign has
+    no thresholds, and is repeated without its sign.
     """
     item, value = finding.item, finding.value
     limits = (finding.warning, finding.critical)

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from ._clock import Clock
 
-    # The same of each clock, or made for it.
+    # The same for every clock, or a function of the clock.
     Words: TypeAlias = str | Callable[[Clock], str]
     Limit: TypeAlias = str | Callable[[Clock], str | None] | None
 
 # The fastest slew of chronyd by default (maxslewrate) [s/s].
 _SLEW_RATE = 0.083333
 
-# An age is a matter of missed polls, and some are missed everywhere.
+# So many polls may be missed before the last update counts as old.
 MISSED_POLLS = 4
-# Reference clocks are polled several times a second; a pause is no failure.
+# The least limit [s]: reference clocks are polled several times a second.
 LEAST_AGE = 64.0
 # The longest interval by default (maxpoll 10) [s], where the poll is not known.
 _LONGEST_POLL = 1024.0
@@ -38,15 +38,15 @@ class Item:
 
     Attributes:
         name: its name on the command line and in every output.
-        meaning: what it is, in words.
-        value: reads it; ``None`` where a clock has none at present.
+        meaning: a description.
+        value: reads it; ``None`` if the clock has none now.
         advice: why it may be outside of its limits, and what to do.
-        unit: ``s``, ``ppm``, ``flag`` (1 or 0), or nothing.
-        wrong: what to call it outside of its limits, if the value says nothing.
+        unit: ``s``, ``ppm``, ``flag`` (1 or 0), or empty.
+        wrong: the text outside of the limits, instead of the value.
         signed: whether it can be negative.
         warning: outside of this range the state is WARNING; ``None``: never.
         critical: outside of this range the state is CRITICAL; ``None``: never.
-        reason: why the limits are where they are.
+        reason: why it has these limits.
         performance: whether it is in the performance data.
     """
 
@@ -99,7 +99,7 @@ class Item:
 def _following(
     read: Callable[[Clock], float | None],
 ) -> Callable[[Clock], float | None]:
-    """Read it only of a clock that follows a source: else it means nothing."""
+    """Return a reader that reads only a clock that follows a source."""
     return lambda clock: read(clock) if clock.follows else None
 
 
@@ -122,8 +122,8 @@ def _least_reach(clock: Clock) -> str | None:
 def _longest_age(clock: Clock) -> str:
     interval = clock.poll_interval
     if interval is None:
-        # Of many clocks, only tracking is read. After the burst of a start, the
-        # interval of its updates says nothing of the next one.
+        # Of many clocks, only tracking is read. After the burst at the start, the
+        # next update may come much later than the last interval.
         usual = 8 * clock.tracking.update_interval
         return plain(max(usual, MISSED_POLLS * _LONGEST_POLL))
     return plain(max(MISSED_POLLS * interval, LEAST_AGE))
@@ -135,7 +135,7 @@ def _why_old(clock: Clock) -> str:
         return (
             f"the last sample is only {source.last_sample_ago}s old, so either the "
             "clock was set by something other than chronyd, or chronyd rejects the "
-            "samples, or the clock of the machine that checks is ahead"
+            "samples, or the clock of the machine that runs the check is ahead"
         )
     return (
         "chronyd gets no measurements that it can use. Check the network and its "
@@ -155,7 +155,7 @@ def _how_to_correct(clock: Clock) -> str:
 
 
 def _few_sources(clock: Clock) -> str | None:
-    # One source may be by design; one of several is not.
+    # A single source may be intended; one usable source of several is not.
     return "2:" if clock.configured > 1 else "1:"
 
 
@@ -211,13 +211,13 @@ ITEMS = (
     ),
     Item(
         "local",
-        "whether chronyd serves its own clock, which follows nothing",
+        "whether chronyd serves its own clock, without a source",
         lambda clock: clock.tracking.is_local(),
         "chronyd serves its own clock. If that is meant, use -w local=off",
         unit="flag",
         wrong="local mode",
         warning="0",
-        reason="its clients take its clock for a synchronised one",
+        reason="its clients believe that it is synchronised",
     ),
     Item(
         "offset",
@@ -228,7 +228,7 @@ ITEMS = (
         signed=True,
         warning="0.05",
         critical="0.2",
-        reason="chronyd keeps it far below; more is a correction that takes its time",
+        reason="chronyd normally keeps it far below",
     ),
     Item(
         "error_bound",
@@ -238,17 +238,17 @@ ITEMS = (
         unit="s",
         warning="0.1",
         critical="0.5",
-        reason="servers on another continent give 0.07 s; more is no good measurement",
+        reason="servers on another continent give 0.07 s",
     ),
     Item(
         "last_sample",
         "offset of the last sample of the selected source beyond its own error bound",
         lambda clock: clock.contradiction,
-        "the source says that the clock is wrong, chronyd does not yet. The clock was "
-        "set by something other than chronyd, or the source is wrong",
+        "the selected source disagrees with the clock. Something other than chronyd "
+        "set the clock, or the source is wrong",
         unit="s",
         warning="0.2",
-        reason="the limit of the offset that is critical, not yet believed by chronyd",
+        reason="the critical limit of the offset, which may grow to this",
         performance=False,
     ),
     Item(
@@ -286,7 +286,7 @@ ITEMS = (
         unit="flag",
         wrong="the server followed is not synchronised",
         warning="0",
-        reason="the clock follows one that follows nothing",
+        reason="that server is not synchronised",
         performance=False,
     ),
     Item(
@@ -296,7 +296,7 @@ ITEMS = (
         "Check that all sources and programs here are ready for it",
         unit="flag",
         wrong=lambda clock: _leap(clock) or "no leap second is pending",
-        reason="it is no fault; -w leap=0 makes it a warning",
+        reason="it is not a fault; -w leap=0 makes it a warning",
         performance=False,
     ),
     Item(
@@ -306,15 +306,15 @@ ITEMS = (
         _why_old,
         unit="s",
         warning=_longest_age,
-        reason="4 polls of the selected source and at least 64 s; of many clocks, 8 "
-        "update intervals and at least 4096 s",
+        reason="4 polls of the selected source, at least 64 s; for many clocks, 8 "
+        "update intervals, at least 4096 s",
     ),
     Item(
         "future",
         "how far the last update is in the future, by the clock of this machine",
         _following(lambda clock: max(0.0, -clock.age)),
-        "the clock of the machine that checks was set back, not by chronyd, or it is "
-        "behind that of chronyd",
+        "something other than chronyd set the clock of the machine that runs the "
+        "check back, or that clock is behind chronyd's",
         unit="s",
         wrong=lambda clock: f"last update {_chronyc.seconds(-clock.age)} in the future",
         warning="2",
@@ -328,7 +328,7 @@ ITEMS = (
         "Check the oscillator, or the clock of the virtual machine",
         unit="ppm",
         signed=True,
-        reason="it is corrected",
+        reason="chronyd corrects it",
     ),
     Item(
         "skew",
@@ -336,7 +336,7 @@ ITEMS = (
         _tracking("skew"),
         "Wait while chronyd measures, or use sources with less jitter",
         unit="ppm",
-        reason="with few samples it says nothing; the error bound includes the rest",
+        reason="the error bound includes it",
     ),
     Item(
         "usable_sources",
@@ -345,7 +345,7 @@ ITEMS = (
         _causes.few_usable,
         warning=_few_sources,
         critical="1:",
-        reason="2 where 2 or more are configured, else 1, which may be by design",
+        reason="2 if two or more are configured, else 1",
     ),
     Item(
         "reach",
@@ -355,7 +355,7 @@ ITEMS = (
             f"Check the network to {clock.selected and clock.selected.address}"
         ),
         warning=_least_reach,
-        reason="some packets are lost anywhere; not while a source is new",
+        reason="some packets are always lost; no limit for a new source",
     ),
     Item(
         "falsetickers",
@@ -384,7 +384,7 @@ def _leap(clock: Clock) -> str:
 
 
 def facts(clock: Clock) -> dict[str, str]:
-    """Return what to say of a clock in any case, by the item that it is of."""
+    """Return what the summary always says, by the item that it belongs to."""
     found = _chronyc.clock(clock.tracking) if clock.follows else {}
     if clock.tracking.is_local():
         found["local"] = "local mode"

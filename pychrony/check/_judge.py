@@ -1,4 +1,4 @@
-"""What the limits make of a clock."""
+"""Compares a clock with the limits: findings for its items, a verdict on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
-# A clock that is known to be wrong is worse than one of which nothing is known.
+# A clock that is known to be wrong is worse than an unknown one.
 WORST_FIRST = (CRITICAL, UNKNOWN, WARNING, OK)
 
 _BY_NAME = {item.name: item for item in ITEMS}
@@ -34,7 +34,7 @@ _FOLLOWS_OTHER = (
     "chronyd follows another source than the one wanted. See 'chronyc sources'"
 )
 
-# What the clock should follow: its value is no number, so it has no range.
+# The source that the clock should follow: it has names instead of a range.
 SOURCE = Item(
     "source",
     "the source that is followed: addresses or reference IDs, with commas",
@@ -52,11 +52,11 @@ _STRANGE = 10.0
 
 
 class Limits:
-    """Where each item is WARNING and CRITICAL.
+    """The limits of each item.
 
     Attributes:
-        wanted: what ``source`` may be, by the state otherwise.
-        doubts: what is odd about limits that were given.
+        wanted: the names that ``source`` may have, by the state for any other.
+        doubts: warnings about limits that were given.
     """
 
     def __init__(self) -> None:
@@ -73,10 +73,10 @@ class Limits:
     def change(self, state: int, text: str) -> None:
         """Change a limit: ``ITEM=RANGE``, ``ITEM=off``, ``RANGE`` or ``off``.
 
-        Alone, a range is that of the offset, and ``off`` switches all off.
+        Without an item, a range is that of the offset, and ``off`` switches off all.
 
         Raises:
-            ValueError: it is nothing of that.
+            ValueError: it is none of these.
         """
         if text == "off":
             for each in ITEMS:
@@ -133,11 +133,11 @@ def _identities(text: str) -> list[str]:
 
 
 class Finding:
-    """What the limits make of one item.
+    """The result for one item.
 
     Attributes:
-        wrong: what is wrong with it, in words; empty if it is fine.
-        advice: why that may be, and what to do.
+        wrong: what is wrong with it; empty if it is fine.
+        advice: the likely cause, and what to do.
     """
 
     __slots__ = ("advice", "critical", "item", "state", "value", "warning", "wrong")
@@ -167,14 +167,14 @@ class Finding:
 
 
 class Verdict:
-    """What is to be said of one clock.
+    """The result for one clock.
 
     Attributes:
         address: as given; empty for the chronyd of this machine.
         state: the worst of all findings.
         findings: of every item that the clock has, in the order of ``ITEMS``.
-        facts: what else matters to whoever asks.
-        clock: what was read; ``None`` if ``error`` says why it was not.
+        facts: the main figures, for the summary.
+        clock: what was read; ``None`` if there is an ``error`` instead.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Verdict:
         reasons: list[str] = []
         said: set[str] = set()
         for one in self.wrong:
-            # Several items may have one cause.
+            # Several items may have the same cause.
             reasons.append(one.wrong if one.advice in said else one.reason)
             said.add(one.advice)
         return self._then_facts(". ".join(reasons))
@@ -223,7 +223,7 @@ class Verdict:
 
     @property
     def wrong(self) -> list[Finding]:
-        """What is wrong, the worst first, without what another one implies."""
+        """The findings outside of limits, the worst first, without implied ones."""
         found = [one for one in self.worst_first if one.wrong]
         names = {one.item.name for one in found}
         hidden = {
@@ -237,7 +237,7 @@ class Verdict:
         }
         if "error_bound" in hidden:
             states = {one.item.name: one.state for one in found}
-            # The offset is in the bound: it is another matter if that is worse.
+            # The bound includes the offset, so it says more only if it is worse.
             worse = WORST_FIRST.index(states["error_bound"])
             if worse < WORST_FIRST.index(states["offset"]):
                 hidden.discard("error_bound")
@@ -254,7 +254,7 @@ class Verdict:
 
     @property
     def may_settle(self) -> bool:
-        """Whether waiting could make it better: nothing is wrong with the question."""
+        """Whether the state may become better by itself."""
         if self.clock is None:
             return not isinstance(self.error, _FINAL)
         return not self.clock.follows or self.state == CRITICAL
@@ -265,7 +265,7 @@ def worst(judged: Iterable[Finding | Verdict]) -> int:
 
 
 def judge(address: str, clock: Clock, limits: Limits) -> Verdict:
-    """Return what the limits make of a clock."""
+    """Compare a clock with the limits."""
     findings = [
         _find(item, value, clock, limits)
         for item in ITEMS
@@ -289,7 +289,7 @@ def judge(address: str, clock: Clock, limits: Limits) -> Verdict:
 
 
 def failure(address: str, error: ChronyError, timeout_state: int) -> Verdict:
-    """Return what is to be said of a clock that cannot be read."""
+    """Return the verdict on a clock that cannot be read."""
     state = CRITICAL if isinstance(error, ChronyConnectionError) else UNKNOWN
     if isinstance(error, ChronyTimeoutError):
         state = timeout_state
@@ -329,7 +329,7 @@ def _where(item: Item, value: float, limit: Range) -> str:
 
 
 def _wanted(clock: Clock, wanted: Mapping[int, list[str]]) -> Finding:
-    """Return whether the clock follows one of the sources that it should."""
+    """Return the finding whether the clock follows one of the wanted sources."""
     tracking = clock.tracking
     follows = {tracking.reference_id_name.lower(), tracking.reference_ip.lower()}
     for state in (CRITICAL, WARNING):

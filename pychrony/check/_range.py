@@ -1,4 +1,4 @@
-"""Ranges of values, as the plugins of Nagios write them."""
+"""Ranges of values in the syntax of Nagios plugins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?(?:[a-z]+)?"
 _RANGE = re.compile(rf"(@?)(?:(~|{_NUMBER})?(:))?({_NUMBER})?", re.ASCII)
 
-# By what a number with this unit is divided, for each unit of a value.
+# The divisor for each unit of a number, by the unit of the item.
 _DIVISORS = {
     "s": {"": 1, "s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000},
     "ppm": {"": 1, "ppm": 1},
@@ -21,7 +21,7 @@ _NO_UNIT = {"": 1}
 
 
 class Range:
-    """What is fine lies within ``start`` and ``end``, or, if ``inside``, does not.
+    """A range outside of which, or if ``inside`` within which, a value alerts.
 
     The syntax is that of the Monitoring Plugins Development Guidelines.
     """
@@ -37,7 +37,7 @@ class Range:
         self.signed = signed
 
     def alerts(self, value: float) -> bool:
-        """Whether ``value`` is not fine."""
+        """Whether ``value`` alerts."""
         return (self.start <= value <= self.end) is self.inside
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class Range:
         """Return the range with its numbers as ``show`` writes them."""
         start = "~" if self.start == -inf else show(self.start)
         end = "" if self.end == inf else show(self.end)
-        # Alone, the end of a value with a sign would mean another range.
+        # A lone end has another meaning for a value with a sign.
         alone = self.start == 0 and end and not self.signed
         return "@" * self.inside + (end if alone else f"{start}:{end}")
 
@@ -60,7 +60,7 @@ def parse(text: str, *, signed: bool, unit: str = "") -> Range:
     (``unit`` is ``s``) may have one of the units s, ms, us and ns.
 
     Raises:
-        ValueError: it means none.
+        ValueError: it is not a range.
     """
     match = _RANGE.fullmatch(text)
     if match is None or not text.strip("@:"):
@@ -91,7 +91,7 @@ def _number(text: str, number: str, unit: str) -> float:
 
 
 def exact(value: float) -> str:
-    """Return a number in plain decimals, all of them."""
+    """Return a number with all decimals and without an exponent."""
     text = repr(value)
     if "e" in text:
         from decimal import Decimal  # takes milliseconds, and is needed rarely
@@ -101,6 +101,6 @@ def exact(value: float) -> str:
 
 
 def plain(value: float) -> str:
-    """Return a number in plain decimals, to 9 places: never ``1e-07``."""
+    """Return a number with up to 9 decimals and without an exponent."""
     text = f"{value:.9f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

@@ -1,4 +1,4 @@
-"""One clock with its sources, or many clocks side by side."""
+"""Reads and judges one clock with its sources, or many clocks at the same time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def one(
     seconds: float,
     retries: int,
 ) -> Verdict:
-    """Judge one clock by its reports, within ``seconds`` in all."""
+    """Judge one clock by its reports, within ``seconds``."""
     try:
         with Reader(address, seconds, retries) as reader:
             return judge(address or "", _read(reader), limits)
@@ -42,7 +42,7 @@ def _read(reader: Reader) -> Clock:
     more: dict[str, Any] = {}
     fine = tracking.is_synchronized() and all(one.is_usable() for one in sources)
     if reader.connection.transport is Transport.UNIX_SOCKET:
-        # Only these reports tell of a server that is in local mode.
+        # Only ntpdata shows that a server is in local mode.
         more["ntp"] = _if_permitted(reader, "ntpdata")
     if not fine:
         more["activity"] = _if_permitted(reader, "activity")
@@ -54,7 +54,7 @@ def _read(reader: Reader) -> Clock:
 
 
 def _if_permitted(reader: Reader, report: str) -> Any:
-    """Read a report that only explains: without it, the check is as good."""
+    """Read a report that only explains others; ``None`` if it cannot be read."""
     if reader.left <= 0:
         return None
     try:
@@ -74,11 +74,11 @@ def many(
 ) -> list[Verdict]:
     """Judge many clocks by their ``tracking``.
 
-    Where that is old, their ``sources`` are read, too: they may be polled rarely.
+    If the last update is old, ``sources`` is read, too, for the polling interval.
     """
     end = monotonic() + seconds
     at_once = min(concurrency, len(addresses))
-    # Should nobody answer, each has its waits in as many rounds as are needed.
+    # If none replies, all timeouts of each round must fit into the time.
     rounds = -(-len(addresses) // at_once)
     waits = Waits(seconds, retries, rounds)
     try:
@@ -122,7 +122,7 @@ def many(
 
 
 def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Return verdicts on several clocks, the worst and farthest first."""
+    """Return the verdicts, the worst and those with the largest offset first."""
     return sorted(verdicts, key=_rank)
 
 
@@ -132,7 +132,7 @@ def _rank(verdict: Verdict) -> tuple[int, float, str]:
 
 
 def _bar(total: int) -> Callable[[int], None]:
-    """Return what shows a progress bar on a terminal."""
+    """Return a function that shows a progress bar on the terminal."""
     shown = -1
 
     def show(done: int) -> None:

@@ -7,10 +7,10 @@ In a program of your own::
 
     REGISTRY.register(Collector())
 
-``python -m pychrony.prometheus`` is the exporter: ``/metrics`` has the chronyd
-of this machine, ``/probe?target=ADDRESS`` any other that ``--allow`` names.
-The collector needs ``pip install pychrony[prometheus]``; ``docs/prometheus.rst`` has
-the rest.
+``python -m pychrony.prometheus`` is the exporter: ``/metrics`` reads the chronyd of
+this machine, ``/probe?target=ADDRESS`` another one that ``--allow`` names. The
+collector needs ``pip install pychrony[prometheus]``. ``docs/prometheus.rst`` has the
+rest.
 """
 
 from __future__ import annotations

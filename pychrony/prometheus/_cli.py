@@ -1,4 +1,4 @@
-"""The command line of the exporter: ours, and that of chrony_exporter."""
+"""The command line of the exporter, with the flags of chrony_exporter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import TYPE_CHECKING, Any
 
 import pychrony
-from pychrony._cli import add_patience, counting, positive, silence
+from pychrony._cli import (
+    add_timeout_and_retries,
+    counting,
+    positive,
+    silence,
+    versions,
+)
 
 from . import _metrics, _poller, _workers
 from ._http import Server
@@ -32,8 +38,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pychrony.prometheus")
 
-# A connection of a client takes one descriptor, that to a chronyd another, and to
-# wait for several answers one more; this number is for everything else.
+# A connection of a client takes one descriptor, one to a chronyd another, and waiting
+# for several replies one more; this number is for everything else.
 _OTHER_DESCRIPTORS = 64
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
@@ -46,7 +52,7 @@ _LEVELS = {
     "error": logging.ERROR,
 }
 
-# The reports that chrony_exporter calls by another name.
+# The flags of the reports; chrony_exporter has another name for one.
 _COLLECTORS = {name: name for name in _metrics.REPORTS}
 _COLLECTORS["ntpdata"] = "sources.with-ntpdata"
 
@@ -61,7 +67,7 @@ def run(argv: Sequence[str] | None) -> int:
     # A list that is read at a high latency takes two descriptors for each source.
     most = getrlimit(RLIMIT_NOFILE)[1]
     setrlimit(RLIMIT_NOFILE, (most, most))
-    # An end that is asked for is no failure.
+    # SIGTERM is not a failure.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         try:
@@ -73,13 +79,13 @@ def run(argv: Sequence[str] | None) -> int:
             for each in sockets[0]:
                 print(f"listening on {_url(each, arguments)}", file=sys.stderr)
             sys.stderr.flush()
-        except OSError:  # nobody has to read it
+        except OSError:  # nobody reads it
             silence(sys.stderr)
-        # Until there are handlers for them; so nothing is left half begun.
+        # Until there are handlers for them, so that nothing is left half-started.
         signal.pthread_sigmask(signal.SIG_BLOCK, _workers.SIGNALS)
         own = Own(arguments.workers)
-        # What is there now stays. A full collection that goes through it takes 7 ms, in
-        # which nothing is served.
+        # These objects stay. A full collection of them would take 7 ms, in which
+        # nothing is served.
         gc.freeze()
         if arguments.workers == 1:
             _poller.run(partial(_serve, arguments, sockets[0], own))
@@ -147,7 +153,7 @@ async def _serve(
 
 
 class _ListenError(Exception):
-    """There is no socket to listen on; the text says why."""
+    """The exporter cannot listen; the text says why."""
 
 
 def _sockets(arguments: argparse.Namespace) -> list[list[socket]]:
@@ -188,7 +194,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(
                 f"--web.telemetry-path {arguments.path!r} is not a path as /metrics"
             )
-        # These complain at once of what would fail at each scrape.
+        # These raise errors now, and not at each scrape.
         Plan(
             arguments.address,
             timeout=arguments.timeout,
@@ -209,8 +215,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _reports(arguments: argparse.Namespace) -> tuple[str, ...]:
     """Return the reports to read.
 
-    Where one is switched on as for chrony_exporter, it means what it means there:
-    no others but tracking.
+    If one is switched on, only tracking and those switched on are read, as in
+    chrony_exporter.
     """
     switched = {
         name: on
@@ -249,8 +255,9 @@ def _web(arguments: argparse.Namespace) -> Web:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pychrony.prometheus",
-        description="Export the state of chronyd to Prometheus, until it is "
-        "interrupted. Exit status: 0 interrupted, 1 cannot run, 2 usage.",
+        usage="%(prog)s [OPTION ...]",  # argparse would not fit it into 80 columns
+        description="Export the state of chronyd to Prometheus. Exit status: 0 after "
+        "SIGINT or SIGTERM, 1 cannot run, 2 usage error.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -259,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         type=_host_and_port,
         metavar="[HOST]:PORT",
-        help="where to listen; without HOST on every address; may be repeated "
+        help="where to listen; without HOST on all addresses; may be repeated "
         "(127.0.0.1:9123)",
     )
     parser.add_argument(
@@ -281,10 +288,10 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="HOST[:PORT]",
-        help="let /probe ask this IP address, network (192.0.2.0/24) or host name, "
-        "may be repeated; PORT is 323, or * for any; default: none",
+        help="let /probe read this IP address, network (192.0.2.0/24) or host name; "
+        "PORT is 323 by default, * for any; may be repeated; default: none",
     )
-    add_patience(parser, retries=2)
+    add_timeout_and_retries(parser, retries=2)
     parser.add_argument(
         "--chrony.timeout",
         dest="timeout",
@@ -297,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
         type=positive,
         default=0.5,
         metavar="SECONDS",
-        help="end a scrape this long before Prometheus gives it up (%(default)s)",
+        help="reply this long before the timeout of Prometheus (%(default)s)",
     )
     parser.add_argument(
         "--workers",
@@ -319,15 +326,13 @@ def _add_collectors(parser: argparse.ArgumentParser) -> None:
         "else all but those switched off.",
     )
     for name, shown in _COLLECTORS.items():
-        names = [f"--collector.{shown}"]
-        if shown != name:
-            names.append(f"--collector.{name}")
-        group.add_argument(
-            *names,
-            action=argparse.BooleanOptionalAction,
-            dest=f"collector_{name}",
-            help=f"read {name}, or not",
-        )
+        for each in dict.fromkeys((shown, name)):
+            group.add_argument(
+                f"--collector.{each}",
+                action=argparse.BooleanOptionalAction,
+                dest=f"collector_{name}",
+                help=f"read {name}, or not",
+            )
     group.add_argument(
         "--collector.dns-lookups",
         action=argparse.BooleanOptionalAction,
@@ -341,7 +346,7 @@ def _add_collectors(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         dest="chmod_socket",
         default=False,
-        help="accepted for chrony_exporter, without effect",
+        help="accepted and ignored, for compatibility with chrony_exporter",
     )
 
 
@@ -364,13 +369,14 @@ def _add_web(parser: argparse.ArgumentParser) -> None:
         "--web.config.file",
         dest="config",
         metavar="FILE",
-        help="TLS, passwords and headers, as for the exporters of Prometheus",
+        help="web configuration file of the Prometheus exporters: TLS, passwords, "
+        "headers",
     )
     parser.add_argument(
         "--certfile", metavar="FILE", help="serve TLS with this certificate"
     )
     parser.add_argument(
-        "--keyfile", metavar="FILE", help="key of --certfile, if it is not in it"
+        "--keyfile", metavar="FILE", help="key of --certfile, if that has none"
     )
     parser.add_argument(
         "--client-cafile",
@@ -414,11 +420,7 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        try:
-            library = f"libchrony {pychrony.library_path()}"
-        except pychrony.ChronyLibraryError as error:
-            library = error.message
-        print(f"pychrony {pychrony.__version__}, {library}")
+        print(versions())
         parser.exit()
 
 
@@ -444,12 +446,12 @@ def _log_as(level: str, form: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_FORMATS[form]())
     logging.basicConfig(handlers=[handler], level=_LEVELS[level])
-    # A standard error output that is full is no reason to say more on it.
+    # An error of the standard error output cannot be reported on it.
     logging.raiseExceptions = False
 
 
 class _Formatter(logging.Formatter):
-    """Writes a record as ``key=value``, as the exporters in Go do."""
+    """Writes a record as ``key=value``, like the exporters in Go."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = record.levelname.lower()
@@ -474,7 +476,7 @@ class _JSONFormatter(_Formatter):
 
 
 def _json(value: Any) -> str:
-    import json  # takes milliseconds, and few log so
+    import json  # takes milliseconds, and few need it
 
     return json.dumps(value)
 

@@ -20,27 +20,26 @@ if TYPE_CHECKING:
 
 
 class Collector(_Collector):
-    """The metrics of one chronyd, read anew at each scrape.
+    """The metrics of one chronyd, read at each scrape.
 
-    Each scrape has a connection of its own, so that threads may collect at
-    once, nothing old is shown, and permissions are found out again. A report that
-    fails has ``chrony_report_success`` 0 and no other metric; the others go on.
-    After the first report that nobody answers, no other is asked. The lists of
-    sources are read together, as they were at one point in time. The reasons of
-    errors are logged (logger ``pychrony.prometheus``, level INFO).
+    Each scrape opens a connection, so threads may collect at the same time, and no
+    value is old. A report that cannot be read has ``chrony_report_success`` 0 and no
+    other metric. After the first report without a reply, no other is requested. The
+    lists of sources are one consistent snapshot. Errors are logged (logger
+    ``pychrony.prometheus``, level INFO).
 
     Args:
         address, timeout, retries: as for :class:`ChronyConnection`.
-        reports: libchrony's names of the reports to read, in this order, but lists
-            of sources with the first of them; all ten by default.
-        budget: seconds that a scrape may take. A report may take half of it, after
-            which no other is begun; ``timeout`` is shortened so that the retries
-            fit into that. ``None``: as long as it takes.
+        reports: libchrony's names of the reports to read, in this order, except
+            that lists of sources are read together; all ten by default.
+        budget: maximum number of seconds for a scrape. A report may take half of it,
+            and none begins after that; ``timeout`` is shortened so that the retries
+            fit. ``None`` for no limit.
 
     Raises:
-        ChronyAddressError: ``address`` is nonsense.
+        ChronyAddressError: ``address`` is not valid.
         ChronyLibraryError: no usable libchrony.
-        ValueError: ``timeout``, ``retries``, ``reports`` or ``budget`` is.
+        ValueError: ``timeout``, ``retries``, ``reports`` or ``budget`` is not valid.
     """
 
     def __init__(
@@ -55,12 +54,12 @@ class Collector(_Collector):
         self._plan = Plan(
             address, timeout=timeout, retries=retries, reports=reports, budget=budget
         )
-        # These complain at once of what would fail at each scrape.
+        # These raise errors now, and not at each scrape.
         pychrony.reports()
         self._plan.requests().close()
 
     def describe(self) -> Iterator[Family]:
-        """Yield the metrics without their values, asking nobody."""
+        """Yield the metrics without values; read nothing."""
         families = _Families()
         for metric in (_metrics.UP, *_metrics.OUTCOME):
             families.family(metric, ())
@@ -88,7 +87,7 @@ def families(reading: Reading) -> Iterator[Family]:
 
 
 class _Families:
-    """Metrics by their names, with the samples that they got."""
+    """The metrics by name, with their samples."""
 
     def __init__(self) -> None:
         self._families: dict[str, Any] = {}

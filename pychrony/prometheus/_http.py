@@ -1,7 +1,7 @@
 """The HTTP server: one request for each connection, on the event loop.
 
-Prometheus gains nothing from connections that stay open (measured), and those of
-5,000 targets would each hold a descriptor.
+Connections that stay open would not make Prometheus faster (measured), and those of
+5,000 targets would each take a descriptor.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pychrony.prometheus")
 
-# How long a client may take to send its request, and to take the answer [s].
+# Maximum time for a client to send its request, and to read the response [s].
 _REQUEST_TIME, _ANSWER_TIME = 3.0, 10.0
 
-# More is no request for a page of ours [bytes].
+# Maximum length of a request [bytes].
 _LONGEST_HEAD = 16_384
 
 _END = b"\r\n\r\n"
@@ -32,7 +32,7 @@ _END = b"\r\n\r\n"
 
 @dataclass
 class Request:
-    """What a client asks for; the names of the headers are in lower case."""
+    """A request; the names of the headers are in lower case."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass
 class Response:
-    """What it gets."""
+    """A response."""
 
     status: int
     body: bytes
@@ -66,15 +66,14 @@ def text(status: int, message: str) -> Response:
 
 
 class Server:
-    """Answers what comes over listening sockets.
+    """Answers requests on listening sockets.
 
     Args:
         sockets: bound sockets, which are left open.
         answer: returns the response to a request.
         limit: maximum of concurrent connections; the others get a 503.
         context: for TLS.
-        refused: is called with the status of a response that ``answer`` did not
-            make.
+        refused: called with the status of a response that is not from ``answer``.
     """
 
     def __init__(
@@ -116,10 +115,10 @@ class Server:
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that belongs to no request."""
+    """Log an error outside of a request."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        # asyncio says it for each try to accept a connection, up to a thousand
+        # asyncio reports it at each attempt to accept a connection, up to a thousand
         # times, and tries again after a second.
         _log.debug("no descriptor is left to accept a connection")
     else:
@@ -146,7 +145,7 @@ class _Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._task or self._transport.is_closing():
-            return  # what follows the head means nothing to us
+            return  # what follows the head is ignored
         self._received += data
         head, end, _ = self._received.partition(_END)
         if not end:
@@ -161,7 +160,7 @@ class _Client(asyncio.Protocol):
             self._task = self._loop.create_task(self._answer(request))
 
     def eof_received(self) -> bool:
-        # A client that has shut down its side may still wait for the answer.
+        # A client that has shut down its side may still wait for the response.
         plain = self._transport.get_extra_info("ssl_object") is None
         return plain and self._task is not None
 
@@ -172,7 +171,7 @@ class _Client(asyncio.Protocol):
             self._task.cancel()
 
     def abort(self) -> asyncio.Task[None] | None:
-        """End the connection; return the task that has yet to end."""
+        """End the connection; return its task, which has yet to end."""
         self._transport.abort()
         if self._task:
             self._task.cancel()

@@ -1,11 +1,9 @@
-"""Which metrics are made of which report: the table behind the collector.
+"""The metrics of each report.
 
 Names, types (a name in ``_total`` is a counter, all others are gauges), labels
-and label values are those of SuperQ/chrony_exporter wherever that has the
-metric (``collector/*.go``); the others are named in the same way. Of what it
-does wrong, these are not copied: an age of "never" is absent and not
-4294967295, a counter that the chronyd does not send is absent and not 0, and a
-clock without a reference has no "remote" one.
+and label values are those of SuperQ/chrony_exporter (``collector/*.go``), if it
+has the metric; the others are named in the same way. Not copied are its errors:
+docs/howto/chrony_exporter.rst lists them.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from pychrony.models import TrackingStatus
 
 _NEVER = 0xFFFFFFFF
 
-# Names of addresses, where they were looked up in the DNS.
+# The names of addresses, if they were looked up.
 NO_NAMES: Mapping[str, str] = {}
 
 _SOURCE_LABELS = ("source_address", "source_name")
@@ -29,14 +27,14 @@ _SOURCE_LABELS = ("source_address", "source_name")
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric, or those of its time series that have a fixed label.
+    """One metric, or one time series of it with a fixed label.
 
     Attributes:
-        name: as Prometheus knows it.
-        help: what it is, with its unit.
-        value: the attribute of the record, or what computes the number from the
-            record; a ``None`` is left out.
-        labels: fixed labels, and what makes the others from the record.
+        name: its name in Prometheus.
+        help: a description with the unit.
+        value: the attribute of the record, or a function of the record; ``None`` is
+            left out.
+        labels: texts, or functions of the record.
     """
 
     name: str
@@ -52,7 +50,7 @@ class Metric:
 
     @cached_property
     def number(self) -> Callable[[Any], float | None]:
-        """What reads the number from a record."""
+        """The function that reads the number from a record."""
         return attrgetter(self.value) if isinstance(self.value, str) else self.value
 
 
@@ -61,9 +59,9 @@ class Report:
     """One report of chronyd.
 
     Attributes:
-        metrics: what is made of each record.
-        source: for a list, which source the record is of; ``None`` for one that
-            has no address yet.
+        metrics: the metrics of each record.
+        source: for a list, returns the source of a record; ``None`` if it has no
+            address yet.
     """
 
     metrics: tuple[Metric, ...]
@@ -71,7 +69,7 @@ class Report:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that come before those of each metric."""
+        """The labels that all metrics of the report have."""
         return _SOURCE_LABELS if self.source else ()
 
     def records(
@@ -79,9 +77,9 @@ class Report:
     ) -> list[tuple[tuple[str, ...], Any]]:
         """Return the values of ``labels`` and the record, for each record.
 
-        Reference clocks may share a reference ID. From the second on, their
-        number follows it in ``source_address``. The lists of chronyd have all
-        sources in the same order, so it is the same number in each of them.
+        Reference clocks may have the same reference ID. From the second on, a number
+        is added in ``source_address``. All lists have the sources in the same order,
+        so the number is the same in each.
         """
         if self.source is None:
             return [] if found is None else [((), found)]
@@ -99,7 +97,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the reading of a report went: the record behind :data:`OUTCOME`."""
+    """The result of reading a report: the record for :data:`OUTCOME`."""
 
     report: str
     success: bool
@@ -119,7 +117,7 @@ def _age(attribute: str) -> Callable[[Any], float | None]:
 
 
 def _power(attribute: str) -> Callable[[Any], float]:
-    """Return what makes seconds of log2 seconds."""
+    """Return a function that converts log2 seconds to seconds."""
     return lambda record: 2.0 ** int(getattr(record, attribute))
 
 
@@ -146,13 +144,13 @@ def _source(record: Any) -> str | None:
         return None
     if record.address:
         return str(record.address)
-    # Of the lists of sources only one has it besides the address.
+    # Only some lists of sources have it.
     reference_id = getattr(record, "reference_id", None)
     return _reference_id_text(reference_id) if reference_id else None
 
 
 def _worded(attribute: str, words: tuple[str, ...]) -> Callable[[Any], str]:
-    """Return what words a code as chrony_exporter does."""
+    """Return a function that returns chrony_exporter's word for a code."""
 
     def word(record: Any) -> str:
         code: int = getattr(record, attribute).value
@@ -186,7 +184,7 @@ OUTCOME = (
     ),
     Metric(
         "chrony_report_duration_seconds",
-        "Time that reading the report took; absent if it was not asked for.",
+        "Time that reading the report took; absent if it was skipped.",
         "seconds",
         {"report": attrgetter("report")},
     ),
@@ -241,7 +239,7 @@ _TRACKING = (
     ),
     Metric(
         "chrony_tracking_frequency_ppms",
-        "How much the clock would run wrong uncorrected, in ppm.",
+        "How fast the clock would gain uncorrected, in ppm.",
         "frequency",
     ),
     Metric(
@@ -271,8 +269,7 @@ _TRACKING = (
     ),
     Metric(
         "chrony_tracking_leap_status",
-        "At the end of the day: 0 nothing, 1 a second is inserted, 2 one is "
-        "deleted, 3 not known.",
+        "Leap second at the end of the day: 0 none, 1 inserted, 2 deleted, 3 unknown.",
         attrgetter("leap_status.value"),
     ),
     Metric(
@@ -316,7 +313,7 @@ _SOURCES = (
     ),
     Metric(
         "chrony_sources_state_info",
-        "1; what the selection made of the source, and what kind of source it is.",
+        "1; state of the source in the selection, and kind of source.",
         _one,
         {
             "source_state": _worded(
@@ -405,7 +402,7 @@ _NTPDATA = (
     ),
     Metric(
         "chrony_ntpdata_info",
-        "1; mode and version of the last packet, and who took our timestamps.",
+        "1; mode and version of the last packet, and what took our timestamps.",
         _one,
         {
             "ntp_mode": _lower("mode"),
@@ -416,7 +413,7 @@ _NTPDATA = (
     ),
     Metric(
         "chrony_ntpdata_leap_status",
-        "What the source says of the end of the day, see chrony_tracking_leap_status.",
+        "Leap status of the source, see chrony_tracking_leap_status.",
         attrgetter("leap_status.value"),
     ),
     Metric(
@@ -475,7 +472,7 @@ _NTPDATA = (
 _SELECTDATA = (
     Metric(
         "chrony_selectdata_state_info",
-        "1; what became of the source in the last selection, and its options.",
+        "1; state of the source in the last selection, and its options.",
         _one,
         {"select_state": _lower("state"), "select_options": _options},
     ),
@@ -486,7 +483,7 @@ _SELECTDATA = (
     ),
     Metric(
         "chrony_selectdata_leap_status",
-        "What the source says of the end of the day, see chrony_tracking_leap_status.",
+        "Leap status of the source, see chrony_tracking_leap_status.",
         attrgetter("leap_status.value"),
     ),
     Metric(
@@ -520,7 +517,7 @@ _AUTHDATA = (
     ),
     Metric(
         "chrony_authdata_key_id",
-        "Number of the key; with NTS, of key establishments that worked.",
+        "Number of the key; with NTS, of successful key establishments.",
         "key_id",
     ),
     Metric(
@@ -530,15 +527,15 @@ _AUTHDATA = (
     ),
     Metric(
         "chrony_authdata_key_establishment_attempts",
-        "Key establishments tried since the last that worked.",
+        "Attempts since the last successful key establishment.",
         "ke_attempts",
     ),
     Metric(
         "chrony_authdata_last_key_establishment_age_seconds",
-        "Age of the last key establishment that worked; absent while there is none.",
+        "Age of the last successful key establishment; absent while there is none.",
         _age("last_ke_ago"),
     ),
-    Metric("chrony_authdata_cookies", "NTS cookies at hand.", "cookies"),
+    Metric("chrony_authdata_cookies", "NTS cookies held.", "cookies"),
     Metric(
         "chrony_authdata_cookie_length_bytes",
         "Length of the cookie for the next request; 0: there is none.",
@@ -546,7 +543,7 @@ _AUTHDATA = (
     ),
     Metric(
         "chrony_authdata_nak",
-        "Whether an NTS NAK came since the last request.",
+        "Whether an NTS NAK was received since the last request.",
         "nak",
     ),
 )
@@ -667,7 +664,7 @@ _SMOOTHING = (
     ),
 )
 
-# Those that everybody may read come first.
+# Those that need no permission come first.
 REPORTS = {
     "tracking": Report(_TRACKING),
     "sources": Report(_SOURCES, _source),

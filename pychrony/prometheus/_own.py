@@ -1,8 +1,7 @@
-"""The exporter's metrics of itself, summed over its workers.
+"""The exporter's own metrics, summed over its workers.
 
-Each worker counts in a part of its own of memory that all of them share, so that
-the worker that is asked for ``/metrics`` can tell what all of them did, and a
-worker that is restarted goes on counting.
+The workers share memory, and each counts in its own part of it. So every worker can
+serve the sums, and a worker that is restarted continues its counts.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _CODES = (200, 400, 401, 403, 404, 405, 431, 500, 503)
 
 _PATHS = ("metrics", "probe")
 
-# The first class that fits an error.
+# The first class that an error belongs to counts.
 _REASONS: dict[str, type[Exception]] = {
     "timeout": pychrony.ChronyTimeoutError,
     "connection": pychrony.ChronyConnectionError,
@@ -54,25 +53,25 @@ _PLACES = {
 
 _NAME = "pychrony_exporter_"
 
-# The name of each family, what it counts, its label and what it is.
+# Each family: its name, what it counts, its label and its help.
 _FAMILIES = (
     ("http_requests_total", "requests", "code", "Number of HTTP responses, by status."),
     (
         "scrapes_total",
         "scrapes",
         "path",
-        "Number of scrapes begun: its own, or probes.",
+        "Number of scrapes begun, by path.",
     ),
     ("errors_total", "errors", "reason", "Number of errors in scrapes, by reason."),
-    ("scrapes_in_flight", "in_flight", "", "Number of scrapes that wait or compute."),
-    ("worker_restarts_total", "restarts", "", "Number of workers started again."),
+    ("scrapes_in_flight", "in_flight", "", "Number of scrapes in progress."),
+    ("worker_restarts_total", "restarts", "", "Number of workers that were restarted."),
 )
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Own:
-    """Counts of the exporter.
+    """The counts of the exporter.
 
     Args:
         workers: how many processes count.
@@ -92,7 +91,7 @@ class Own:
         self._put("pid", "", os.getpid())
 
     def restarted(self, worker: int) -> None:
-        """Count a worker that was started again."""
+        """Count a worker that was restarted."""
         self._all[worker * len(_PLACES) + _PLACES["restarts", ""]] += 1
 
     def request(self, code: int) -> None:
@@ -113,7 +112,7 @@ class Own:
             self._add("errors", reason, 1)
 
     def write(self, text: Text) -> None:
-        """Add what was counted, and what the processes use, to a page."""
+        """Add the counts, and the resources of the processes, to a page."""
         for name, counted, label, meaning in _FAMILIES:
             kind = "counter" if name.endswith("_total") else "gauge"
             text.family(_NAME + name, kind, meaning, self._rows(counted, label))
@@ -125,7 +124,7 @@ class Own:
         )
         for name, meaning, samples in (
             ("build_info", "1; the versions of pychrony and Python.", _versions()),
-            ("workers", "Number of processes that serve.", {"": float(self._workers)}),
+            ("workers", "Number of worker processes.", {"": float(self._workers)}),
         ):
             text.family(_NAME + name, "gauge", meaning, samples)
         self._write_processes(text)
@@ -134,7 +133,7 @@ class Own:
         """Add the metrics of processes that every exporter has."""
         virtual = resident = seconds = descriptors = 0.0
         for pid in self._values("pid", ""):
-            # One that has just ended, or whose files are hidden, is left out.
+            # A process that has just ended, or whose files are hidden, is left out.
             with suppress(OSError):
                 folder = f"/proc/{pid:.0f}"
                 fields = _content(f"{folder}/stat").rpartition(b")")[2].split()
@@ -148,7 +147,12 @@ class Own:
             ("start_time_seconds", "gauge", "When it started.", self._began),
             ("cpu_seconds_total", "counter", "User and system CPU time.", seconds),
             ("open_fds", "gauge", "Number of open descriptors.", descriptors),
-            ("max_fds", "gauge", "Most descriptors of a process.", _most_descriptors()),
+            (
+                "max_fds",
+                "gauge",
+                "Maximum number of descriptors of a process.",
+                _most_descriptors(),
+            ),
         ):
             text.family(f"process_{name}", kind, meaning, {"": value})
 

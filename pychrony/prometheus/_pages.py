@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._targets import Targets
     from ._web import Web
 
-# In less time nobody can be asked [s].
+# The shortest time for a scrape [s].
 _SHORTEST = 0.01
 
 _LANDING = """\
@@ -42,15 +42,14 @@ _LANDING = """\
 
 
 class Pages:
-    """What a request is answered with.
+    """Answers requests.
 
     Args:
         scraper: reads the chronyds.
         targets: what may be probed.
-        own: the exporter's metrics of itself.
-        web: who may ask, and what headers a response has.
-        timeout_offset: seconds by which a scrape shall end before Prometheus
-            gives it up.
+        own: the exporter's own metrics.
+        web: the users, and the headers of a response.
+        timeout_offset: seconds from the end of a scrape to the timeout of Prometheus.
         path: of the metrics of the exporter's own chronyd.
     """
 
@@ -152,14 +151,14 @@ class Pages:
             self._own.write(page)
         response = Response(200, page.done(), page.kind)
         if "gzip" in request.headers.get("accept-encoding", ""):
-            # A higher level takes three times as long for a tenth less.
+            # A higher level takes three times as long and saves a tenth.
             packer = zlib.compressobj(1, wbits=31)
             response.body = packer.compress(response.body) + packer.flush()
             response.headers["Content-Encoding"] = "gzip"
         return response
 
     def _budget(self, request: Request) -> float | None:
-        """Return how many seconds the scrape may take."""
+        """Return the maximum time for the scrape [s]."""
         header = request.headers.get("x-prometheus-scrape-timeout-seconds")
         if header is None:
             return None
@@ -177,7 +176,7 @@ class Pages:
 
 
 def _lacks_descriptors(error: ChronyError) -> bool:
-    """Whether the reason of an error is here, and not at the chronyd."""
+    """Whether an error is due to a lack of descriptors here."""
     return getattr(error.__cause__, "errno", 0) in (errno.EMFILE, errno.ENFILE)
 
 

@@ -1,9 +1,9 @@
-"""The selector of the exporter's event loop, which resumes request generators itself.
+"""The selector of the exporter's event loop, which also runs request generators.
 
-asyncio makes a future, a timer, two changes of its selector and a round of the loop
-for each request, which took more time than the request itself. Here all replies of
-chronyds come through one ``epoll`` that holds asyncio's selector, too, so that one wait
-is for both. asyncio has a future for each scrape, and nothing to do for its requests.
+For each request, asyncio would make a future, a timer, two changes of its selector
+and a round of the loop, which took more time than the request itself. Here the replies
+of all chronyds come through one ``epoll``, which also contains asyncio's selector. So
+one wait is for both, and asyncio has one future for each scrape.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def run(main: Callable[[Poller], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end on a loop with a poller, which it is given."""
+    """Run a coroutine, which gets the poller, on an event loop with a poller."""
     poller = Poller()
     loop = asyncio.SelectorEventLoop(poller)
     try:
@@ -41,16 +41,16 @@ def run(main: Callable[[Poller], Coroutine[Any, Any, T]]) -> T:
 
 
 class Poller(EpollSelector):
-    """A selector for asyncio that resumes request generators, too."""
+    """A selector for asyncio that also runs request generators."""
 
     def __init__(self) -> None:
         super().__init__()
         self._replies = epoll()
         self._replies.register(self.fileno(), EPOLLIN)
         self._waiting: dict[int, _Running] = {}
-        # No deadline is earlier.
+        # No deadline is earlier than this.
         self._earliest = inf
-        # Whether asyncio has to go on with what awaits a generator.
+        # Whether asyncio must resume a coroutine that awaits a generator.
         self._ended = False
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class Poller(EpollSelector):
         super().close()
 
     async def run(self, generator: RequestGenerator[T]) -> T:
-        """Resume it whenever what it waits for is there, until it returns."""
+        """Run a request generator to its end, and return its result."""
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         running = _Running(generator, result)
         try:
@@ -70,7 +70,7 @@ class Poller(EpollSelector):
             generator.close()
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        """Resume generators until asyncio has something to do, or a time is over."""
+        """Run generators until asyncio has something to do, or the timeout is over."""
         end = inf if timeout is None else monotonic() + timeout
         self._ended = False
         while True:
@@ -79,13 +79,13 @@ class Poller(EpollSelector):
             replies = self._replies.poll(
                 None if until == inf else max(0.0, until - now)
             )
-            # In turns: those that began first, first, made those that began last exceed
-            # their limits where the processor did not suffice for all.
+            # In turns: with the oldest first, the newest exceeded their limits when the
+            # processor was too slow for all.
             for fd, _ in replies:
                 running = self._waiting.pop(fd, None)
                 if running:
                     self._resume(running, True)
-            # Only what was not there when it was looked for after its deadline is late.
+            # After the poll: a reply that is there is not late.
             if now >= self._earliest:
                 self._end_waits(now)
             if any(fd == self.fileno() for fd, _ in replies):
@@ -100,7 +100,7 @@ class Poller(EpollSelector):
             fd, events, deadline = running.generator.send(ready)
             try:
                 self._replies.modify(fd, events | EPOLLONESHOT)
-            except FileNotFoundError:  # it is new, or another with the same number
+            except FileNotFoundError:  # it is new, or another one with the same number
                 self._replies.register(fd, events | EPOLLONESHOT)
         except StopIteration as end:
             self._ended = True
@@ -115,7 +115,7 @@ class Poller(EpollSelector):
         self._earliest = min(self._earliest, deadline)
 
     def _end_waits(self, now: float) -> None:
-        """Resume those whose deadline was before ``now``."""
+        """Resume the generators whose deadline was before ``now``."""
         self._earliest = inf
         for running in list(self._waiting.values()):
             if running.deadline <= now:
@@ -126,7 +126,7 @@ class Poller(EpollSelector):
 
 
 class _Running:
-    """A generator, what it waits for, and what becomes of it."""
+    """A generator, what it waits for, and the future of its result."""
 
     __slots__ = ("deadline", "fd", "generator", "result")
 

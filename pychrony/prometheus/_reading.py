@@ -1,7 +1,7 @@
-"""One scrape of one chronyd: what is asked in which order, and what came of it.
+"""One scrape of one chronyd, as a request generator.
 
-It is the same for the collector, which blocks, and for the exporter, which runs many
-on one loop: a request generator.
+So it is the same for the collector, which blocks, and for the exporter, which runs many
+scrapes in one event loop.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pychrony.prometheus")
 
-# Less is not enough to ask anybody, and no call may have more [s].
+# The least and the greatest limit of a call [s].
 _SHORTEST, _LONGEST = 0.001, 86_400
 
 
 @dataclass
 class Reading:
-    """What a scrape found.
+    """The result of a scrape.
 
     Attributes:
-        up: whether a chronyd answered.
-        found: what the reports say, by their names.
-        outcomes: how the reading of each report went, by name.
-        errors: in the order in which they came.
+        up: whether a chronyd replied.
+        found: the reports by name.
+        outcomes: the result of reading each report, by name.
+        errors: in the order in which they happened.
     """
 
     up: bool = False
@@ -52,7 +52,7 @@ class Reading:
     )
 
     def add(self, found: Mapping[str, Any], seconds: float) -> None:
-        """Add what was read together: reports, or the errors that came instead."""
+        """Add reports that were read together, or their errors."""
         for name, one in found.items():
             success = not isinstance(one, pychrony.ChronyError)
             self.outcomes[name] = _metrics.Outcome(name, success, seconds)
@@ -62,7 +62,7 @@ class Reading:
                 self.note(one)
 
     def note(self, error: pychrony.ChronyError) -> None:
-        """Keep an error, but not the frames that it came from, nor their objects."""
+        """Keep an error without its traceback, which would keep objects alive."""
         _log.info("%s", error)
         self.errors.append(error.with_traceback(None))
 
@@ -93,8 +93,8 @@ class Plan:
         half = None
         if budget is not None:
             half = min(budget / 2, _LONGEST)
-            # Each retry waits twice as long as the one before. They shall end
-            # before the limit does, as their error knows more of the reason.
+            # The timeout doubles at each retry. All retries should end before the
+            # limit, as their error says more about the cause.
             if 0 <= retries < 99:
                 timeout = min(timeout, 0.9 * half / (2 ** (retries + 1) - 1))
         self._half = half or inf
@@ -106,10 +106,10 @@ class Plan:
         }
 
     def requests(self) -> RequestGenerator[Reading]:
-        """Return the requests of a scrape, over a connection of its own.
+        """Return the requests of a scrape, over a new connection.
 
         Raises:
-            ChronyAddressError: ``address`` is nonsense.
+            ChronyAddressError: ``address`` is not valid.
             ValueError: ``timeout`` or ``retries`` is.
         """
         connection = _Connection(self._address, **self._options)
@@ -129,7 +129,7 @@ class _Connection(BaseConnection):
         try:
             yield from self._requests(just_open)
             if "tracking" not in reports:
-                # Whether anybody answers cannot be seen from a report that fails.
+                # A report that fails does not show whether a chronyd replies.
                 yield from self._requests(TRACKING)
                 reading.up = True
             for names, query in _queries(reports):
@@ -159,7 +159,7 @@ class _Connection(BaseConnection):
 def _queries(
     reports: tuple[str, ...],
 ) -> list[tuple[tuple[str, ...], partial[RequestGenerator[Any]]]]:
-    """Return what reads these reports; the lists of sources are read together."""
+    """Return the queries for these reports; lists of sources are read together."""
     lists = tuple(name for name in reports if _metrics.REPORTS[name].source)
     together = partial(read_lists, reports=lists)
     return [

@@ -1,4 +1,4 @@
-"""The scrapes of the exporter: of its own chronyd, and of those it probes."""
+"""The scrapes of the exporter: of its own chronyd and of targets."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     K = TypeVar("K")
     V = TypeVar("V")
 
-# After this number of scrapes without an answer, a target gets one request each time,
-# until it answers.
+# After this number of scrapes without a reply, a target gets one request in each scrape
+# until it replies.
 _SILENT = 2
 
-# Of more addresses than these nothing is remembered; the oldest go first.
+# At most this many addresses are remembered; the oldest are forgotten.
 _REMEMBERED = 65_536
 
-# How long a scrape waits for names [s]; after that it takes the addresses.
+# Maximum time that a scrape waits for names [s]; then it uses the addresses.
 _NAMES_WAIT = 1.0
 
-# How long a name is good, and the lack of one [s].
+# How long a name, or the lack of one, is kept [s].
 _NAME_TIME, _NO_NAME_TIME = 3600.0, 60.0
 
 
 class Scraper:
-    """Reads chronyds, and remembers which of them are silent.
+    """Reads chronyds, and remembers those that do not reply.
 
     Args:
         address: of the chronyd of the exporter itself.
         timeout, retries, reports: as for :class:`Collector`.
-        names: what looks names up; ``None``: nothing does.
-        poller: what the connections are made with.
+        names: looks up names; ``None`` for no names.
+        poller: runs the request generators.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Scraper:
 
 
 class Names:
-    """Names of addresses by reverse look-up in the DNS, kept for an hour.
+    """The names of addresses, by reverse DNS, kept for an hour.
 
     Args:
         lookup: returns the name of an address, or raises an ``OSError``.
@@ -111,7 +111,7 @@ class Names:
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="names")
 
     async def of(self, addresses: Iterable[str]) -> Mapping[str, str]:
-        """Return the names of those that have one."""
+        """Return the names of the addresses that have one."""
         now = monotonic()
         addresses = set(addresses)
         waiting: list[asyncio.Task[None]] = []
@@ -122,7 +122,7 @@ class Names:
                     self._pending[address] = task
                 waiting.append(self._pending[address])
         if waiting:
-            # Those that are not done go on, and the next scrape has their names.
+            # Unfinished look-ups continue; the next scrape has their names.
             await asyncio.wait(waiting, timeout=_NAMES_WAIT)
         return {one: self._known[one][0] for one in addresses if one in self._known}
 

@@ -1,11 +1,11 @@
-"""Which chronyds ``/probe`` may ask."""
+"""The chronyds that ``/probe`` may read."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-# The parser that the connection uses: what is allowed is what is asked.
+# The parser that the connection uses, so that both mean the same target.
 from pychrony._address import Target, parse
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
@@ -16,14 +16,14 @@ _PREFIX = re.compile(r"/\d+")
 
 
 class Targets:
-    """The chronyds that ``/probe`` may ask: none but those in the list.
+    """The chronyds that ``/probe`` may read.
 
     Args:
-        entries: ``HOST``, ``HOST:PORT`` or ``HOST:*`` (any port; without one it
-            is 323), with ``[...]`` around IPv6 where a port follows. HOST is an
-            IP address, a network (``192.0.2.0/24``), or a host name, which
-            allows whatever addresses that name has. A name that is probed is
-            never looked up to see whether it is in a network.
+        entries: ``HOST``, ``HOST:PORT`` (323 by default) or ``HOST:*`` (any port),
+            with ``[...]`` around IPv6 if a port follows. HOST is an IP address, a
+            network (``192.0.2.0/24``), or a host name, which allows any address of
+            that name. The name of a target is not resolved to see whether its
+            address is in an allowed network.
 
     Raises:
         ValueError: an entry is none of these.
@@ -51,7 +51,7 @@ class Targets:
             if isinstance(network, IPv6Network) and (
                 network.network_address.ipv4_mapped or "%" in target.host
             ):
-                raise ValueError("a scope, or IPv4 in IPv6, is never compared")
+                raise ValueError("scopes and IPv4 in IPv6 are not supported")
             self._networks.append((network, port))
         except ValueError as error:
             raise ValueError(

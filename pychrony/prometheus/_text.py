@@ -1,7 +1,7 @@
 """The text formats of Prometheus, written directly.
 
-prometheus_client makes an object for each sample and each family, and took a
-quarter of the time of a scrape. A test holds that it writes the same.
+prometheus_client makes an object for each sample and each family, and took a quarter of
+the time of a scrape. A test compares the output with that of prometheus_client.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-# The labels of a source, which are the same in the lines of all metrics.
+# The labels of a source are the same in the lines of all metrics.
 _SOURCE = 'source_address="%s",source_name="%s"'
 
-# What precedes those labels in a line and what follows them; what makes the number.
-# Where a record has labels of its own, these are empty, and there is a format, and what
-# makes the texts for it, or the index of one of the source.
+# The parts of a line before and after those labels, and the function that returns the
+# number. If a metric has its own labels, the parts are empty, and there is a format
+# with the functions for its texts, or the index of a label of the source.
 _Line = tuple[str, str, Any, str, "list[Callable[[Any], str] | int]"]
 
 
@@ -65,7 +65,7 @@ class Text:
             lines = [
                 f"{start}{labels}{end}{float(value)!r}\n"
                 if -1e6 < value < 1e6
-                # Others may be written otherwise than by repr().
+                # Other types may have another repr().
                 else f"{start}{labels}{end}{formatted(value)}\n"
                 for labels, record in labelled
                 if (value := number(record)) is not None
@@ -76,7 +76,7 @@ class Text:
     def family(
         self, name: str, kind: str, text: str, samples: Mapping[str, float]
     ) -> None:
-        """Add a metric; the samples have what follows its name, and their values."""
+        """Add a metric; a sample is what follows the name, and the value."""
         family = self._family(name, kind, text)
         for labels, value in samples.items():
             written = repr(value) if -1e6 < value < 1e6 else formatted(value)

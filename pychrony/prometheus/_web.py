@@ -1,8 +1,8 @@
 """TLS, passwords and headers: the options, and the file of --web.config.file.
 
-The file is that of the exporters of the Prometheus project (their "exporter
-toolkit"). What would make it less safe than the file says is refused, and not
-ignored.
+The file is the web configuration file of the Prometheus exporters ("exporter toolkit").
+Settings that are not supported are rejected and not ignored, as they may be there for
+safety.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CLIENT_AUTH = {
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
 
-# Where bcrypt is: with glibc in a library of its own, with musl in the libc.
+# The library with bcrypt: with glibc a separate one, with musl the libc.
 _CRYPT = ("libcrypt.so.1", "libcrypt.so.2", None)
 
 
@@ -42,7 +42,7 @@ class Web:
     """How the exporter serves.
 
     Attributes:
-        context: for TLS; ``None``: without.
+        context: for TLS; ``None`` for no TLS.
         headers: of each response.
     """
 
@@ -61,7 +61,7 @@ class Web:
         self._right: dict[bytes, bytes] = {}
         if self._users:
             self._crypt = _crypt()
-            # bcrypt takes a tenth of a second: one at a time, beside the loop.
+            # bcrypt takes a tenth of a second: one at a time, in a thread.
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
             for user, known in self._users.items():
                 if len(self._crypt(b"", known)) != len(known) or known[:2] != b"$2":
@@ -76,7 +76,7 @@ class Web:
             self._thread.shutdown()
 
     async def permits(self, authorization: str) -> bool:
-        """Whether this header names a user with the right password."""
+        """Whether this header has a user and the right password."""
         if not self._users:
             return True
         # These take milliseconds, and few have users.
@@ -92,11 +92,11 @@ class Web:
         user, colon, password = given.partition(b":")
         if scheme.lower() != "basic" or not colon or b"\0" in password:
             return False
-        # What was right once is right again without bcrypt.
+        # A password that was right once is not hashed again.
         seen = hmac.digest(self._key, given, "sha256")
         if hmac.compare_digest(self._right.get(user, b""), seen):
             return True
-        # An unknown user takes as long as a wrong password.
+        # An unknown user must take as long as a wrong password.
         known = self._users.get(user) or next(iter(self._users.values()))
         loop = asyncio.get_running_loop()
         hashed = await loop.run_in_executor(self._thread, self._crypt, password, known)
@@ -131,7 +131,7 @@ def tls_context(
     authorities: str | None,
     verify: ssl.VerifyMode = ssl.CERT_REQUIRED,
 ) -> ssl.SSLContext:
-    """Return what serves TLS, and only clients of the authorities, if given.
+    """Return the context for TLS; with authorities, clients need a certificate.
 
     Raises:
         ValueError: a file is not usable.
@@ -147,7 +147,7 @@ def tls_context(
     if authorities:
         context.verify_mode = verify
     try:
-        # Without a password it would ask for one at the terminal.
+        # Without this, it would ask for a password at the terminal.
         context.load_cert_chain(certificate, key, password="")
     except OSError as error:
         raise ValueError(
@@ -157,10 +157,10 @@ def tls_context(
 
 
 def load(name: str) -> Web:
-    """Return what a file of the exporter toolkit says.
+    """Return the settings of a web configuration file.
 
     Raises:
-        ValueError: it is not usable; or says what cannot be done here.
+        ValueError: it is not usable, or has settings that are not supported.
     """
     try:
         import yaml
@@ -227,7 +227,7 @@ def _tls(section: _Section, folder: Path) -> ssl.SSLContext | None:
 
 
 class _Section:
-    """A mapping of the file, of which each key must be known."""
+    """A mapping in the file; all of its keys must be known."""
 
     def __init__(self, found: dict[Any, Any], name: str) -> None:
         if type(found) is not dict:
@@ -255,7 +255,7 @@ class _Section:
         return _Section({} if value is None else value, key)
 
     def end(self) -> None:
-        """Refuse what is left: it may be there for safety."""
+        """Reject unknown keys: they may be there for safety."""
         if self._left:
             raise ValueError(
                 f"{', '.join(map(repr, self._left))} in {self._name} cannot be done "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    # Host, empty for every address of this machine, and port, 0 for a free one.
+    # Host, empty for all addresses of this machine, and port, 0 for a free one.
     Place = tuple[str, int]
 
 _log = logging.getLogger("pychrony.prometheus")
@@ -20,7 +20,7 @@ _log = logging.getLogger("pychrony.prometheus")
 _STOP = {signal.SIGTERM, signal.SIGINT}
 SIGNALS = {*_STOP, signal.SIGCHLD}
 
-# One that ends at once is started again after this [s].
+# A worker that ends early is restarted after this time [s].
 _PAUSE = 1.0
 
 # The first descriptor that systemd passes (sd_listen_fds(3)).
@@ -37,13 +37,13 @@ def listen(place: Place, number: int) -> list[socket.socket]:
     found = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    # Of the wildcards, that of IPv6 takes IPv4, too.
+    # The wildcard of IPv6 includes IPv4.
     family, _, _, _, address = found[0] if host else max(found, key=lambda one: one[0])
     first = _bound(family, (*address[:1], port, *address[2:]), shared=False)
     if number == 1:
         return [first]
-    # Others of this user with SO_REUSEPORT would share the port unnoticed: the
-    # first has shown that there are none.
+    # With SO_REUSEPORT, another process of this user could share the port unnoticed.
+    # The first socket, without it, has shown that there is none.
     address = first.getsockname()
     first.close()
     return [_bound(family, address, shared=True) for _ in range(number)]
@@ -83,16 +83,16 @@ def supervise(
     work: Callable[[int, int], None],
     restarted: Callable[[int], object],
 ) -> None:
-    """Run workers until SIGTERM or SIGINT, and start again those that end.
+    """Run workers until SIGTERM or SIGINT, and restart those that end.
 
     The signals in ``SIGNALS`` have to be blocked.
 
     Args:
         number: how many.
-        work: what a worker does, until SIGTERM; given its number, and a
-            descriptor that becomes readable when this process is gone. It has to
-            unblock the signals.
-        restarted: is called with the number of a worker that has ended.
+        work: runs a worker until SIGTERM. It gets the number of the worker, and a
+            descriptor that becomes readable when this process ends. It must unblock
+            the signals.
+        restarted: called with the number of a worker that has ended.
     """
     workers = _Workers(work)
     try:
@@ -109,12 +109,12 @@ def supervise(
 
 
 class _Workers:
-    """The processes that this one has started."""
+    """The worker processes."""
 
     def __init__(self, work: Callable[[int, int], None]) -> None:
         self._work = work
         self._here, self._there = os.pipe()
-        # The number of each, and when it began, by its process.
+        # Its number and its start, by process ID.
         self._running: dict[int, tuple[int, float]] = {}
 
     def start(self, worker: int) -> None:
@@ -135,16 +135,14 @@ class _Workers:
             os._exit(status)
 
     def ended(self) -> Iterator[tuple[int, bool]]:
-        """Yield the number of each that has ended, and whether that was early."""
+        """Yield the number of each worker that ended, and whether it ended early."""
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 break
             worker, began = self._running.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            _log.warning(
-                "worker %s ended with status %s: starting it again", worker, code
-            )
+            _log.warning("worker %s ended with status %s: restarting it", worker, code)
             yield worker, time.monotonic() < began + _PAUSE
 
     def stop(self) -> None:

@@ -1,14 +1,14 @@
-"""Test your monitoring of clocks without a clock.
+"""Test programs that read clocks, without a chronyd.
 
-Factories make records, for code that is given one::
+Factories make records, for code that takes one::
 
     from pychrony.testing import make_tracking
 
     def test_alarm():
         assert alarm(make_tracking(offset=0.5))
 
-A ``ScriptedDaemon`` answers like chronyd, and misbehaves on request, for code
-that reads one::
+A ``ScriptedDaemon`` replies like chronyd, or with a fault, for code that reads
+chronyd::
 
     from pychrony.testing import ScriptedDaemon, faults
 
@@ -16,9 +16,9 @@ that reads one::
         with ScriptedDaemon(misbehave=faults.silent) as daemon:
             assert my_check(daemon.address) == "no answer"
 
-Nothing here needs pytest; with it, the fixtures of ``pychrony.testing.plugin`` are
-there. A recording that ``python -m pychrony.testing record`` made of a real chronyd
-is played by a ``RecordedDaemon``.
+A ``RecordedDaemon`` replays what ``python -m pychrony.testing record`` has recorded of
+a real chronyd. pytest is not needed, but finds the fixtures of
+``pychrony.testing.plugin``.
 """
 
 from . import faults

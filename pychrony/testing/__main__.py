@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for entry in recording["replies"]
         if status_of(bytes.fromhex(entry["reply"])) == UNAUTHORIZED
     }
-    if SOURCESTATS.code in codes:  # nobody can ask for these without it
+    if SOURCESTATS.code in codes:  # they cannot be requested without it
         codes |= {NTP_DATA.code, AUTH_DATA.code}
-    # The number of sources is refused where none of the lists may be read.
+    # The number of sources is refused if no list of sources may be read.
     refused = dict.fromkeys(
         command for one in REPORTS if one.code in codes for command in one.commands
     )
@@ -51,16 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pychrony.testing",
-        description="Record what a chronyd answers, for tests and bug reports.",
+        description="Record what a chronyd replies, for tests and bug reports.",
     )
     commands = parser.add_subparsers(required=True, metavar="record")
     recorder = commands.add_parser(
         "record",
         help="write a recording to standard output",
-        description="Ask a chronyd for everything that it tells, and write the "
-        "answers to standard output as JSON, for pychrony.testing.RecordedDaemon. "
-        "They hold the addresses and reference IDs of its sources and its own "
-        "address, but no key and no address of a client.",
+        description="Read everything that a chronyd reports, and write the replies "
+        "to standard output as JSON, for pychrony.testing.RecordedDaemon. They "
+        "contain the addresses and reference IDs of its sources and its own "
+        "address, but no keys and no addresses of clients.",
     )
     recorder.add_argument(
         "address",

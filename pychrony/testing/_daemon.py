@@ -1,4 +1,4 @@
-"""A daemon that answers with replies that are ready."""
+"""A daemon that sends prepared replies."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ D = TypeVar("D", bound="Daemon")
 
 
 class Server:
-    """Answers datagrams on any number of sockets, in a thread of its own.
+    """Answers datagrams on any number of sockets, in its own thread.
 
-    The sockets become its property: it closes them when it ends.
+    It owns the sockets, and closes them when it ends.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,7 +54,7 @@ class Server:
         self._thread = Thread(target=self._run, name=name, daemon=True)
 
     def listen(self, listener: socket.socket, answer: Answer) -> None:
-        """Answer what arrives on a bound socket; to be called before ``start``."""
+        """Answer requests on a bound socket; to be called before ``start``."""
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ, (listener, answer))
 
@@ -92,9 +92,9 @@ class Server:
         try:
             request, peer = listener.recvfrom(LONGEST_REQUEST + 1)
         except BlockingIOError:
-            return  # the kernel found its checksum wrong when it was to hand it out
+            return  # its checksum is wrong, as the kernel finds only now
         if peer is None:
-            return  # a Unix socket without a path cannot be answered
+            return  # a client socket without a path gets no reply
         for datagram in answer(request):
             seconds, reply = timed(datagram)
             if seconds > 0:
@@ -105,7 +105,7 @@ class Server:
                 self._send(listener, reply, peer)
 
     def _send_late(self) -> float | None:
-        """Send what is due; return the seconds until something else is."""
+        """Send the delayed replies that are due; return the seconds until the next."""
         while self._late:
             wait = self._late[0][0] - time.monotonic()
             if wait > 0:
@@ -122,12 +122,12 @@ class Server:
 
 
 class Replies:
-    """All replies to one kind of request, by what it says besides its code."""
+    """All replies to one kind of request, by its argument."""
 
     def __init__(self, report: Report, replies: Mapping[bytes, Reply]) -> None:
         self.report = report
         self.by_argument = replies
-        # As by chronyd, no less is demanded of a request than is sent.
+        # Like chronyd: a request must be as long as its reply.
         sizes = [len(before + after) + 4 for before, after in replies.values()]
         self.request_size = max(
             REQUEST_HEADER + report.argument.size,
@@ -136,7 +136,7 @@ class Replies:
 
 
 class Daemon:
-    """Answers on one address, as its replies and its fault say."""
+    """A daemon on one address, with prepared replies and a fault."""
 
     _replies: Mapping[int, Replies]
 
@@ -149,20 +149,20 @@ class Daemon:
         self._server: Server | None = None
 
     def start(self) -> None:
-        """Listen, and answer from now on.
+        """Start to listen and answer.
 
         Raises:
             ValueError: The address is neither a path nor an IP address and port.
-            OSError: Nothing can listen there; the message names the address.
+            OSError: It cannot listen there; the message names the address.
             OverflowError: The port is above 65535.
-            RuntimeError: The daemon runs already.
+            RuntimeError: The daemon is running.
         """
         if self._server is not None:
             raise RuntimeError("the daemon runs already")
         try:
             listener = bound_socket(self.address)
         except (OSError, OverflowError) as error:
-            # Of the same kind, but bind() does not say where.
+            # The error of bind() does not name the address.
             number = getattr(error, "errno", None)
             why = getattr(error, "strerror", None) or str(error)
             message = f"cannot listen on {self.address}: {why}"
@@ -179,13 +179,13 @@ class Daemon:
         self._server = server
 
     def stop(self) -> None:
-        """Stop answering, and leave no thread, descriptor or file behind.
+        """Stop, and release the thread, the socket and its file.
 
-        Delayed replies that are not due are not sent. Nothing happens if the
-        daemon does not run.
+        Delayed replies that are not due are not sent. If the daemon is not running,
+        this does nothing.
 
         Raises:
-            Exception: What ``misbehave`` raised; with it, the daemon fell silent.
+            Exception: What ``misbehave`` raised, after which nothing was answered.
         """
         server, self._server = self._server, None
         if server is None:
@@ -208,7 +208,7 @@ class Daemon:
         self.stop()
 
     def _answer(self, data: bytes) -> Iterable[Datagram]:
-        """Answer a request as chronyd does, or ignore it where chronyd does."""
+        """Answer a request, or ignore it, like chronyd."""
         parsed = parse_request(data)
         if parsed is None:
             return ()
@@ -253,7 +253,7 @@ class Daemon:
 
 
 def bound_socket(address: str) -> socket.socket:
-    """Return a datagram socket there; to one with a path any user may send."""
+    """Return a bound datagram socket; to a Unix socket any user may send."""
     where: str | tuple[str, int]
     if address.startswith("/"):
         family, where = socket.AF_UNIX, address
@@ -264,7 +264,7 @@ def bound_socket(address: str) -> socket.socket:
             where = str(ip), int(port)
         except ValueError:
             raise ValueError(
-                f"{address!r} is neither a path from / on nor an IP address and port"
+                f"{address!r} is neither an absolute path nor an IP address and port"
             ) from None
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
     listener = socket.socket(family, socket.SOCK_DGRAM)

@@ -1,8 +1,8 @@
 """Factories for the records, with the defaults of a synchronised clock.
 
-Each takes the attributes of its record that shall differ from the defaults, in the
-units of the record, and raises ``TypeError`` where it has no such attribute. Of
-``ref_time`` [s] and ``ref_time_ns`` [ns], one follows from the other.
+Each takes the attributes that differ from the defaults, in the units of the record. An
+unknown attribute is a ``TypeError``. ``ref_time`` [s] and ``ref_time_ns`` [ns] set each
+other.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ AUTHDATA_DEFAULTS: dict[str, Any] = {
 
 
 def make_auth_data(**overrides: Any) -> AuthData:
-    """Make an ``AuthData``: 192.168.1.100 uses NTS, and all is well.
+    """Make an ``AuthData``: 192.168.1.100 uses NTS without problems.
 
     Examples::
 
@@ -248,9 +248,9 @@ NTPDATA_DEFAULTS: dict[str, Any] = {
 
 
 def make_ntp_data(**overrides: Any) -> NTPData:
-    """Make an ``NTPData``: a good answer of the server 192.168.1.100.
+    """Make an ``NTPData``: a good reply of the server 192.168.1.100.
 
-    The last four counters are None from a chronyd that does not send them.
+    Older versions of chronyd do not send the last four counters: set them to None.
 
     Examples::
 
@@ -281,9 +281,9 @@ SERVERSTATS_DEFAULTS: dict[str, Any] = {
 
 
 def make_server_stats(**overrides: Any) -> ServerStats:
-    """Make a ``ServerStats``: a server that is asked a lot.
+    """Make a ``ServerStats``: a busy server.
 
-    Those that may be None are so from a chronyd that does not send them.
+    Set the counters that an older chronyd does not send to None.
 
     Examples::
 

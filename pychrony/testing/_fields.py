@@ -41,14 +41,14 @@ def _integer(size: int, *, signed: bool = False) -> Kind:
 
 
 def _encode_age(record: Any, name: str) -> bytes:
-    """Encode a number of seconds since something, None where it never happened."""
+    """Encode an age in seconds; None for never."""
     return b"\xff" * 4 if getattr(record, name) is None else u32.encode(record, name)
 
 
 def _encode_name(record: Any, name: str) -> bytes:
     data = getattr(record, name).encode()
     if len(data) > 255 or b"\0" in data:
-        raise ValueError("a name has 255 bytes at most, and none of them is 0")
+        raise ValueError("a name has at most 255 bytes, and none of them is 0")
     return struct.pack("!256s", data)
 
 
@@ -58,8 +58,8 @@ _LARGEST_FLOAT = math.ldexp((1 << 24) - 1, 38)
 def _encode_float(record: Any, name: str) -> bytes:
     """Encode a number as coefficient * 2 ** (exponent - 25).
 
-    The exponent has 7 bits, the coefficient 25, both in two's complement. As
-    from chronyd, NaN becomes 0, and what is too large the largest there is.
+    The exponent has 7 bits, the coefficient 25, both in two's complement. Like in
+    chronyd, NaN becomes 0, and a number that is too large the largest one.
     """
     value = float(getattr(record, name))
     if math.isnan(value):
@@ -120,7 +120,7 @@ def decode_address(data: bytes) -> str:
 
 
 def constant(data: bytes) -> tuple[Kind, str]:
-    """A field that comes from no attribute."""
+    """Return a field with a constant value."""
 
     def encode(record: object, name: str) -> bytes:
         return data

@@ -1,6 +1,6 @@
-"""Recordings of what a chronyd answers, and their playback.
+"""Recordings of a real chronyd, and their replay.
 
-``python -m pychrony.testing record`` writes one, a ``RecordedDaemon`` plays it. It
+``python -m pychrony.testing record`` writes one, a ``RecordedDaemon`` replays it. It
 is JSON::
 
     {
@@ -14,13 +14,13 @@ is JSON::
     }
 
 Each element of ``replies`` has the code of a request in version 6 of chrony's
-protocol, the number or the address of the source that it asks for if it asks for
-one, and all bytes of the reply in hexadecimal, with 0 as its sequence number.
+protocol, the index or the address of a source if the request has one, and all bytes
+of the reply in hexadecimal, with the sequence number 0.
 
-A recording says of a clock what chronyc says: the addresses and reference IDs of
-its sources, the address of the machine that they answer to, which keys by number
-and algorithm, counters, and times. There is no key and no cookie in it, no
-address of a client, and no name of a host.
+A recording contains what chronyc shows: the addresses and reference IDs of the
+sources, the address of the machine that they reply to, numbers and algorithms of
+keys, counters, and times. It contains no keys or cookies, no addresses of clients,
+and no host names.
 """
 
 from __future__ import annotations
@@ -62,27 +62,26 @@ from .faults import Fault
 FORMAT = "pychrony recording"
 VERSION = 1
 
-# In seconds: the first try of a request and its repetitions, as in chronyc.
+# The timeouts of a request and its retries [s], as in chronyc.
 _WAITS = (1.0, 2.0, 4.0)
 _TIME_LIMIT = 60.0
 _MOST_SOURCES = 65_536
 _LONGEST_REPLY = 65_536
-# What reading nonsense can raise.
+# What reading an invalid file can raise.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class RecordedDaemon(Daemon):
-    """A server that answers as a real chronyd did when it was recorded.
+    """A daemon that replays the recording of a real chronyd.
 
-    It is used like a ``ScriptedDaemon``, but has the replies of a file that
-    ``python -m pychrony.testing record`` wrote, and sends them byte for byte except
-    for the sequence number::
+    It is used like a ``ScriptedDaemon``. It sends the replies in a file that ``python
+    -m pychrony.testing record`` wrote, byte for byte except for the sequence number::
 
         with RecordedDaemon("clock.json") as daemon:
             assert my_check(daemon.address) == "falseticker"
 
-    It has no rights of its own: what the recorded chronyd refused is refused,
-    and everything else is answered, over UDP too.
+    It has no permissions of its own: it refuses what the recorded chronyd refused, and
+    answers everything else, also over UDP.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class RecordedDaemon(Daemon):
 
         Raises:
             OSError: The file cannot be read.
-            ValueError: It is no recording, or one of a later format.
+            ValueError: It is not a recording, or has a later format.
         """
         super().__init__(address, misbehave)
         with open(path, encoding="utf-8") as file:
@@ -131,15 +130,15 @@ def _replies(recording: Any) -> dict[int, Replies]:
 
 
 def record(address: str | None) -> dict[str, Any]:
-    """Ask a chronyd for everything that it tells, and return the recording.
+    """Read everything that a chronyd reports, and return the recording.
 
     Args:
         address: As for ``ChronyConnection``.
 
     Raises:
-        OSError: There is no chronyd, or it did not answer in time.
-        ValueError: The address is nonsense, the answers are, or the sources
-            changed meanwhile.
+        OSError: There is no chronyd, or it did not reply in time.
+        ValueError: The address or a reply is not valid, or the sources changed
+            meanwhile.
     """
     deadline = time.monotonic() + _TIME_LIMIT
     wanted = _address.LOCAL if address is None else (address,)
@@ -167,7 +166,7 @@ def _connected(target: _address.Target) -> Generator[socket.socket, None, None]:
             client.connect(target.socket_address())
             yield client
         return
-    # chronyd can only answer to a path, and may see no other directory.
+    # chronyd replies to a path, and may not see other directories.
     directory = os.path.dirname(target.host)
     path = os.path.join(directory, f"pychrony.{secrets.token_hex(4)}.sock")
     with bound_socket(path) as client:

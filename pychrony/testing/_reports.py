@@ -25,7 +25,7 @@ from ._fields import (
     u64,
 )
 
-# What stands in a reply where there is no such record.
+# The status of a reply without a record.
 INVALID = 3
 NO_SUCH_SOURCE = 4
 NOT_ENABLED = 6
@@ -33,29 +33,29 @@ NO_RTC = 13
 
 
 class Count(NamedTuple):
-    """The record that answers N_SOURCES."""
+    """The record of a reply to N_SOURCES."""
 
     sources: int
 
 
 class SourceName(NamedTuple):
-    """The record that answers NTP_SOURCE_NAME."""
+    """The record of a reply to NTP_SOURCE_NAME."""
 
     address: str
     name: str
 
 
 class Argument:
-    """What a request says besides its code: nothing."""
+    """The argument of a request: none."""
 
     size = 0
 
     def key(self, position: Any, record: Any) -> bytes:
-        """Return it for a record, given its position in the list."""
+        """Return the argument that requests a record, which has this index."""
         return b""
 
     def read(self, data: bytes) -> dict[str, Any]:
-        """Return it as attributes of ``Request``."""
+        """Return the argument as attributes of ``Request``."""
         return {}
 
 
@@ -86,7 +86,7 @@ ADDRESS = _Address()
 
 
 class Report(NamedTuple):
-    """What is asked for with one request, and how it is answered."""
+    """One kind of request, and the layouts of its reply."""
 
     request: str
     """The request's name in chrony's protocol."""
@@ -105,16 +105,16 @@ class Report(NamedTuple):
 
     @property
     def record_size(self) -> int:
-        """How many bytes follow the header of the newest reply."""
+        """The length of the record in the newest layout [bytes]."""
         return sum(kind.size for kind, _ in self.newest)
 
     def encode(self, record: object) -> tuple[int, bytes]:
-        """Encode a record in the layout that lacks what is None in it.
+        """Encode a record in the layout without the attributes that are None.
 
-        Return the reply's code and what follows its header.
+        Return the code of the reply, and the encoded record.
 
         Raises:
-            ValueError: An attribute has a value that the protocol cannot say.
+            ValueError: The protocol cannot represent the value of an attribute.
         """
         known = attributes(self.newest)
         missing = {

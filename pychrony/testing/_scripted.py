@@ -1,4 +1,4 @@
-"""The scripted daemon: what follows from its records, and its rights."""
+"""The scripted daemon: its records and their defaults, and its permissions."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _default_activity(records: Mapping[str, Any]) -> Activity:
 
 
 def _ntp_addresses(records: Mapping[str, Any]) -> Iterable[str]:
-    # The very ones that a client asks for: it has them from SOURCESTATS.
+    # Clients take the addresses from SOURCESTATS.
     return filter(None, (record.address for record in records["source_stats"]))
 
 
@@ -171,8 +171,8 @@ def _default_ntp_data(records: Mapping[str, Any]) -> tuple[NTPData, ...]:
     )
 
 
-# Each attribute with records, the request that they answer, and what follows
-# from the attributes above it and those that are given where it is not.
+# Each attribute with records, the request that they answer, and its default, which
+# depends on the attributes above it and on those that are given.
 _REPORTS: dict[str, tuple[Report, Callable[[Mapping[str, Any]], Any]]] = {
     # Of each time when it is asked for: see _reply.
     "tracking": (TRACKING, lambda records: None),
@@ -189,7 +189,7 @@ _REPORTS: dict[str, tuple[Report, Callable[[Mapping[str, Any]], Any]]] = {
 
 
 def _complete(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all records: those that are given, and what follows from them."""
+    """Return all records: those that are given, and the defaults of the others."""
     records = {
         name: value if _REPORTS[name][0].argument is NOTHING else tuple(value)
         for name, value in given.items()
@@ -213,7 +213,7 @@ def _encode(report: Report, records: Iterable[object]) -> Replies:
 
 
 def _replies(records: Mapping[str, Any]) -> dict[int, Replies]:
-    """Encode all records: the replies by the code of their request."""
+    """Return the encoded replies by the code of their request."""
     lists = ("sources", "source_stats", "select_data")
     count = Count(max(len(records[name]) for name in lists))
     replies = {N_SOURCES.code: _encode(N_SOURCES, (count,))}
@@ -261,14 +261,13 @@ class _Tracking(_Records[TrackingStatus, TrackingStatus | None]):
 
 
 class ScriptedDaemon(Daemon):
-    """A server that answers like chronyd, with the records that it is given.
+    """A daemon that replies like chronyd, with the records that it is given.
 
-    Without any, it is the chronyd of a healthy clock, which passes
-    ``pychrony.check``: it follows the first of four sources that agree, and
-    updates the clock every 64 seconds.
+    By default its clock is healthy and passes ``pychrony.check``: it follows the first
+    of four sources that agree, and is updated every 64 seconds.
 
-    It listens on one address and runs in a thread, between ``start`` and ``stop``
-    or inside of ``with``::
+    It listens on one address and runs in a thread, from ``start`` to ``stop`` or in a
+    ``with`` block::
 
         with ScriptedDaemon(tracking=make_tracking(stratum=3)) as daemon:
             with ChronyConnection(daemon.address) as connection:
@@ -277,40 +276,36 @@ class ScriptedDaemon(Daemon):
                 ...
         assert daemon.requests == [("TRACKING", None), ...]
 
-    Only what chronyd would send is read from the records: derived attributes
-    such as ``reference_id_name`` are not sent, and of ``ref_time`` and
-    ``ref_time_ns`` the latter is. Numbers lose what the protocol's 24 bits of
-    coefficient cannot hold (relative error 2**-24 at most). Where a record has
-    None for what older versions of chronyd did not send, it is sent as they
-    did.
+    It sends only what chronyd would send: ``ref_time_ns`` and not ``ref_time``, and no
+    derived attributes such as ``reference_id_name``. Numbers have the protocol's
+    precision of 24 bits (relative error at most 2**-24). A record with None for
+    attributes that older versions of chronyd do not send is sent in their layout.
 
-    Like chronyd, it answers everything over a Unix socket, but over UDP only
-    what ``open_commands`` names: without them SELECT_DATA, AUTH_DATA, NTP_DATA,
-    SERVER_STATS and the list of clients are refused as not authorised. It has no
-    clients and no times entered by hand, and refuses to change anything::
+    Like chronyd, it answers all requests over a Unix socket, but over UDP only those in
+    ``open_commands``. By default it refuses SELECT_DATA, AUTH_DATA, NTP_DATA,
+    SERVER_STATS and the list of clients over UDP as not authorised. It has no clients
+    and no manual samples, and refuses all commands that would change something::
 
         ScriptedDaemon(open_commands=[*DEFAULT_OPEN_COMMANDS, "serverstats"])
         ScriptedDaemon(open_commands=ALL_COMMANDS)
 
-    Each attribute below but ``requests`` is an argument, too, and may be replaced at
-    any time; None gives the default.
+    Each attribute below except ``requests`` is also an argument, and can be set at any
+    time; None sets the default.
 
     Attributes:
-        address: Where it listens, as a client writes it: "127.0.0.1:40123",
-            "[::1]:40123", or the path of a Unix socket, which must not exist, in a
-            directory where the client may write (libchrony accepts up to about 64
-            bytes). By default "127.0.0.1:0"; a port 0 becomes a free one in
-            ``start`` and stays the same when it is started again.
-        misbehave: What to do instead of sending the correct reply: one of
-            ``pychrony.testing.faults``, or your own.
-        requests: What was asked so far, in order: ``Request.name``, and
+        address: Where it listens: "127.0.0.1:40123", "[::1]:40123", or the path of a
+            Unix socket, which must not exist, in a directory where the client may
+            write. By default "127.0.0.1:0"; ``start`` replaces port 0 by a free one.
+        misbehave: A fault, applied to each reply: one of ``pychrony.testing.faults``,
+            or your own.
+        requests: The requests so far, in order: ``Request.name``, and
             ``Request.index`` or ``Request.address``. May be emptied at any time.
         tracking: The answer to TRACKING. By default, a ``make_tracking`` of a clock
             that follows the selected source, or 127.0.0.1 if none is selected, and is
-            updated every 64 seconds: ``ref_time`` is computed when it is asked for.
+            updated every 64 seconds: ``ref_time`` is computed at each request.
         sources: The answers to SOURCE_DATA. By default, a ``make_source`` for each
             address in ``auth_data`` and ``ntp_data``; else one, or four that agree if
-            no list is given. N_SOURCES is answered with the length of the longest of
+            no list is given. The answer to N_SOURCES is the length of the longest of
             this and the next two.
         source_stats: The answers to SOURCESTATS. By default, a ``make_source_stats``
             for each source.
@@ -326,8 +321,8 @@ class ScriptedDaemon(Daemon):
         rtc_data: The answer to RTCREPORT, None for "no RTC".
         smoothing: The answer to SMOOTHING, None for "not enabled".
         source_names: The answers to NTP_SOURCE_NAME (``chronyc -N sources``):
-            names by addresses of sources. One that has none here is named like
-            its address, as in a configuration without host names.
+            names by addresses of sources. By default, the name is the address, as in
+            a configuration without host names.
         open_commands: What clients may read over UDP, as names of chronyd's
             directive ``opencommands``, which these replace. By default,
             ``DEFAULT_OPEN_COMMANDS``.
@@ -366,8 +361,8 @@ class ScriptedDaemon(Daemon):
         """Encode the records; nothing is opened yet.
 
         Raises:
-            ValueError: A record has a value that the protocol cannot say, or
-                chronyd knows no such command.
+            ValueError: The protocol cannot represent a value of a record, or
+                chronyd has no such command.
         """
         super().__init__(address, misbehave)
         self._lock = Lock()
@@ -393,7 +388,7 @@ class ScriptedDaemon(Daemon):
         with self._lock:
             given = {**self._given, **change}
             records = _complete(given)
-            # The server sees either all of the old replies or all of the new ones.
+            # One assignment: the thread uses either all old replies or all new ones.
             self._updated = 0
             self._replies = _replies(records)
             self._records = records
@@ -417,7 +412,7 @@ class ScriptedDaemon(Daemon):
         self._open_commands = wanted
 
     def _tracking_now(self) -> TrackingStatus:
-        """Return what is given, or what suits the time and the sources."""
+        """Return the given record, or the default for this time and these sources."""
         with self._lock:
             given: TrackingStatus | None = self._records["tracking"]
             if given is not None:

@@ -1,7 +1,7 @@
-"""chronyd's monitoring protocol, version 6: what stands where in a datagram.
+"""The layout of datagrams in chronyd's monitoring protocol, version 6.
 
 A request is a header of 20 bytes, its argument, and zeros up to the length of
-the longest reply to it; a reply is a header of 28 bytes and the record.
+its longest reply; a reply is a header of 28 bytes and the record.
 """
 
 from __future__ import annotations
@@ -80,20 +80,19 @@ class Request:
     """One request that reached the daemon.
 
     Attributes:
-        name: What is asked for, as chrony's protocol calls it: "N_SOURCES",
+        name: The name of the request in chrony's protocol: "N_SOURCES",
             "SOURCE_DATA", "TRACKING", "SOURCESTATS", "RTCREPORT", "ACTIVITY",
             "SMOOTHING", "SERVER_STATS", "NTP_DATA", "AUTH_DATA", "SELECT_DATA",
             "NTP_SOURCE_NAME", "MANUAL_LIST" or "CLIENT_ACCESSES_BY_INDEX3"; the
             code in digits if it is none of these.
         code: The request's code (0 to 65535).
-        index: Which source is asked for (0 to 4294967295), None where the
-            request has no number of one.
-        attempt: How often the client says that it has sent this before
-            (0 to 65535). libchrony always says 0.
+        index: The index of the requested source (0 to 4294967295), or None.
+        attempt: The number of earlier attempts in the request (0 to 65535);
+            libchrony always sends 0.
         sequence: The number that the reply must repeat (0 to 4294967295).
         data: The whole datagram.
-        address: Which source is asked for in NTP_DATA, AUTH_DATA and
-            NTP_SOURCE_NAME, else None.
+        address: The address of the requested source in NTP_DATA, AUTH_DATA and
+            NTP_SOURCE_NAME, or None.
     """
 
     name: str
@@ -111,7 +110,7 @@ _OLDEST_VERSION_TOLD = 5
 def parse_request(data: bytes) -> tuple[int, int, int, int] | None:
     """Return version, code, attempt and sequence number.
 
-    None for what chronyd ignores; it tells the clients of old versions nothing.
+    None for a datagram that chronyd ignores, such as one of an old version.
     """
     if not REPLY_HEADER <= len(data) <= LONGEST_REQUEST:
         return None

@@ -55,7 +55,7 @@ def silent(request: Request, reply: bytes) -> Iterable[Datagram]:
 
 
 def garbage(request: Request, reply: bytes) -> Iterable[Datagram]:
-    """Send as many bytes, none of them right (each bit is inverted)."""
+    """Send the reply with all bits inverted."""
     return (bytes(byte ^ 0xFF for byte in reply),)
 
 
@@ -71,7 +71,7 @@ def wrong_sequence(request: Request, reply: bytes) -> Iterable[Datagram]:
 
 
 def delayed(seconds: float) -> Fault:
-    """Send the reply ``seconds`` later; other requests are not held up."""
+    """Send the reply ``seconds`` later; other replies are not delayed."""
     return lambda request, reply: ((seconds, reply),)
 
 
@@ -88,7 +88,7 @@ def _patched(position: int, data: bytes) -> Fault:
 def overwritten(offset: int, data: bytes) -> Fault:
     """Put ``data`` into the record, from its byte ``offset`` on.
 
-    For what no attribute can say, such as a time with 10**9 nanoseconds:
+    For values that no attribute can have, such as a time with 10**9 nanoseconds:
     ``only("TRACKING", overwritten(36, (10**9).to_bytes(4, "big")))``. The
     reply grows if ``data`` reaches beyond its end.
     """
@@ -107,17 +107,17 @@ def status(code: int) -> Fault:
 
 
 def version(number: int) -> Fault:
-    """Refuse like a chronyd that speaks protocol ``number`` (0 to 255), not 6."""
+    """Refuse like a chronyd with protocol ``number`` (0 to 255) instead of 6."""
     return chain(status(BAD_VERSION), _patched(0, bytes([number])))
 
 
 def count(sources: int) -> Fault:
-    """Report this number of sources (0 to 4294967295); serve all else."""
+    """Report this number of sources (0 to 4294967295); send other replies as usual."""
     return only(N_SOURCES.request, overwritten(0, sources.to_bytes(4, "big")))
 
 
 def dropping(every: int) -> Fault:
-    """Leave each ``every``-th request without an answer (1: all of them)."""
+    """Send no reply to each ``every``-th request (1: all of them)."""
     seen = 0
 
     def fault(request: Request, reply: bytes) -> Iterable[Datagram]:
@@ -129,7 +129,7 @@ def dropping(every: int) -> Fault:
 
 
 def first(times: int, fault: Fault) -> Fault:
-    """Apply ``fault`` to the first ``times`` requests, and then no more."""
+    """Apply ``fault`` to the first ``times`` requests."""
     left = times
 
     def limited(request: Request, reply: bytes) -> Iterable[Datagram]:
@@ -143,7 +143,7 @@ def first(times: int, fault: Fault) -> Fault:
 def only(
     name: str, fault: Fault, *, index: int | None = None, address: str | None = None
 ) -> Fault:
-    """Apply ``fault`` to the requests of one name and to no others.
+    """Apply ``fault`` to some requests only.
 
     Args:
         name: The ``Request.name``, for example "TRACKING".
@@ -166,7 +166,7 @@ def only(
 
 
 def chain(*faults: Fault) -> Fault:
-    """Give what each fault sends to the next one; delays add up."""
+    """Apply each fault to what the previous one sends; delays add up."""
 
     def chained(request: Request, reply: bytes) -> Iterable[Datagram]:
         datagrams: list[Datagram] = [reply]

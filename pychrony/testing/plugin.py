@@ -1,4 +1,4 @@
-"""Fixtures for pytest, which finds them by itself where pychrony is installed.
+"""Fixtures for pytest, which finds them if pychrony is installed.
 
 ``chrony_daemon`` is a running ``ScriptedDaemon``; the others are records::
 
@@ -27,7 +27,7 @@ def chrony_daemon() -> Iterator[testing.ScriptedDaemon]:
     Raises:
         ChronyLibraryError: there is no usable libchrony to read it with.
     """
-    pychrony.reports()  # without libchrony a test could pass for another reason
+    pychrony.reports()  # without it, a test of errors could pass
     with testing.ScriptedDaemon() as daemon:
         yield daemon
 
@@ -43,8 +43,8 @@ chrony_server_stats = pytest.fixture(testing.make_server_stats)
 chrony_rtc_data = pytest.fixture(testing.make_rtc_data)
 chrony_smoothing = pytest.fixture(testing.make_smoothing)
 
-# Their names in pychrony 2.0. A fixture of the same name in a test's own file or
-# conftest.py goes before these.
+# Their names in pychrony 2.0. A fixture of the same name in a test file or conftest.py
+# takes precedence.
 tracking_status = pytest.fixture(testing.make_tracking)
 source = pytest.fixture(testing.make_source)
 source_stats = pytest.fixture(testing.make_source_stats)

@@ -1,4 +1,4 @@
-"""The command line of ``python -m pychrony.watch``, and its plain lines."""
+"""The command line of ``python -m pychrony.watch``, and its plain output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pychrony
 from pychrony import _chronyc
 from pychrony._cli import (
     ADDRESS,
-    add_patience,
+    add_timeout_and_retries,
     counting,
     is_terminal,
     positive,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ._follow import Readings
 
-    # What the user calls them, and the connections to them.
+    # The addresses as given, and the connections to them.
     Clocks = Sequence[tuple[str, pychrony.AsyncChronyConnection]]
 
 FINE, FAILED, USAGE = range(3)
@@ -47,8 +47,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Watch until a key, a signal or the last reading; return the exit status.
 
-    That is 0, 1 if the last reading failed or nothing can be read at all, 2 for
-    a usage error, or 128 and the number of the signal.
+    That is 0, 1 if the last reading of a clock failed or nothing can be read, 2 for a
+    usage error, or 128 plus the number of the signal.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(clocks: Clocks, interval: float, count: int | None) -> int:
-    """Show them in the live view, and return the exit status."""
+    """Run the live view, and return the exit status."""
     if find_spec("textual") is None:
         print(
             "The live view needs textual: pip install 'pychrony[watch]'. Without it, "
@@ -96,7 +96,7 @@ def _show(clocks: Clocks, interval: float, count: int | None) -> int:
 
 
 def _can_draw() -> bool:
-    """Return whether the live view can be drawn, and its keys be read, here."""
+    """Return whether this terminal can show the live view and read its keys."""
     return (
         all(map(is_terminal, (sys.stdin, sys.stdout, sys.stderr)))
         and sys.stderr.encoding.lower() in ("utf-8", "utf8")
@@ -129,20 +129,20 @@ def _parser() -> _Parser:
         "--count",
         type=counting,
         metavar="N",
-        help="number of readings to end after",
+        help="end after N readings",
     )
-    add_patience(parser, retries=1)
+    add_timeout_and_retries(parser, retries=1)
     parser.add_argument(
         "--plain",
         action="store_true",
-        help="print a line for each reading, as where there is no terminal (or none "
+        help="print a line for each reading, as without a terminal (or without "
         "with UTF-8)",
     )
     return parser
 
 
 def _print(clocks: Clocks, interval: float, count: int | None) -> int:
-    """Print their readings, and return the exit status."""
+    """Print a line for each reading, and return the exit status."""
     try:
         with printing():
             return asyncio.run(_print_all(clocks, interval, count))
@@ -164,7 +164,7 @@ async def _print_all(clocks: Clocks, interval: float, count: int | None) -> int:
     ]
     try:
         return max(await asyncio.gather(*tasks))
-    finally:  # if one of them cannot print, the others need not go on
+    finally:  # if one cannot print, the others end, too
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

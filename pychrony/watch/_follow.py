@@ -1,4 +1,4 @@
-"""One chronyd, read again and again: what a live view and a plain list show."""
+"""Reads one chronyd repeatedly, for the live view and the plain output."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Reading:
     Attributes:
         tracking: the state of the clock.
         sources: its sources.
-        selection: what became of each of them, in the same order; empty where
-            they changed meanwhile, ``None`` where chronyd does not permit it.
-        stats: the statistics of each of them, in the same order; empty where
-            they changed meanwhile, or nobody asked for them.
+        selection: ``selectdata`` of each source, in the same order; empty if the
+            sources changed meanwhile, ``None`` if it is not permitted.
+        stats: ``sourcestats`` of each source, in the same order; empty if the
+            sources changed meanwhile, or if it was not read.
         read_at: when, by the clock of this machine [s since 1970].
     """
 
@@ -53,7 +53,7 @@ class Reading:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What ``pychrony.check`` says of it, with its default limits."""
+        """The verdict of the check with its default limits."""
         return judge("", self._clock, _LIMITS)
 
     @cached_property
@@ -63,11 +63,11 @@ class Reading:
 
     @property
     def wrong(self) -> str:
-        """What is wrong with it, in words; empty if nothing is."""
+        """What is wrong with the clock; empty if nothing is."""
         return ", ".join(one.wrong for one in self.verdict.wrong)
 
     def source_state(self, index: int) -> int:
-        """Return the state of a source: OK if it is usable, or need not be."""
+        """Return the state of a source: OK if it is usable, or has ``noselect``."""
         if self.sources[index].is_usable() or self._clock.is_ignored(index):
             return OK
         return max(WARNING, self.states.get("usable_sources", OK))
@@ -94,9 +94,9 @@ async def follow(
 ) -> Readings:
     """Read every ``interval`` seconds, ``most`` times, and close the connection.
 
-    ``with_stats`` says before each reading whether it needs the statistics. A
-    chronyd that cannot be read is an error among the results: it may come back.
-    Close the generator (``contextlib.aclosing``) where it is not taken to the end.
+    ``with_stats`` is called before each reading and says whether it needs
+    ``sourcestats``. A failed reading yields its error. Close the generator
+    (``contextlib.aclosing``) if you do not iterate to the end.
     """
     permitted = True
     number = 0
@@ -105,7 +105,7 @@ async def follow(
             try:
                 reading = await _read(connection, permitted, with_stats())
             except ChronyError as error:
-                permitted = True  # perhaps over another socket next time
+                permitted = True  # the next session may be over another socket
                 yield error
             else:
                 permitted = reading.selection is not None
@@ -135,7 +135,8 @@ async def _read(
 
 
 def _matching(sources: Sequence[Source], records: Sequence[Of]) -> Sequence[Of]:
-    # Each list is of another time. A reference clock has no address in the second.
+    # The lists were read one after the other. In the second, reference clocks have no
+    # address.
     if len(sources) != len(records) or any(
         two.address not in ("", one.address) for one, two in zip(sources, records)
     ):

@@ -1,4 +1,4 @@
-"""The offset within its error bound over time, drawn with the dots of braille.
+"""The offset and its error bound over time, drawn with the dots of braille.
 
 Each reading is a column of dots, the newest at the right; a character has two
 columns of four dots.
@@ -21,13 +21,12 @@ _ZERO = "\N{BOX DRAWINGS LIGHT QUADRUPLE DASH HORIZONTAL}"
 
 
 class Point(NamedTuple):
-    """What was read at one time.
+    """One reading.
 
     Attributes:
         time: when it was read [s], on any clock.
-        offset: of the clock [s], ``None`` where it could not be read.
-        bound: the most that the clock can be wrong [s], ``None`` where nothing
-            bounds it.
+        offset: of the clock [s], ``None`` if it could not be read.
+        bound: error bound [s], ``None`` if there is none.
     """
 
     time: float
@@ -40,8 +39,8 @@ class Run(NamedTuple):
 
     Attributes:
         text: the characters.
-        ink: what they show: ``offset``, ``bound``, ``zero`` or nothing.
-        inside: whether they are between the error bounds.
+        ink: what they show: ``offset``, ``bound``, ``zero`` or empty.
+        inside: whether they are within the error bound.
     """
 
     text: str
@@ -57,8 +56,8 @@ def shown(points: Sequence[Point], width: int) -> Sequence[Point]:
 def scale(points: Sequence[Point], *, bounded: bool) -> float:
     """Return 1, 2 or 5 times a power of ten that suits the offsets, or the bounds [s].
 
-    The newest and nine in ten of the others are not larger: those of the moment
-    when chronyd started are larger by far, and would leave the rest flat.
+    The newest and nine in ten of the others fit. The others may be much larger, as
+    just after the start of chronyd, and would flatten the rest.
     """
     sizes = [
         max(abs(point.offset), (bounded and point.bound) or 0.0)
@@ -81,14 +80,14 @@ def draw(
     for x, point in enumerate(points, 2 * width - len(points)):
         here = _rows(point, height * _DOTS - 1, limit)
         for trace, row in here.items():
-            # Connected with what was before, as far as it is in the picture.
+            # Connected with the point before, as far as it is visible.
             first, last = sorted((row, before.get(trace, row)))
             for y in range(max(0, first), min(last, height * _DOTS - 1) + 1):
                 cell = y // _DOTS, x // 2
                 dots[cell] = dots.get(cell, 0) | _BITS[x % 2][y % _DOTS]
                 inks[cell] = trace if trace == "offset" else inks.get(cell, "bound")
         if "upper" in here:
-            # Characters of which half, at least, is inside.
+            # Characters of which at least half is inside.
             first, last = ((here[edge] + 2) // _DOTS for edge in ("upper", "lower"))
             inside.update((y, x // 2) for y in range(max(0, first), min(last, height)))
         before = here

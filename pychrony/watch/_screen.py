@@ -1,4 +1,4 @@
-"""The live view: what is on the screen, and its keys."""
+"""The screen of the live view, and its keys."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 # As many readings as a terminal of 2000 columns can show.
 _HISTORY = 4000
 
-_ASKING = "asking chronyd"
+_ASKING = "reading chronyd"
 
-# Between two pictures of a list of clocks, whose readings come at any time [s].
+# Between two updates of a list of clocks, whose readings come at any time [s].
 _COALESCED = 0.2
 
 # Minimum heights of the screen, in lines: for more than the table and one line of the
@@ -86,7 +86,7 @@ _LEGEND = {
 
 
 def _legend(width: int) -> str:
-    """Return what the glyphs and columns mean, in lines of this width."""
+    """Return the meanings of the glyphs and columns, in lines of this width."""
     indent = max(map(len, _LEGEND)) + 2
     lines: list[str] = []
     for name, meaning in _LEGEND.items():
@@ -100,8 +100,8 @@ class Host:
 
     Attributes:
         name: as the user named it.
-        reading: the last one that did not fail.
-        error: why the last one failed.
+        reading: the last successful one.
+        error: why the last one failed, or ``None``.
     """
 
     def __init__(self, name: str, connection: AsyncChronyConnection) -> None:
@@ -116,7 +116,7 @@ class Host:
         return self.error or self.reading
 
     def take(self, reading: Reading | ChronyError) -> None:
-        """Take what was read."""
+        """Store a reading."""
         if isinstance(reading, ChronyError):
             self.error = reading
             self.points.append(Point(time.monotonic()))
@@ -127,14 +127,14 @@ class Host:
             self.points.append(point)
 
     def frozen(self) -> Host:
-        """Return it as it is now."""
+        """Return a copy that does not change."""
         still = copy(self)
         still.points = self.points.copy()
         return still
 
 
 class _Text(Static):
-    """Lines of text; the screen is laid out again only for another number of them."""
+    """Lines of text; only a change of their number changes the layout."""
 
     _height = -1
 
@@ -145,7 +145,7 @@ class _Text(Static):
 
 
 class LiveView(App[None]):
-    """What the readings show, until a key, a signal or their end.
+    """Shows the readings until a key, a signal or the last reading.
 
     Its ``return_code`` is that of the process.
     """
@@ -246,7 +246,7 @@ class LiveView(App[None]):
             self.exit(return_code=int(failed))
 
     def _changed(self, host: Host) -> None:
-        """Show what was read, if it is to be seen."""
+        """Show the reading, unless the view is paused or shows something else."""
         if self._still is not None:
             return
         if self._open is not None:
@@ -308,7 +308,7 @@ class LiveView(App[None]):
             self._lines.show(lambda width: sources_table(reading, width))
         self._show_details(host.reading)
         self._graph.show(host.points)
-        # They are not of now, then.
+        # They are old then.
         for widget in (self._clock, self._lines):
             widget.set_class(host.error is not None, "old")
 
@@ -373,7 +373,7 @@ class LiveView(App[None]):
             self._show()
 
     def action_leave(self, number: int) -> None:
-        """End as a shell reports the end by this signal."""
+        """End with the exit status for this signal."""
         self.exit(return_code=128 + number)
 
     def action_open(self) -> None:
@@ -399,7 +399,7 @@ class LiveView(App[None]):
         self._show()
 
     def action_pause(self) -> None:
-        """Stop the picture, not the readings; or show them again."""
+        """Freeze the screen, not the readings; or resume."""
         paused = self._still is None
         self._still = [host.frozen() for host in self._hosts] if paused else None
         self._show()
@@ -409,7 +409,7 @@ class LiveView(App[None]):
         self._graph.zoom()
 
     def action_legend(self) -> None:
-        """Explain the glyphs and columns, or do so no more."""
+        """Show or hide the legend."""
         shown = not self._legend.display
         self._legend.display = shown
         self.screen.set_class(shown, "legend")

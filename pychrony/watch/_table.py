@@ -1,4 +1,4 @@
-"""Sources and clocks as lines of text, in as many columns as fit the width."""
+"""Tables of sources and clocks, with as many columns as fit the width."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from itertools import zip_longest
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from pychrony import ChronyError, SelectOption, SelectState, _chronyc
+from pychrony import ChronyError, SelectOption, _chronyc
+from pychrony.check._causes import REASONS
 from pychrony.check._judge import CRITICAL, NAMES, OK
 
 if TYPE_CHECKING:
@@ -18,30 +19,8 @@ if TYPE_CHECKING:
 
 _GAP = 2
 
-REASONS = {
-    SelectState.IGNORED: "ignored: noselect",
-    SelectState.NOT_SYNCHRONIZED: "not synchronised",
-    SelectState.MISSING_SAMPLES: "too few measurements",
-    SelectState.UNACCEPTABLE_DISTANCE: "above maxdistance",
-    SelectState.JITTERY: "above maxjitter",
-    SelectState.WAITING_FOR_OTHERS: "waits for measured others",
-    SelectState.STALE: "measurements too old",
-    SelectState.ORPHAN: "stratum of an orphan",
-    SelectState.NOT_TRUSTED: "disagrees with the trusted",
-    SelectState.FALSETICKER: "disagrees with the majority",
-    SelectState.MISSING_SELECTABLE_SOURCES: "waits for selectable others",
-    SelectState.NOT_PREFERRED: "another one is preferred",
-    SelectState.WAITING_FOR_UPDATE: "waits for a measurement",
-    SelectState.LARGE_DISTANCE: "too distant to combine",
-    SelectState.OUTLIER: "too different to combine",
-    SelectState.UNACCEPTABLE_STRATUM: "stratum out of range",
-    SelectState.UNKNOWN: "not yet in any selection",
-    SelectState.COMBINED: "combined",
-    SelectState.BEST: "selected",
-}
-
 NO_REASONS = (
-    "No reasons of the selection: chronyd gives them to root and its own user only, "
+    "No column Selection: chronyd permits selectdata to root and its own user only, "
     "over its Unix socket."
 )
 
@@ -50,9 +29,9 @@ class Row(NamedTuple):
     """One entry of a table.
 
     Attributes:
-        key: what is the same for this entry in each reading.
-        lines: its text, as many lines as each other entry has.
-        state: that of the check.
+        key: identifies this entry in each reading.
+        lines: its text; all entries have the same number of lines.
+        state: the state of the check.
     """
 
     key: str
@@ -61,7 +40,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Entries under a line with the names of the columns."""
+    """Rows under a line with the names of the columns."""
 
     head: str
     rows: Sequence[Row]
@@ -72,7 +51,7 @@ class _Column(NamedTuple):
     cells: Sequence[str]
     right: bool = False
     least: float = inf
-    """The width that it may be cut to, if it is the last one."""
+    """The width that it may be cut to, if it is the last column."""
 
     @property
     def width(self) -> int:
@@ -94,9 +73,9 @@ def _lines(columns: Sequence[_Column]) -> list[str]:
 def _fitting(
     choices: Sequence[Sequence[_Column]], width: int
 ) -> tuple[str, list[Sequence[str]]]:
-    """Return head and entries with the first choice of columns that fits the width.
+    """Return head and rows with the first choice of columns that fits the width.
 
-    If none does, the first column of the last one has a line of its own.
+    If none does, the first column of the last choice gets its own line.
     """
     for *others, last in choices:
         left = width - sum(column.width + _GAP for column in others)
@@ -111,14 +90,14 @@ def _fitting(
 
 
 def _cut(text: str, width: int) -> str:
-    """Return the words of the text that fit the width."""
+    """Return the text, shortened at a word to the width."""
     if len(text) <= width:
         return text
     return f"{words(text.split(), width - 2)[0]} \N{HORIZONTAL ELLIPSIS}"
 
 
 def sources_table(reading: Reading, width: int) -> Table:
-    """Return the table of the sources, as chronyc has it, with the reasons."""
+    """Return the table of the sources as in chronyc, with the selection."""
     sources = reading.sources
     if not sources:
         return Table("No sources", ())
@@ -223,7 +202,7 @@ def _host_cells(address: str, reading: Reading | ChronyError | None) -> tuple[st
 
 
 def source_fields(reading: Reading, index: int) -> list[str]:
-    """Return what is known of one source beyond its row: statistics and selection."""
+    """Return the details of one source: its selection and statistics."""
     source = reading.sources[index]
     fields = [source.address]
     if reading.selection:
@@ -258,7 +237,7 @@ def _selection_fields(selection: SelectData) -> list[str]:
 
 
 def words(texts: Iterable[str], width: int, gap: str = " ") -> list[str]:
-    """Return the texts, which are not broken, in lines that fit the width."""
+    """Return the unbroken texts in lines that fit the width."""
     lines: list[str] = []
     for text in texts:
         if lines and len(lines[-1]) + len(gap) + len(text) <= width:

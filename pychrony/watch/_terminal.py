@@ -1,9 +1,9 @@
 """The terminal of the live view: what is written to it, and how the view ends.
 
-Textual writes in a thread, through a queue of 30 entries. Its thread dies with the
-first error, or waits for a terminal that takes nothing more; then the queue fills,
-and the whole program waits for it. So the thread gets an output of ours, which
-always returns in the end.
+Textual writes in a thread, through a queue of 30 entries. Its thread ends with the
+first error, or blocks while the terminal accepts no output; then the queue fills, and
+the whole program blocks. So the thread writes to an :class:`Output`, which always
+returns.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from textual.app import App
 
-# When a terminal that takes nothing is given up, after leaving has begun [s].
+# A terminal that accepts no output is given up this long after leaving began [s].
 _STALLED = 0.4
 
-# When the process ends, whatever it waits for, after leaving has begun [s].
+# The process ends at the latest this long after leaving began [s].
 _OVERDUE = 0.8
 
 _POLL = 50  # milliseconds
 
-# The keyboard protocol, the mouse, the alternate screen, line wrap and the cursor:
-# what Textual sets, as the terminal had it.
+# Resets what Textual has set: the keyboard protocol, the mouse, the alternate screen,
+# line wrap and the cursor.
 _RESET = (
     "\x1b[?2004l\x1b[?7h\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?2048l"
     "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[?1004l"
@@ -43,20 +43,20 @@ _RESET = (
 
 
 class Output:
-    """A text file for the terminal that never fails, and does not wait for ever."""
+    """A text file for the terminal, which never fails and never blocks for ever."""
 
     def __init__(self, fd: int) -> None:
         self._fd = _non_blocking(fd)
         self._until = float("inf")
 
     def give_up(self, after: float) -> None:
-        """From then on [s], leave out what the terminal does not take at once."""
+        """After a time [s], discard what the terminal does not accept at once."""
         self._until = min(self._until, monotonic() + after)
 
     def write(self, text: str) -> None:
-        """Write the text, as far as the terminal takes it."""
-        # One for each call: two threads may write at the end, and a poll object
-        # refuses the second.
+        """Write the text, as far as the terminal accepts it."""
+        # One for each call: at the end two threads may write, and a poll object cannot
+        # be used by two.
         poller = select.poll()
         poller.register(self._fd, select.POLLOUT)
         data = text.encode(errors="replace")
@@ -66,7 +66,7 @@ class Output:
             if poller.poll(0 if late else _POLL):
                 try:
                     taken = os.write(self._fd, data)
-                except BlockingIOError:  # though it was ready: for less than this
+                except BlockingIOError:  # it has room, but for less than this
                     sleep(0 if late else _POLL / 1000)
                 except OSError:  # the terminal is gone
                     return
@@ -82,9 +82,9 @@ class Output:
 
 
 def _non_blocking(fd: int) -> int:
-    # Not O_NONBLOCK on the descriptor itself, which is the shell's, too. Another
-    # user's terminal, as after su, cannot be opened again: then a write may wait,
-    # and the end of the process is the overdue one.
+    # O_NONBLOCK on the descriptor itself would also affect the shell. Another user's
+    # terminal, as after su, cannot be opened again: then a write may block, until
+    # _OVERDUE ends the process.
     with suppress(OSError):
         return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     return fd
@@ -99,15 +99,15 @@ class TerminalDriver(LinuxDriver):
         self._file: Any = self.output
 
     def run_input_thread(self) -> None:
-        """Read keys until the end; a terminal that is gone has none."""
+        """Read keys until the end, or until the terminal is gone."""
         with suppress(OSError):
             super().run_input_thread()
 
     def restore(self) -> None:
-        """Make the terminal what it was, from any thread, without waiting for it."""
+        """Restore the terminal, from any thread, without waiting for it."""
         # A process in the background would be stopped here.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
-        before = self.attrs_before or []  # where it was gone at the start
+        before = self.attrs_before or []  # empty if it was gone at the start
         with suppress(termios.error, TypeError):
             termios.tcsetattr(self.fileno, termios.TCSANOW, before)
         self.output.give_up(0)
@@ -117,8 +117,8 @@ class TerminalDriver(LinuxDriver):
 def end_with_terminal(driver: TerminalDriver, leave: Callable[[int], object]) -> None:
     """End by ``leave(SIGNAL)``: on SIGINT, SIGTERM, SIGHUP, or without a terminal.
 
-    To be called in the event loop of the main thread. Where ``leave`` has not ended
-    the process within a second, it ends nevertheless.
+    To be called in the event loop of the main thread. If ``leave`` has not ended the
+    process within a second, it is ended.
     """
     loop = asyncio.get_running_loop()
     overdue: list[threading.Thread] = []
@@ -129,15 +129,15 @@ def end_with_terminal(driver: TerminalDriver, leave: Callable[[int], object]) ->
             end = threading.Thread(target=_end, args=(driver, number), daemon=True)
             overdue.append(end)
             end.start()
-        with suppress(RuntimeError):  # the loop is closed: it has ended
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(leave, number)
 
-    # Not by the loop, which may be waiting for the terminal.
+    # Not by the loop, which may be blocked by the terminal.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, begin)
 
-    # The kernel signals the hang-up to the session that a terminal controls, and to
-    # nobody where there is none. A poll for nothing reports just that.
+    # The kernel sends SIGHUP only to the session of the terminal. A poll without events
+    # reports the hang-up in any case.
     hangup = select.epoll()
     for fd in {driver.fileno, driver.output.fileno()}:
         hangup.register(fd, 0)
@@ -150,7 +150,7 @@ def end_with_terminal(driver: TerminalDriver, leave: Callable[[int], object]) ->
 
 
 def _end(driver: TerminalDriver, number: int) -> None:
-    """End the process if it is still there then."""
+    """End the process if it has not ended in time."""
     sleep(_OVERDUE)
     try:
         driver.restore()

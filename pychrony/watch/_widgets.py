@@ -1,4 +1,4 @@
-"""What the live view is made of: a graph, and a table that scrolls."""
+"""The widgets of the live view: a graph, and a table that scrolls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MARGIN = 9
 
 
 class Graph(Widget):
-    """The newest of the points that fit, the newest at the right."""
+    """A graph of the newest points, the newest at the right."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "graph--offset",
@@ -65,7 +65,7 @@ class Graph(Widget):
         self.refresh()
 
     def notify_style_update(self) -> None:
-        """Draw it again in the colours of another theme."""
+        """Draw it in the colours of the new theme."""
         super().notify_style_update()
         self._redraw()
 
@@ -114,9 +114,9 @@ class Graph(Widget):
 
 
 class Lines(ScrollView, can_focus=True):
-    """A table whose head stays, one of whose rows can be chosen.
+    """A table with a fixed head, in which a row can be chosen.
 
-    Only the lines that are seen are drawn, so that the number of rows costs little.
+    Only visible lines are drawn, so many rows cost little.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -142,7 +142,7 @@ class Lines(ScrollView, can_focus=True):
         self.chosen: str | None = None
 
     def show(self, make: Callable[[int], Table]) -> None:
-        """Show the table that this makes for a width."""
+        """Show the table that this function returns for a width."""
         self._make = make
         # Without the scroll bar's column, whether there is one or not.
         self._table = make(max(1, self.container_size.width - 1))
@@ -163,7 +163,7 @@ class Lines(ScrollView, can_focus=True):
         return keys.index(self.chosen) if self.chosen in keys else None
 
     def choose(self, key: str | None) -> None:
-        """Choose the row with this key, or none, and see to it that it is seen."""
+        """Choose the row with this key, or none, and scroll to it."""
         self.chosen = key
         self._see_chosen()
         self.refresh()
@@ -183,7 +183,7 @@ class Lines(ScrollView, can_focus=True):
         rows = self._table.rows
         if rows:
             index = self.index
-            if index is None:  # begin with what is seen
+            if index is None:  # begin with the visible rows
                 each = len(rows[0].lines)
                 index = self.scroll_offset.y // each - (by > 0)
             self.choose(rows[max(0, min(index + by, len(rows) - 1))].key)

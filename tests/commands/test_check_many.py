@@ -127,7 +127,7 @@ def test_only_the_worst_of_many_clocks_are_shown() -> None:
         _, verbose = check("-f", "text", "-v", *addresses)
     _, *table, rest = output.splitlines()
     assert [row.split()[1] for row in table] == addresses[:4:-1]
-    assert rest == "and 5 that are no worse (-v shows them)"
+    assert rest == "and 5 more, not worse (-v shows them)"
     assert [row.split()[1] for row in verbose.splitlines()[1:]] == addresses[::-1]
 
 

@@ -140,9 +140,9 @@ VERDICTS: list[tuple[Any, Any, str, int, str]] = [
     ({}, [SELECTED, DEAD], "-w usable_sources=1:", OK, "1 of 2 sources usable (1"),
     ({}, RIVALS, "", CRITICAL, "no majority: 192.0.2.9, 192.0.2.6 disagree with each"),
     ({}, [GPS, DEAD], "", CRITICAL, "reachable: GPS dead, 192.0.2.8 unreachable. Chec"),
-    ({}, [SELECTED, NEW], "", WARNING, "192.0.2.5 with too few measurements yet. Wait"),
-    ({}, [SELECTED, NEW, DEAD], "", WARNING, "measurements yet, 192.0.2.8 unreachable"),
-    ({}, [NEW], "", CRITICAL, "selectable: 192.0.2.5 with too few measurements yet. c"),
+    ({}, [SELECTED, NEW], "", WARNING, "192.0.2.5 with too few measurements. Wait"),
+    ({}, [SELECTED, NEW, DEAD], "", WARNING, "few measurements, 192.0.2.8 unreachable"),
+    ({}, [NEW], "", CRITICAL, "selectable: 192.0.2.5 with too few measurements. c"),
     ({}, [UNRESOLVED[0], DEAD], "", CRITICAL, "1 source has no address, as its na"),
     # Three and more.
     ({}, [SELECTED, OTHER, GPS], "", OK, "2 of 3 sources usable (GPS dead)"),

@@ -157,7 +157,7 @@ def test_install_from_a_wheelhouse_and_uninstall(
         f"libchrony: {bare.library}",
         "found:     in this environment",
         f"SHA-256:   {DIGEST}",
-        f"whole:     yes, the one of pychrony==2.0.3 for {_wheel.tag()}",
+        f"verified:  by SHA-256: that of pychrony==2.0.3 for {_wheel.tag()}",
         f"reports:   {' '.join(pychrony.reports())}",
     ]
     again: tuple[int, str, list[str]]
@@ -492,7 +492,7 @@ def test_which_is_used(
     assert library.main([]) == 0
     output = capsys.readouterr().out
     assert "found:     by the system\n" in output
-    assert "whole:     yes as far as its functions and error codes tell\n" in output
+    assert "verified:  by its functions and error codes\n" in output
     monkeypatch.setattr(_library, "library_path", lambda: str(tmp_path / "gone"))
     assert library.main([]) == 0
     assert "SHA-256:   unknown (No such file or directory)" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from checking import UNSYNCHRONISED
 import pychrony
 from pychrony import ChronyConnectionError, SelectOption, SelectState, _chronyc
 from pychrony.check import CRITICAL, OK, WARNING
+from pychrony.check._causes import REASONS
 from pychrony.testing import (
     make_select_data,
     make_source,
@@ -19,7 +20,6 @@ from pychrony.testing import (
 )
 from pychrony.watch._follow import Reading
 from pychrony.watch._table import (
-    REASONS,
     Table,
     host_state,
     hosts_table,

@@ -1,4 +1,4 @@
-"""Our metrics beside those of chrony_exporter: the table of docs/prometheus.rst."""
+"""Our metrics and those of chrony_exporter; the tables of docs/prometheus.rst."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import csv
 import io
 import textwrap
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from pychrony.prometheus import _metrics
@@ -36,23 +38,26 @@ def ours() -> Iterator[tuple[str, _metrics.Metric, tuple[str, ...]]]:
 
 
 def table() -> str:
-    old = chrony_exporter()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    """Return the sections of docs/prometheus.rst, one for each report."""
+    text = ""
     seen: set[str] = set()
-    for report, metric, source in ours():
-        if metric.name not in seen:
-            seen.add(metric.name)
-            labels = ", ".join((*source, *metric.labels))
-            writer.writerow(
-                (
-                    f"``{metric.name}``",
-                    metric.kind,
-                    f"``{labels}``" if labels else "",
-                    report,
-                    "old" if metric.name in old else "new",
-                    metric.help,
-                )
-            )
-    head = ".. csv-table::\n   :header: Metric, Type, Labels, Report, Age, What it is\n"
-    return f"{head}\n{textwrap.indent(text.getvalue(), '   ')}"
+    for (report, shared), metrics in groupby(ours(), key=itemgetter(0, 2)):
+        lines = io.StringIO()
+        for _, metric, _ in metrics:
+            if metric.name not in seen:
+                seen.add(metric.name)
+                more = ", ".join(f"``{label}``" for label in metric.labels)
+                meaning = f"{metric.help} Labels: {more}." if more else metric.help
+                writer = csv.writer(lines, lineterminator="\n")
+                writer.writerow((f"``{metric.name}``", meaning))
+        title = report or "Every scrape"
+        text += f"\n{title}\n{'~' * len(title)}\n"
+        if shared:
+            text += f"\nLabels: {', '.join(f'``{label}``' for label in shared)}.\n"
+        text += "\n.. csv-table::\n   :header: Metric, Meaning\n   :widths: 45 55\n\n"
+        text += textwrap.indent(lines.getvalue(), "   ")
+    return text
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -47,7 +47,7 @@ def test_killed_worker_is_started_again() -> None:
             workers = children(exporter.pid)
             status, said = exporter.stop()
             assert status == 0
-            assert "ended with status -9: starting it again" in said
+            assert "ended with status -9: restarting it" in said
             assert not any(map(alive, workers))
 
 
@@ -84,13 +84,13 @@ def test_worker_that_fails_at_once_is_started_again_slowly() -> None:
     ) as exporter:
         assert exporter.stderr is not None
         for line in exporter.stderr:
-            if "starting it again" in line:
+            if "restarting it" in line:
                 break
         exporter.terminate()
         rest = exporter.stderr.read()
     assert exporter.returncode == 0
     # It waits a second each time.
-    assert rest.count("starting it again") < 10
+    assert rest.count("restarting it") < 10
 
 
 def test_port_that_others_use_is_not_shared() -> None:
