@@ -109,7 +109,6 @@ def run(session: nox.Session, *command: str) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Check the client of a little NTP network; with -- --keep let it run."""
-    session.log("Installing pychrony for the demo: up to a minute, without output")
     install(session, package=".[watch]" if session.posargs else ".")
     run(session, "python", "tests/tools/demo.py", *session.posargs)
 

@@ -53,6 +53,8 @@ def test_wait_succeeds_where_waitsync_does(parts: Parts) -> None:
         wrong = two.replace("\n", " offset 0.5\n")
         nobody = "server 127.0.0.9 port 9 iburst\n"
         offline = nobody.replace("iburst", "offline")
+        # Not SHM, whose segments are the machine's, and others' to keep.
+        no_clock = "refclock SOCK {directory}/gps refid GPS\n"
         configs = {
             "nothing": (False, ""),
             "local": (False, "local stratum 5\n"),
@@ -63,7 +65,7 @@ def test_wait_succeeds_where_waitsync_does(parts: Parts) -> None:
             "one and dead": (True, one + nobody),
             "one and offline": (True, one + offline),
             "one and a name": (True, one + "server a.invalid\n"),
-            "one and a dead clock": (True, one + "refclock SHM 0 refid GPS\n"),
+            "one and a dead clock": (True, one + no_clock),
             "one that is late": (True, one.replace("\n", " offset 0.001\n")),
             "one noselect": (False, one.replace("\n", " noselect\n")),
             "no majority": (False, one + wrong),

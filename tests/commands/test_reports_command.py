@@ -225,7 +225,7 @@ local stratum 5
 server 127.0.0.5 port 9 offline
 server 127.0.0.6 port 9 offline noselect
 smoothtime 400 0.01
-refclock SHM 0 refid GPS
+refclock SOCK {directory}/gps refid GPS
 """
 
 

@@ -132,7 +132,8 @@ def test_server_scrapes_what_chronyc_prints(parts: Parts, tmp_path: Path) -> Non
         # From now on, its figures hold still or grow with time.
         client.chronyc("offline")
 
-        (example,) = blocks("yaml")
+        machine, fleet = blocks("yaml")
+        example = machine + fleet.removeprefix("scrape_configs:")
         for shown, real in (
             ("127.0.0.1:9123", exporter.place),
             ("192.0.2.7", client.address),
@@ -350,14 +351,14 @@ def test_collector_in_a_program() -> None:
 
 
 def test_commands() -> None:
-    first, second = blocks("console")
-    install, command, shown = first.splitlines()
+    first, _, second = blocks("console")
+    command, shown = first.splitlines()
     project = Path(__file__).parents[2].joinpath("pyproject.toml").read_text()
-    assert install == "$ pip install 'pychrony[prometheus]'"
+    assert "install ``'./pychrony[prometheus]'``" in TEXT
     assert "\nprometheus = [" in project
-    assert command == "$ python -m pychrony.prometheus"
+    assert command == "$ /opt/pychrony/bin/python -m pychrony.prometheus"
     assert urlsplit(shown.removeprefix("listening on ")).netloc == "127.0.0.1:9123"
-    arguments = second.removeprefix(f"{command} ").split()
+    arguments = second.removeprefix("$ python -m pychrony.prometheus ").split()
     with Exporter(*arguments) as exporter:
         assert exporter.get("/probe?target=192.0.3.1")[0] == 403
         assert exporter.get("/probe?target=192.0.2.1:11323")[0] == 403
