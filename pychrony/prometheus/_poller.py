@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+# How many replies are taken at once.
+_AT_ONCE = 1024
+
 
 def run(main: Callable[[Poller], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end on a loop with a poller, which it is given."""
@@ -77,7 +80,7 @@ class Poller(EpollSelector):
             now = monotonic()
             until = min(end, self._earliest)
             replies = self._replies.poll(
-                None if until == inf else max(0.0, until - now)
+                None if until == inf else max(0.0, until - now), _AT_ONCE
             )
             # In turns: those that began first, first, made those that began last exceed
             # their limits where the processor did not suffice for all.
@@ -86,7 +89,7 @@ class Poller(EpollSelector):
                 if running:
                     self._resume(running, True)
             # Only what was not there when it was looked for after its deadline is late.
-            if now >= self._earliest:
+            if now >= self._earliest and len(replies) < _AT_ONCE:
                 self._end_waits(now)
             if any(fd == self.fileno() for fd, _ in replies):
                 return super().select(0)

@@ -37,12 +37,15 @@ class Reading:
 
     Attributes:
         up: whether a chronyd answered.
+        silent: whether none answered though it was asked for as long as planned. A
+            process that gets no processor cannot tell.
         found: what the reports say, by their names.
         outcomes: how the reading of each report went, by name.
         errors: in the order in which they came.
     """
 
     up: bool = False
+    silent: bool = False
     found: dict[str, Any] = field(default_factory=dict[str, Any])
     outcomes: dict[str, _metrics.Outcome] = field(
         default_factory=dict[str, _metrics.Outcome]
@@ -152,6 +155,10 @@ class _Connection(BaseConnection):
             reading.note(error)
         finally:
             self._drop()
+        punctual = perf_counter() - begin < half
+        reading.silent = (
+            not reading.up and punctual and isinstance(reading.errors[-1], TimeoutError)
+        )
         return reading
 
 
