@@ -64,11 +64,12 @@ def side_by_side(tasks: Iterable[Task]) -> RequestGenerator[None]:
             if not (ready or waiting):
                 return
             yield polling.fileno(), EPOLLIN, 0.0 if ready else earliest
+            # Before it looks for replies: this process may be held up in between.
+            now = monotonic()
             answered = polling.poll(0, _AT_ONCE)
             for fd, _ in answered:
                 if fd in waiting:
                     ready.append((waiting.pop(fd)[0], True))
-            now = monotonic()
             # If _AT_ONCE replies came, there may be more, and no task is late yet.
             if now >= earliest and len(answered) < _AT_ONCE:
                 late = [fd for fd, (_, deadline) in waiting.items() if deadline <= now]
@@ -85,16 +86,21 @@ def within(
 ) -> RequestGenerator[T]:
     """Limit the total time of a request generator [s].
 
+    A reply that is there counts even if this process was held up past the limit, but
+    nothing more is waited for.
+
     Raises:
         ChronyTimeoutError: it takes longer.
     """
     end = monotonic() + limit
+    late = False
     ready: Any = None
     try:
         while True:
             fd, events, deadline = requests.send(ready)
-            ready = yield fd, events, min(deadline, end)
-            if monotonic() >= end:
+            ready = not late and (yield fd, events, min(deadline, end))
+            late = monotonic() >= end
+            if late and not ready:
                 raise ChronyTimeoutError(
                     f"{place}: not done within the limit of {limit:g} s. Does chronyd "
                     "answer this machine (its cmdallow, a firewall), is it far away or "

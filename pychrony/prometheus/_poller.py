@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+# How many replies are taken at once.
+_AT_ONCE = 1024
+
 
 def run(main: Callable[[Poller], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine, which gets the poller, on an event loop with a poller."""
@@ -77,7 +80,7 @@ class Poller(EpollSelector):
             now = monotonic()
             until = min(end, self._earliest)
             replies = self._replies.poll(
-                None if until == inf else max(0.0, until - now)
+                None if until == inf else max(0.0, until - now), _AT_ONCE
             )
             # In turns: with the oldest first, the newest exceeded their limits when the
             # processor was too slow for all.
@@ -85,8 +88,8 @@ class Poller(EpollSelector):
                 running = self._waiting.pop(fd, None)
                 if running:
                     self._resume(running, True)
-            # After the poll: a reply that is there is not late.
-            if now >= self._earliest:
+            # Only what was not there when it was looked for after its deadline is late.
+            if now >= self._earliest and len(replies) < _AT_ONCE:
                 self._end_waits(now)
             if any(fd == self.fileno() for fd, _ in replies):
                 return super().select(0)

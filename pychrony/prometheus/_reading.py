@@ -37,12 +37,15 @@ class Reading:
 
     Attributes:
         up: whether a chronyd replied.
+        silent: whether none replied though it had all of the planned time. A late
+            process cannot tell.
         found: the reports by name.
         outcomes: the result of reading each report, by name.
         errors: in the order in which they happened.
     """
 
     up: bool = False
+    silent: bool = False
     found: dict[str, Any] = field(default_factory=dict[str, Any])
     outcomes: dict[str, _metrics.Outcome] = field(
         default_factory=dict[str, _metrics.Outcome]
@@ -152,6 +155,10 @@ class _Connection(BaseConnection):
             reading.note(error)
         finally:
             self._drop()
+        punctual = perf_counter() - begin < half
+        reading.silent = (
+            not reading.up and punctual and isinstance(reading.errors[-1], TimeoutError)
+        )
         return reading
 
 

@@ -75,7 +75,7 @@ class Scraper:
         )
         reading = await self._poller.run(plan.requests())
         silent = self._silent.pop(target, 0)  # other scrapes may have ended meanwhile
-        if not reading.up and isinstance(reading.errors[-1], TimeoutError):
+        if reading.silent:
             _remember(self._silent, target, silent + 1)
         return reading
 

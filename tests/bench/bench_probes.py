@@ -1,9 +1,11 @@
 """Probes of a fleet with dead targets, at a fixed rate, of one or more trees.
 
-``bench_probes.py [--rate 333] [--seconds 60] [--workers N] [TREE ...]``:
+``bench_probes.py [--rate 333] [--seconds 60] [--workers N] [--rounds 1] [TREE ...]``:
 500 daemons with four sources each, every tenth of which is silent. Probes begin at
 fixed times, whether those before have ended or not; the time of each counts from when
-it should have begun. Trees are measured one after the other, here first.
+it should have begun. Trees are measured one after the other, here first, and again in
+each round. The CPU time of the client and of the daemons is printed, too, as they run
+on the same machine.
 """
 
 from __future__ import annotations
@@ -62,15 +64,21 @@ class Fleet(bench_daemons.Daemons):
         return bench_daemons.Reply([start, request[8:12], end], control, 0, client)
 
 
-def cpu(pids: list[int]) -> float:
-    """Return the CPU time of processes, see clock_getcpuclockid(3)."""
-    return sum(clock_gettime((~pid << 3) | 2) for pid in pids)
+def cpu(pid: int) -> float:
+    """Return the CPU time of a process, see clock_getcpuclockid(3)."""
+    return clock_gettime((~pid << 3) | 2)
 
 
-def resident(pids: list[int]) -> int:
-    """Return the memory of processes in KiB; pages that they share count for each."""
-    texts = (Path(f"/proc/{pid}/status").read_text() for pid in pids)
-    return sum(int(text.partition("VmRSS:")[2].split()[0]) for text in texts)
+def busy() -> float:
+    """Return the CPU time that all processes together have used."""
+    user, nice, system = Path("/proc/stat").read_text().split()[1:4]
+    return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> int:
+    """Return the memory of a process in KiB, with pages that others share."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("VmRSS:")[2].split()[0])
 
 
 class Client(asyncio.Protocol):
@@ -144,6 +152,8 @@ async def load(port: int, fleet: int, rate: float, seconds: float) -> str:
 
 def shown(values: list[float]) -> str:
     values.sort()
+    if not values:
+        return "none"
     parts = (values[int(part * (len(values) - 1))] * 1e3 for part in (0.5, 0.95, 0.99))
     return "p50 {:.1f} p95 {:.1f} p99 {:.1f} ms".format(*parts)
 
@@ -153,66 +163,68 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=333.0)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("trees", nargs="*")
     arguments = parser.parse_args()
     provision.provide()
     reading, writing = os.pipe()
+    ports, port = os.pipe()
     daemons = os.fork()
     if daemons == 0:
         os.close(writing)
         fleet = Fleet()
-        print(fleet.port, file=sys.stderr, flush=True)
-        Path(f"/tmp/fleet-{os.getpid()}").write_text(str(fleet.port))
+        os.write(port, str(fleet.port).encode())
         threading.Thread(
             target=lambda: (os.read(reading, 1), os._exit(0)), daemon=True
         ).start()
         fleet.answer_at_once()
-    path = Path(f"/tmp/fleet-{daemons}")
-    while not (path.exists() and path.read_text()):
-        pass
-    port = int(path.read_text())
-    path.unlink()
-    for tree in [str(HERE), *arguments.trees]:
-        here = tree == str(HERE)
-        workers = ["--workers", str(arguments.workers)] if here else []
-        reports = [
-            word
-            for one in ("tracking", "sources", "sourcestats")
-            for word in ("--report", one)
-        ]
-        exporter = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "pychrony.prometheus", "--allow"),
-                *("127.1.0.0/16:*", "--listen", "127.0.0.1:0", *workers, *reports),
-            ],
-            env={**os.environ, "PYTHONPATH": tree},
-            cwd=tree,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    fleet_port = int(os.read(ports, 16))
+    for tree in [str(HERE), *arguments.trees] * arguments.rounds:
+        print(f"{Path(tree).name}: {measured(tree, arguments, daemons, fleet_port)}")
+        sys.stdout.flush()
+    os.close(writing)
+    os.waitpid(daemons, 0)
+
+
+def measured(tree: str, arguments: argparse.Namespace, daemons: int, fleet: int) -> str:
+    """Return the times of an exporter of this tree, and who used how much CPU."""
+    workers, rate = arguments.workers, arguments.rate
+    options = ["--workers", str(workers)] if workers > 1 else []
+    for report in ("tracking", "sources", "sourcestats"):
+        options += ["--report", report]
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "pychrony.prometheus", *options),
+            *("--allow", "127.1.0.0/16:*", "--listen", "127.0.0.1:0"),
+        ],
+        env={**os.environ, "PYTHONPATH": tree},
+        cwd=tree,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as exporter:
         try:
             assert exporter.stderr
-            served = int(exporter.stderr.readline().rstrip("/\n").rpartition(":")[2])
-            children = f"/proc/{exporter.pid}/task/{exporter.pid}/children"
+            port = int(exporter.stderr.readline().rstrip("/\n").rpartition(":")[2])
             # Each target was silent twice, as after the first half a minute.
-            asyncio.run(
-                load(served, port, arguments.rate, 2 * TARGETS / arguments.rate)
-            )
-            pids = [exporter.pid, *map(int, Path(children).read_text().split())]
-            before, begin = cpu(pids), monotonic()
-            text = asyncio.run(load(served, port, arguments.rate, arguments.seconds))
-            used, took = cpu(pids) - before, monotonic() - begin
-            probes = int(arguments.rate * arguments.seconds)
-            print(
-                f"{Path(tree).name}: {text}; CPU {used / took:.0%}, "
-                f"{used / probes * 1e3:.2f} ms a probe; RSS {resident(pids)} KiB",
-                flush=True,
+            asyncio.run(load(port, fleet, rate, 2 * TARGETS / rate))
+            children = f"/proc/{exporter.pid}/task/{exporter.pid}/children"
+            pids = [*map(int, Path(children).read_text().split())] or [exporter.pid]
+            everybody = [*pids, os.getpid(), daemons]
+            before, begin = [*map(cpu, everybody), busy()], monotonic()
+            text = asyncio.run(load(port, fleet, rate, arguments.seconds))
+            took, after = monotonic() - begin, [*map(cpu, everybody), busy()]
+            used = [now - was for now, was in zip(after, before)]
+            shares = " + ".join(f"{one / took:.0%}" for one in used[:-3])
+            client, fleets, together = (one / took for one in used[-3:])
+            others = together - sum(used[:-1]) / took
+            probe = sum(used[:-3]) / int(rate * arguments.seconds)
+            return (
+                f"{text}; CPU {shares}, {probe * 1e3:.2f} ms a probe, client "
+                f"{client:.0%}, daemons {fleets:.0%}, all others {others:.0%}; "
+                f"RSS {sum(map(resident, pids))} KiB"
             )
         finally:
             exporter.terminate()
-            exporter.wait()
-    os.close(writing)
-    os.waitpid(daemons, 0)
 
 
 if __name__ == "__main__":

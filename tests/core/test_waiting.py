@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from helpers import descriptors, limit_descriptors, limit_of_descriptors_restored
 
-from pychrony import ChronyConnectionError, ChronyTimeoutError
+from pychrony import ChronyConnectionError, ChronyTimeoutError, _waiting
 from pychrony._waiting import Waiter, side_by_side, within
 
 NEVER = time.monotonic() + 50_000
@@ -99,13 +99,30 @@ def test_limit_comes_before_later_deadlines() -> None:
     assert log[1:] == [("b", "closed")]
 
 
-def test_after_the_limit_no_answer_counts() -> None:
+def test_after_the_limit_one_answer_counts_if_it_is_there() -> None:
+    """This process may have been held up; but it does not wait for another."""
     log: list[Any] = []
-    conversation = within(1e-9, "there", asking(log, "a", 7))
+
+    def twice() -> Slot:
+        yield from asking(log, "a", 7)
+        yield from asking(log, "b", 7)
+
+    for ready, expected in (
+        (False, [("a", "closed")]),
+        (True, [("a", True), ("b", "closed")]),
+    ):
+        log.clear()
+        conversation = within(1e-9, "there", twice())
+        next(conversation)
+        with pytest.raises(
+            ChronyTimeoutError, match=r"^there: not done within the limit"
+        ):
+            conversation.send(ready)
+        assert log == expected
+    conversation = within(1e-9, "there", asking(log, "c", 7))
     next(conversation)
-    with pytest.raises(ChronyTimeoutError, match=r"^there: not done within the limit"):
+    with pytest.raises(StopIteration):
         conversation.send(True)
-    assert log == [("a", "closed")]
 
 
 def test_side_by_side_of_nothing() -> None:
@@ -215,6 +232,25 @@ def test_answer_that_is_there_counts_after_its_deadline(pipes: Any) -> None:
     conversation = side_by_side([asking(log, "a", a.fileno(), 0.0)])
     next(conversation)
     to_a.send(b"!")
+    with pytest.raises(StopIteration):
+        conversation.send(False)
+    assert log == [("a", True)]
+
+
+def test_answer_counts_that_comes_while_this_process_is_held_up(
+    pipes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any point after the driver's wait: here when the clock is read."""
+    ((a, to_a),) = pipes(1)
+    log: list[Any] = []
+    conversation = side_by_side([asking(log, "a", a.fileno(), 0.0)])
+    next(conversation)
+
+    def late() -> float:
+        to_a.send(b"!")
+        return NEVER
+
+    monkeypatch.setattr(_waiting, "monotonic", late)
     with pytest.raises(StopIteration):
         conversation.send(False)
     assert log == [("a", True)]

@@ -61,6 +61,25 @@ def test_reply_that_is_there_is_not_late(pipe: tuple[int, int]) -> None:
     assert _poller.run(play) == [True]
 
 
+def test_more_replies_than_are_taken_at_once(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are not taken yet are not late."""
+    monkeypatch.setattr(_poller, "_AT_ONCE", 1)
+    here, there = pipe
+    copies = [os.dup(here) for _ in range(3)]
+    os.write(there, b"x")
+
+    async def play(poller: Poller) -> list[bool]:
+        return await asyncio.gather(*(start(poller, copy, 0.0) for copy in copies))
+
+    try:
+        assert _poller.run(play) == [True] * 3
+    finally:
+        for copy in copies:
+            os.close(copy)
+
+
 def test_timers_of_asyncio_go_on() -> None:
     async def play(_: Poller) -> bool:
         begin = monotonic()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import provision
@@ -15,10 +16,10 @@ import pytest
 from chronyc import wait
 from exporter import Exporter, Prometheus, everything
 from test_prometheus_server import DOCS, panels
-from test_workers import children
+from test_workers import alive, children
 
 from pychrony import LeapStatus, SourceState
-from pychrony.testing import make_source, make_tracking
+from pychrony.testing import ScriptedDaemon, make_source, make_tracking
 
 pytestmark = pytest.mark.needs_packages
 
@@ -61,11 +62,23 @@ SERIES = {
 }
 
 
+def prometheus(directory: Path, exporter: str, targets: list[str]) -> Prometheus:
+    """Return a server with our rules, whose alerts fire at once."""
+    rules = (DOCS / "prometheus" / "rules.yml").read_text()
+    (directory / "rules.yml").write_text(re.sub(r"(?m)^ +for: .*\n", "", rules))
+    program, _ = provision.prometheus()
+    config = CONFIG.format(exporter=exporter, targets=targets)
+    return Prometheus(program, directory, config)
+
+
+def firing(server: Prometheus) -> set[tuple[str, str]]:
+    """Return the names and instances of the alerts."""
+    found = server.series('ALERTS{alertstate="firing"}')
+    return {(one["alertname"], one["instance"]) for one, _ in found}
+
+
 def test_panels_and_rules(tmp_path: Path) -> None:
     now = time.time()
-    rules = (DOCS / "prometheus" / "rules.yml").read_text()
-    (tmp_path / "rules.yml").write_text(re.sub(r"(?m)^ +for: .*\n", "", rules))
-    program, _ = provision.prometheus()
     small = {"root_delay": 0.001, "root_dispersion": 0.0005, "offset": 0.0}
     with (
         everything(
@@ -101,12 +114,7 @@ def test_panels_and_rules(tmp_path: Path) -> None:
         probe.close()
         forbidden = "127.0.0.2:323"
         fleet = [lonely.address, lost.address, local.address, dead, forbidden]
-        config = CONFIG.format(exporter=exporter.place, targets=fleet)
-        with Prometheus(program, tmp_path, config) as server:
-
-            def firing() -> set[tuple[str, str]]:
-                found = server.series('ALERTS{alertstate="firing"}')
-                return {(one["alertname"], one["instance"]) for one, _ in found}
+        with prometheus(tmp_path, exporter.place, fleet) as server:
 
             def value(title: str) -> float:
                 ((_, found),) = server.series(panels()[title][0])
@@ -134,18 +142,51 @@ def test_panels_and_rules(tmp_path: Path) -> None:
                 ("ChronyTooFewSources", lost.address),
                 ("ChronyTooFewSources", lonely.address),
             }
-            wait(lambda: firing() == expected)
+            wait(lambda: firing(server) == expected)
 
+
+FLEET = 50
+
+
+def test_alerts_under_load(tmp_path: Path) -> None:
+    """Two workers read fifty clocks each second; each part ends and comes again."""
+    with ExitStack() as stack:
+        daemons = [stack.enter_context(ScriptedDaemon()) for _ in range(FLEET)]
+        places = [daemon.address for daemon in daemons]
+        arguments = (
+            *("--address", places[0], "--allow", "127.0.0.1:*", "--workers", "2"),
+            *("--report", "tracking", "--report", "sources"),
+        )
+        exporter = stack.enter_context(Exporter(*arguments))
+        own = exporter.place
+        server = stack.enter_context(prometheus(tmp_path, own, places[1:]))
+        everyone = {own, *places[1:]}
+        up = dict.fromkeys(everyone, 1)
+        restarts = "pychrony_exporter_worker_restarts_total"
+        wait(lambda: server.query("chrony_up") == up)
+        wait(lambda: not firing(server))
+
+        for number in range(1, 4):
             os.kill(min(children(exporter.pid)), signal.SIGKILL)
-            restarts = "pychrony_exporter_worker_restarts_total"
-            wait(lambda: server.query(restarts) == {exporter.place: 1})
-            good.stop()
-            wait(lambda: ("ChronyDown", exporter.place) in firing())
-            exporter.stop()
-            everyone = {exporter.place, *fleet}
-            gone = {("ChronyExporterDown", one) for one in everyone}
-            wait(lambda: firing() >= gone)
-            wait(lambda: value("Answering") == 0)
+            wait(lambda: server.query(restarts) == {own: number})  # noqa: B023
+        again_and_again = {("ChronyExporterWorkersEnd", own)}
+        wait(lambda: firing(server) == again_and_again)
+
+        daemons[-1].stop()
+        wait(lambda: firing(server) == again_and_again | {("ChronyDown", places[-1])})
+        daemons[-1].start()
+        wait(lambda: firing(server) == again_and_again)
+
+        workers = children(exporter.pid)
+        exporter.stop(signal.SIGKILL)
+        gone = {("ChronyExporterDown", one) for one in everyone}
+        wait(lambda: firing(server) >= gone)
+        wait(lambda: server.series(panels()["Answering"][0])[0][1] == 0)
+        wait(lambda: not any(map(alive, workers)))  # its port is free
+        stack.enter_context(Exporter(*arguments, listen=own))
+        wait(lambda: server.query("chrony_up") == up)
+        wait(lambda: server.query(restarts) == {own: 0})
+        wait(lambda: firing(server) <= again_and_again)
 
 
 def test_expressions_of_the_panels_are_parsed(tmp_path: Path) -> None:

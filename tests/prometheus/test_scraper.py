@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any, TypeVar
 
 import pytest
 from exporter import everything
 
-from pychrony import SourceMode
-from pychrony.prometheus import _metrics, _poller, _scraper
+from pychrony import SourceMode, _waiting
+from pychrony._waiting import Waiter
+from pychrony.prometheus import _metrics, _poller, _reading, _scraper
+from pychrony.prometheus._reading import Plan, Reading
 from pychrony.prometheus._scraper import Names, Scraper
 from pychrony.testing import faults, make_source, make_tracking
 
@@ -67,6 +70,28 @@ def test_scrapes_of_a_silent_target_that_overlap_count() -> None:
             return len(daemon.requests)
 
         assert played(play, timeout=0.1) == 1
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_lateness_of_the_exporter_is_no_silence(
+    answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reply that is there counts, and that none is there in time tells nothing."""
+    held_up = 0.0
+    for module, clock in ((_waiting, "monotonic"), (_reading, "perf_counter")):
+        monkeypatch.setattr(module, clock, lambda: monotonic() + held_up)
+    with everything(misbehave=None if answers else faults.silent) as daemon:
+        requests = Plan(
+            daemon.address, timeout=60, retries=0, reports=["tracking"], budget=200
+        ).requests()
+        fd, events, deadline = next(requests)
+        assert not answers or Waiter().wait(fd, events, deadline)
+        held_up = 1000
+        with pytest.raises(StopIteration) as end:
+            requests.send(answers)
+    reading: Reading = end.value.value
+    assert reading.up is answers
+    assert not reading.silent
 
 
 def test_target_that_refuses_is_not_silent() -> None:
