@@ -275,10 +275,9 @@ def _read_snapshot(
 
     Where ``read`` makes several requests, ``read_key`` makes one.
     """
-    before: list[Any] | None = None
     refusal: ChronyDataError | None = None
     for _ in range(LIST_READS):
-        keys = found = None
+        found = None
         # The length in the last call saves a round trip; it is verified anyway.
         count = session.counts.pop(report, None)
         round_trip = inf
@@ -297,15 +296,10 @@ def _read_snapshot(
             refusal = error
             session.reset()
         if found is not None:
-            keys = [key for key, _ in found]
-            sources = [key for key in keys if not key[0]]
-            # Two reference clocks may have the same ID; then the second read gives
-            # the same list.
-            if len(set(sources)) == len(sources) and (
-                len(set(keys)) == len(keys) or keys == before
-            ):
+            # Two reference clocks may have the same ID.
+            sources = [key for key, _ in found if not key[0]]
+            if len(set(sources)) == len(sources):
                 return [record for _, record in found if record is not None]
-        before = keys
     raise ChronyDataError(
         f"{session.target}: {report}: the list of sources changed during each of "
         f"{LIST_READS} reads. Try again when fewer are added and deleted"
@@ -323,48 +317,58 @@ def _read_once(
 ) -> RequestGenerator[list[_Entry[T]] | None]:
     """Read a list once; return None if it changed in a way that matters.
 
-    chronyd has no snapshots: it closes the gap when it removes a source and
-    appends new ones (sources.c). Read from the end, a source that moves is
-    read twice, and what comes or goes otherwise does not matter: the list
-    is as it was when its last record was read, if the count is still the
-    same after that. Where reading that takes several requests, more can happen
-    meanwhile, so it has to be the last one after the count, too.
+    chronyd has no snapshots: when it removes a source, those behind it move up, and
+    new ones are appended (sources.c). "chronyc reload sources" does both at once. So
+    if the last record is in its place both before and after all others were read,
+    none of them moved, and the count in between shows that no source was behind it:
+    the list is as it was then. Only if the last source itself was removed and added
+    again meanwhile, this shows nothing.
     """
     if not count:
         return []
     began = monotonic()
-    last = yield from read(session, count - 1)
+    found = {count - 1: (yield from read(session, count - 1))}
     # The shorter of the two: a busy machine may delay either.
     round_trip = min(round_trip, monotonic() - began)
+    # All sessions take their next index from this iterator.
+    others = reversed(range(count - 1))
+    recount = 0
+
+    def read_others(session: Session) -> RequestGenerator[None]:
+        for index in others:
+            found[index] = yield from read(session, index)
+
+    def recount_and_read_others(session: Session) -> RequestGenerator[None]:
+        nonlocal recount
+        recount = yield from session.count(report)
+        yield from read_others(session)
+
     sessions: list[Session] = []
     try:
         _open_sessions(
             sessions, session, _requests_in_flight(session, count, round_trip)
         )
         if sessions:
-            found = yield from _read_in_flight(
-                session,
-                report,
-                read,
-                read_key,
-                count=count,
-                last=last,
-                sessions=sessions,
+            yield from side_by_side(
+                [
+                    recount_and_read_others(sessions[0]),
+                    *map(read_others, sessions[1:]),
+                ]
             )
-            if found and round_trip > _HIGH_LATENCY:
-                session.counts[report] = count
-            return found
+        else:
+            yield from recount_and_read_others(session)
     finally:
         for one in sessions:
             one.close()
-    entries = [last]
-    if (yield from session.count(report)) != count:
+    if read_key:
+        key = yield from read_key(session, count - 1)
+    else:
+        key, _ = yield from read(session, count - 1)
+    if recount != count or key != found[count - 1][0]:
         return None
-    if read_key and (yield from read_key(session, count - 1)) != last[0]:
-        return None
-    for index in reversed(range(count - 1)):
-        entries.append((yield from read(session, index)))
-    return entries[::-1]
+    if round_trip > _HIGH_LATENCY:
+        session.counts[report] = count
+    return [found[index] for index in range(count)]
 
 
 def _requests_in_flight(session: Session, count: int, round_trip: float) -> int:
@@ -384,50 +388,6 @@ def _requests_in_flight(session: Session, count: int, round_trip: float) -> int:
     if local and count >= _SHORT_LOCAL_LIST and len(os.sched_getaffinity(0)) > 1:
         return min(session.in_flight, _LOCAL_IN_FLIGHT)
     return 1
-
-
-def _read_in_flight(
-    session: Session,
-    report: str,
-    read: _Reader[T],
-    read_key: _KeyReader | None,
-    *,
-    count: int,
-    last: _Entry[T],
-    sessions: list[Session],
-) -> RequestGenerator[list[_Entry[T]] | None]:
-    """Read the records before the last one, with many requests in flight.
-
-    Requests may overtake each other. But when a source is removed, those behind it
-    move, and never move back. So if the last record is in its place both before and
-    after all others were read, none of them moved, and the count in between shows
-    that no source was behind it. (Unless the last source itself was removed and
-    added again meanwhile.)
-    """
-    found = {count - 1: last}
-    # All sessions take their next index from this iterator.
-    others = reversed(range(count - 1))
-    recount = 0
-
-    def read_others(session: Session) -> RequestGenerator[None]:
-        for index in others:
-            found[index] = yield from read(session, index)
-
-    def recount_and_read_others() -> RequestGenerator[None]:
-        nonlocal recount
-        recount = yield from sessions[0].count(report)
-        yield from read_others(sessions[0])
-
-    yield from side_by_side(
-        [recount_and_read_others(), *map(read_others, sessions[1:])]
-    )
-    if read_key:
-        key = yield from read_key(session, count - 1)
-    else:
-        key, _ = yield from read(session, count - 1)
-    if recount != count or key != last[0]:
-        return None
-    return [found[index] for index in range(count)]
 
 
 def _open_sessions(sessions: list[Session], like: Session, number: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 from helpers import QUICK, letters_of, seeing, sources_of
 
@@ -50,10 +52,36 @@ def test_list_is_that_of_one_moment(
         assert letters_of(get_sources(daemon.address)) in (before, after)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # "chronyc reload sources" replaces several at once.
+        *({number: ["ADE"]} for number in range(1, 8)),
+        # One that is new is where the last one was, as the last one has gone.
+        {1: ["ABCD", "ABCDE", "BCDE"], 2: ["BCE"]},
+        {2: ["AB", "ABD", "AD", "ADE"]},
+        {3: ["AB", "A", "AD", "D"], 4: ["DE", "DEF"]},
+        # The last one is added again.
+        {4: ["AB", "B", "BD", "BDC"]},
+    ],
+)
+def test_list_whose_last_source_goes(changes: dict[int, list[str]]) -> None:
+    """After so many requests chronyd's list is the last of these, one by one."""
+    with ScriptedDaemon(sources=sources_of("ABC")) as daemon:
+
+        def change(_: Request) -> None:
+            if lists := changes.get(len(daemon.requests)):
+                daemon.sources = sources_of(lists[-1])
+
+        daemon.misbehave = seeing(change)
+        found = letters_of(get_sources(daemon.address))
+    assert found in ("ABC", *chain(*changes.values()))
+
+
 def once(name: str) -> list[tuple[str, int | None]]:
-    """The requests for a list of four: how the last and its number come first."""
+    """The requests for a list of four: the last is read before and after the others."""
     number = ("N_SOURCES", None)
-    return [number, (name, 3), number, (name, 2), (name, 1), (name, 0)]
+    return [number, (name, 3), number, (name, 2), (name, 1), (name, 0), (name, 3)]
 
 
 def test_list_that_holds_still_is_read_once() -> None:
@@ -152,7 +180,7 @@ def test_same_wrong_list_twice_is_still_wrong() -> None:
     with ScriptedDaemon(sources=sources_of("ABC")) as daemon:
 
         def change(request: Request) -> None:
-            if request.name == "N_SOURCES" and len(daemon.requests) % 5 == 1:
+            if request.name == "N_SOURCES" and len(daemon.requests) % 6 == 1:
                 daemon.sources = sources_of("ABC")
             elif request.index == 2:  # A goes and D comes
                 daemon.sources = sources_of("BCD")
