@@ -212,7 +212,7 @@ def locked(session: nox.Session, *names: str) -> None:
 def step(session: nox.Session, *command: str, **variables: str) -> None:
     """Run a step of a release: see .github/release/."""
     env = {"PYTHONPATH": ".github", **variables}
-    session.run("python", "-m", "release", *command, env=env)
+    session.run("python", "-u", "-m", "release", *command, env=env)
 
 
 def oldest() -> str:
@@ -238,24 +238,10 @@ def lock(session: nox.Session) -> None:
 
 
 @nox.session
-def preflight(session: nox.Session) -> None:
-    """Refuse a commit that must not be released."""
-    locked(session, "check")
-    step(session, "preflight")
-
-
-@nox.session
 def build(session: nox.Session) -> None:
-    """Build the distributions into dist/, the same bytes everywhere."""
+    """Build the distributions into dist/, at a version tag all files of its release."""
     locked(session, "check")
-    step(session, "build", oldest())
-
-
-@nox.session
-def wheelhouse(session: nox.Session) -> None:
-    """Add to dist/ an archive of all that an offline installation needs."""
-    locked(session, "check")
-    step(session, "wheelhouse", *VERSIONS)
+    step(session, "build", oldest(), *VERSIONS)
 
 
 @nox.session

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import os
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
-from packaging.version import Version
-
-from . import prepare, tools
-from .tools import DIST, ReleaseError, git
+from . import prepare, tools, wheelhouse
+from .tools import DIST, ReleaseError, git, run
 
 
-def main(python: str) -> None:
+def main(python: str, *pythons: str) -> None:
+    """At a version tag, also make its notes, and a wheelhouse for these versions."""
     shutil.rmtree(DIST, ignore_errors=True)
+    version = tools.tagged_version() if tools.version_tags() else None
+    notes = prepare.notes(version) if version else ""
     build(DIST, python)
-    version = Version(min(os.listdir(DIST)).split("-")[1])
-    # Between the commit of a release and its tag there may be nothing new.
-    (DIST / tools.NOTES).write_text("" if version.local else prepare.notes(version))
-    tools.write_manifest(DIST)
-    tools.say((DIST / tools.MANIFEST).read_text())
+    if version:
+        (DIST / tools.NOTES).write_text(notes)
+        _, wheel, name = tools.distributions(version)
+        with tempfile.TemporaryDirectory() as temporary:
+            tree = Path(temporary, name.removesuffix(".tar.gz"))
+            wheelhouse.fill(tree, DIST / wheel, version, pythons)
+            pack(tree, DIST / name)
+    lines = [f"{digest}  {name}\n" for name, digest in tools.digests_in(DIST).items()]
+    (DIST / tools.MANIFEST).write_text("".join(lines))
+    print("".join(lines))
 
 
 def build(target: Path, python: str) -> None:
@@ -36,51 +39,36 @@ def build(target: Path, python: str) -> None:
         )
     # Nothing else of this process's environment can have a say.
     env = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-    env |= {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": str(commit_time())}
+    env |= {"LC_ALL": "C.UTF-8", "TZ": "UTC", "SOURCE_DATE_EPOCH": commit_time()}
+    do = partial(run, env=env, umask=0o022, show=True, advice="it cannot be built")
     # Neither the user's settings nor hooks decide about the bytes.
     plain = ("git", "-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null")
-
-    def do(*command: str) -> None:
-        advice = f"{Path(command[0]).name} failed"
-        tools.run(*command, env=env, umask=0o022, show=True, advice=advice)
-
     with tempfile.TemporaryDirectory() as temporary:
-        clone, made = f"{temporary}/clone", f"{temporary}/made"
-        builder = tools.environment(Path(temporary, "environment"), python, "build")
+        clone, made = f"{temporary}/clone", Path(temporary, "made")
         do(*plain, "clone", "-q", "--no-checkout", ".", clone)
         do(*plain, "-C", clone, "checkout", "-q", "--detach", git("rev-parse", "HEAD"))
-        options = ("--no-isolation", "--outdir", made, clone)
-        do(str(builder), "-I", "-m", "build", *options)
+        place = Path(temporary, "environment")
+        builder = tools.environment(place, python, tools.LOCKS / "build.txt")
+        options = ("--no-isolation", "--outdir", str(made), clone)
+        do(builder, "-I", "-m", "build", *options)
+        wheel, sdist = sorted(made.iterdir())
         target.mkdir(parents=True)
-        for path in Path(made).iterdir():
-            copy = normalise if path.suffix == ".gz" else shutil.copyfile
-            copy(path, target / path.name)
+        shutil.copyfile(wheel, target / wheel.name)
+        do("tar", "-C", temporary, "-xf", str(sdist))
+        tree = Path(temporary, sdist.name.removesuffix(".tar.gz"))
+        pack(tree, target / sdist.name)
 
 
-def commit_time() -> int:
-    return int(git("log", "-1", "--format=%ct"))
+def commit_time() -> str:
+    return git("log", "-1", "--format=%ct")
 
 
-def normalise(source: Path, target: Path) -> None:
-    """Write the sdist anew, with nothing in it but names, contents and x bits."""
-    with tarfile.open(source) as archive:
-        files = [
-            (member.name, file.read(), bool(member.mode & 0o100))
-            for member in archive
-            if (file := archive.extractfile(member))
-        ]
-    pack(target, files)
-
-
-def pack(target: Path, files: Iterable[tuple[str, bytes, bool]]) -> None:
-    epoch = commit_time()
-    with (
-        target.open("wb") as raw,
-        gzip.GzipFile("", "wb", 9, raw, mtime=epoch) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        for name, content, executable in sorted(files):
-            member = tarfile.TarInfo(name)
-            member.size, member.mtime = len(content), epoch
-            member.mode = 0o755 if executable else 0o644
-            archive.addfile(member, io.BytesIO(content))
+def pack(tree: Path, target: Path) -> None:
+    """The directory with nothing in it but names, contents and x bits."""
+    run(
+        *("tar", "--create", f"--file={target}", "--use-compress-program=gzip -9n"),
+        *("--format=pax", "--pax-option=delete=atime,delete=ctime", "--sort=name"),
+        *("--numeric-owner", "--owner=0", "--group=0", "--mode=a+rX,u+w,go-w"),
+        *(f"--mtime=@{commit_time()}", f"--directory={tree.parent}", tree.name),
+        advice=f"{target.name} cannot be packed",
+    )

@@ -2,84 +2,66 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 import sys
+import tarfile
 import tempfile
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import zipfile
 from pathlib import Path
 
 from . import build, tools, verify
-from .tools import DIST, PROJECT, ReleaseError, run
+from .tools import DIST, PROJECT, ReleaseError, git
+
+# git writes into the first, setuptools makes or writes anew the others.
+MADE = re.compile(rf"\.git_archival\.txt|setup\.cfg|PKG-INFO|{PROJECT}\.egg-info/.*")
 
 
 def main(python: str) -> None:
     version, digests = tools.tagged_version(), tools.read_manifest()
     names = tools.distributions(version)
-    wanted = {tools.NOTES, *names, f"{PROJECT}_wheelhouse-{version}.tar.gz"}
-    for name in sorted(wanted ^ digests.keys()):
-        kind = "lacks" if name in wanted else "has"
+    if {*digests} != {tools.NOTES, *names}:
         raise ReleaseError(
-            f"{DIST} {kind} {name}, and the tag here is v{version}: build again with "
-            "nox -s build wheelhouse"
+            f"{DIST} has {', '.join(digests)}, and the tag here is v{version}: "
+            "build again with nox -s build"
         )
-    sdist, wheel = (DIST / name for name in names)
-    # The other checks take as long as another build, in a place with a longer name.
-    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor() as pool:
-        again = Path(place, "another", "dist")
-        built = pool.submit(build.build, again, python)
-        demand_files_of_git(sdist, sdist.name.removesuffix(".tar.gz"), ".")
-        demand_files_of_git(wheel, PROJECT, PROJECT)
-        for tool, *arguments in (
-            ("twine", "check", "--strict", str(sdist), str(wheel)),
-            ("check_wheel_contents", f"--toplevel={PROJECT}", str(wheel)),
-            ("pyroma", "--min=10", "--skip-tests=AuthorEmail", str(sdist)),
-        ):
-            command = (sys.executable, "-m", tool, *arguments)
-            run(*command, advice=f"{tool} has objections, see above", show=True)
-        for index in verify.INDEXES:
-            verify.missing(index, version, digests)
-        built.result()
-        demand_same(again, digests)
-    tools.say(f"{PROJECT} {version}: as in git, reproducible, and as the indexes want")
-
-
-def demand_same(built: Path, digests: Mapping[str, str]) -> None:
-    for name, digest in tools.digests_in(built).items():
-        if digest != digests[name]:
-            raise ReleaseError(
-                f"another build of {name} differs: either it was changed, or find "
-                "what depends on the place, time or interpreter"
-            )
-
-
-def unpack(archive: Path, place: Path) -> None:
-    """Unpack a wheel, or a tar archive; Pythons disagree about how to do that."""
-    if archive.suffix == ".whl":
-        shutil.unpack_archive(archive, place, "zip")
-        return
-    place.mkdir()
-    command = ("tar", "-xf", str(archive), "-C", str(place))
-    run(*command, advice=f"{archive.name} cannot be unpacked")
-
-
-def demand_files_of_git(archive: Path, top: str, part: str) -> None:
-    """What is packed under the name `top` is that part of git, and not compiled."""
+    sdist, wheel, _ = (DIST / name for name in names)
+    demand_files_of_git(sdist, wheel)
+    for index in verify.INDEXES:
+        verify.missing(index, version, digests)
+    # In a place with a longer name.
     with tempfile.TemporaryDirectory() as place:
-        packed, committed = Path(place, "packed"), Path(place, "git")
-        tools.git("archive", f"--output={committed}.tar", "HEAD", part)
-        unpack(archive, packed)
-        unpack(committed.with_suffix(".tar"), committed)
-        # git writes into the first, setuptools makes or writes anew the others.
-        made = (".git_archival.txt", "setup.cfg", "PKG-INFO", f"{PROJECT}.egg-info")
-        options = ["--recursive", "--brief", *(f"--exclude={name}" for name in made)]
-        pair = (f"packed/{top}", f"git/{part}")
-        advice = f"{archive.name} is unlike git: see what setup.cfg says of packages"
-        run("diff", *options, *pair, cwd=place, advice=advice)
-        for path in filter(Path.is_file, packed.rglob("*")):
-            compiled = path.suffix in (".so", ".pyd", ".pyc")
-            if compiled or path.read_bytes().startswith(b"\x7fELF"):
+        again = Path(place, "another", "dist")
+        build.build(again, python)
+        for name, digest in tools.digests_in(again).items():
+            if digest != digests[name]:
                 raise ReleaseError(
-                    f"{archive.name} has compiled code, {path.name}, so it would run "
-                    "on one system only: remove it from the tree and build again"
+                    f"another build of {name} differs: either it was changed, or find "
+                    "what depends on the place, time or interpreter"
                 )
+    for tool, *arguments in (
+        ("twine", "check", "--strict", str(sdist), str(wheel)),
+        ("check_wheel_contents", f"--toplevel={PROJECT}", str(wheel)),
+        ("pyroma", "--min=10", "--skip-tests=AuthorEmail", str(sdist)),
+    ):
+        advice = f"{tool} has objections, see above"
+        tools.run(sys.executable, "-m", tool, *arguments, advice=advice, show=True)
+    print(f"{PROJECT} {version}: as in git, reproducible, and as the indexes want")
+
+
+def demand_files_of_git(sdist: Path, wheel: Path) -> None:
+    """What is packed is what git has, and nothing of the package is compiled."""
+    paths = filter(Path.is_file, map(Path, git("ls-files").splitlines()))
+    committed = {str(path): path.read_bytes() for path in paths}
+    package = {k: v for k, v in committed.items() if k.startswith(f"{PROJECT}/")}
+    if compiled := [name for name, content in package.items() if b"\0" in content]:
+        raise ReleaseError(f"{compiled[0]} is compiled: it runs on one system only")
+    with tarfile.open(sdist) as tar:
+        files = [(member.name, tar.extractfile(member)) for member in tar]
+        whole = {name.partition("/")[2]: file.read() for name, file in files if file}
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+        part = {name: archive.read(name) for name in names}
+    for path, packed, wanted in ((sdist, whole, committed), (wheel, part, package)):
+        for name in sorted(packed.keys() | wanted.keys()):
+            if not MADE.fullmatch(name) and packed.get(name) != wanted.get(name):
+                raise ReleaseError(f"{path.name} is unlike git in {name}")

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,14 @@ MANIFEST = "SHA256SUMS"
 NOTES = "NOTES.md"
 GITHUB = Path(__file__).parents[1]
 LOCKS = GITHUB / "locks"
+UV = (sys.executable, "-m", "uv")
 
 
-class ReleaseError(Exception):
+class ReleaseError(SystemExit):
     """The release cannot go on; the text is one line that says what to do."""
 
-
-def say(text: str) -> None:
-    print(text, flush=True)
+    def __init__(self, text: str) -> None:
+        super().__init__(f"refused: {text}")
 
 
 def run(*command: str, advice: str, show: bool = False, **options: Any) -> str:
@@ -40,28 +39,25 @@ def run(*command: str, advice: str, show: bool = False, **options: Any) -> str:
     if result.returncode:
         told = result.stdout + result.stderr
         if show:
-            say(told)
+            print(told)
         *_, last = ["no reason given", *filter(str.strip, told.splitlines())]
         raise ReleaseError(f"{advice} ({last.strip()})")
     return str(result.stdout)
 
 
-def environment(directory: Path, python: str, lock: str = "") -> Path:
-    """An interpreter of a new environment with exactly what a lock lists."""
-    uv = (sys.executable, "-m", "uv", "venv", "--quiet", "--python", python)
-    run(*uv, str(directory), advice=f"{python} makes no environment")
-    interpreter = directory / "bin" / "python"
-    if lock:
-        install(interpreter, "-r", str(LOCKS / f"{lock}.txt"))
+def environment(directory: Path, python: str, lock: Path, *options: str) -> str:
+    """The interpreter of a new environment with exactly what a lock lists."""
+    command = (*UV, "venv", "--quiet", f"--python={python}", str(directory))
+    run(*command, advice=f"{python} makes no environment")
+    interpreter = str(directory / "bin" / "python")
+    install(interpreter, lock, *options)
     return interpreter
 
 
-def install(
-    python: Path, *arguments: str, env: Mapping[str, str] | None = None
-) -> None:
-    uv = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--require-hashes")
-    own = ("--only-binary", ":all:", "--python", str(python), *arguments)
-    run(*uv, *own, env=env, advice="nothing can be installed; is there a network?")
+def install(python: str, lock: Path, *options: str) -> None:
+    exactly = ("--require-hashes", "--only-binary=:all:", f"--requirements={lock}")
+    command = (*UV, "pip", "install", "--quiet", f"--python={python}", *exactly)
+    run(*command, *options, advice="nothing can be installed; is there a network?")
 
 
 def git(*arguments: str) -> str:
@@ -70,17 +66,12 @@ def git(*arguments: str) -> str:
     return run("git", *arguments, env=env, advice=f"git {arguments[0]} failed").strip()
 
 
-def demand_clean() -> None:
-    changes = git("status", "--porcelain").splitlines()
-    if changes:
-        raise ReleaseError(
-            f"the working tree is not clean ({changes[0].strip()}, {len(changes)} in "
-            "all): commit, stash or ignore it first"
-        )
+def version_tags() -> list[str]:
+    return [*filter(TAG.fullmatch, git("tag", "--points-at", "HEAD").split())]
 
 
 def tagged_version() -> Version:
-    tags = [*filter(TAG.fullmatch, git("tag", "--points-at", "HEAD").split())]
+    tags = version_tags()
     if len(tags) != 1:
         raise ReleaseError(
             f"this commit has {' and '.join(tags) or 'no version tag'}: a release has "
@@ -89,26 +80,19 @@ def tagged_version() -> Version:
     return Version(tags[0][1:])
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def digests_in(directory: Path) -> dict[str, str]:
     paths = sorted(path for path in directory.iterdir() if path.name != MANIFEST)
-    return {path.name: sha256(path) for path in paths}
-
-
-def write_manifest(directory: Path) -> None:
-    lines = [f"{digest}  {name}\n" for name, digest in digests_in(directory).items()]
-    (directory / MANIFEST).write_text("".join(lines))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def read_manifest() -> dict[str, str]:
     """The digest of each file in dist/, if they are as they were built."""
     run(str(GITHUB / "scripts" / "receive"), advice="nox -s build makes it anew")
-    lines = (DIST / MANIFEST).read_text().splitlines()
-    return {line[66:]: line[:64] for line in lines}
+    return digests_in(DIST)
 
 
-def distributions(version: object) -> tuple[str, str]:
-    return f"{PROJECT}-{version}.tar.gz", f"{PROJECT}-{version}-py3-none-any.whl"
+def distributions(version: object) -> tuple[str, str, str]:
+    """The wheelhouse is called as an sdist, as pypi-attestations signs no other."""
+    of = f"{PROJECT}-{version}"
+    wheelhouse = f"{PROJECT}_wheelhouse-{version}.tar.gz"
+    return f"{of}.tar.gz", f"{of}-py3-none-any.whl", wheelhouse

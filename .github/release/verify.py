@@ -6,28 +6,22 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-import requests
+import pypi_simple
 from packaging.version import Version
-from pypi_simple import (
-    PYPI_SIMPLE_ENDPOINT,
-    DigestMismatchError,
-    DistributionPackage,
-    NoSuchProjectError,
-    PyPISimple,
-    UnsupportedContentTypeError,
-)
+from requests import RequestException
 from twine.utils import TEST_REPOSITORY
 
 from . import tools
-from .tools import PROJECT, ReleaseError, distributions, say
+from .tools import DIST, PROJECT, ReleaseError, run
 
 # By the names that twine has for them.
 INDEXES = {
     "testpypi": TEST_REPOSITORY.replace("/legacy/", "/simple/"),
-    "pypi": PYPI_SIMPLE_ENDPOINT,
+    "pypi": pypi_simple.PYPI_SIMPLE_ENDPOINT,
 }
 # In seconds: an index may list a file some minutes after its upload.
 PAUSES = (2, 8, 30, 60, 90, 120)
@@ -35,46 +29,32 @@ PAUSES = (2, 8, 30, 60, 90, 120)
 
 def main(index: str) -> None:
     version, digests = tools.tagged_version(), tools.read_manifest()
-    for pause in PAUSES:
-        if not (lacking := missing(index, version, digests)):
-            break
-        say(f"{lacking}; next look in {pause} s")
+    pauses = iter(PAUSES)
+    while lacking := missing(index, version, digests):
+        if not (pause := next(pauses, None)):
+            raise ReleaseError(
+                f"{lacking}: if it was uploaded, re-run this later; a file that was "
+                "deleted there never comes back, so then release a new version"
+            )
+        print(f"{lacking}; next look in {pause} s")
         time.sleep(pause)
-    if lacking := missing(index, version, digests):
-        raise ReleaseError(
-            f"{lacking}: if it was uploaded, re-run this later; a file that was "
-            "deleted there never comes back, so then release a new version"
-        )
     with tempfile.TemporaryDirectory() as temporary:
-        install(index, version, digests, Path(temporary))
-    say(f"{index}: {PROJECT} {version} is what was built, installs and works")
-
-
-def install(
-    index: str, version: Version, digests: Mapping[str, str], place: Path
-) -> None:
-    """Only our own files come from that index, where anybody can have any name."""
-    for package in served(index):
-        if package.filename in digests:
-            try:
-                with PyPISimple() as client:
+        place = Path(temporary)
+        with asking(address(index)) as client:
+            for package in served(index):
+                if package.filename in digests:
                     client.download_package(package, place / package.filename)
-            except DigestMismatchError:
-                raise ReleaseError(
-                    f"{index} serves other bytes of {package.filename} than it "
-                    "lists: do not approve, and tell the index's security team"
-                ) from None
-    hashes = [f"--hash=sha256:{digests[name]}" for name in distributions(version)]
-    requirement = place / "requirements.txt"
-    requirement.write_text(f"{PROJECT}=={version} {' '.join(hashes)}\n")
-    python = tools.environment(place / "environment", sys.executable, "runtime")
-    # No index but this one, whatever the machine is configured to add.
-    alone = {key: value for key, value in os.environ.items() if key[:3] != "UV_"}
-    own = ("--no-config", "--no-deps", "--no-cache", "--index-url", address(index))
-    tools.install(python, *own, "-r", str(requirement), env=alone)
-    smoke = str(Path(__file__).with_name("smoke.py"))
-    advice = f"{PROJECT} {version} of {index} does not work: do not approve it, yank it"
-    tools.run(str(python), "-I", smoke, str(version), advice=advice)
+        # What it needs is in the wheelhouse: on that index anybody can have any name.
+        *_, wheelhouse = tools.distributions(version)
+        others = ("--strip-components=1", f"--exclude=*/{PROJECT}-*")
+        unpack = ("tar", "-C", temporary, *others, "-xf", str(DIST / wheelhouse))
+        run(*unpack, advice=f"{wheelhouse} cannot be unpacked")
+        own = (place / "requirements.txt", "--no-index", f"--find-links={place}")
+        python = tools.environment(place / "environment", sys.executable, *own)
+        smoke = str(Path(__file__).with_name("smoke.py"))
+        advice = f"{PROJECT} {version} of {index} does not work: do not approve it"
+        run(python, "-I", smoke, str(version), advice=advice)
+    print(f"{index}: {PROJECT} {version} is what was built, installs and works")
 
 
 def address(index: str) -> str:
@@ -83,27 +63,32 @@ def address(index: str) -> str:
     return f"{rehearsed}simple/" if rehearsed else INDEXES[index]
 
 
-def served(index: str) -> list[DistributionPackage]:
-    """All that the index lists of this project; nothing if it has no such project."""
-    # No cache in between may answer: what counts is what there is now.
-    fresh = {"Cache-Control": "no-cache"}
+@contextmanager
+def asking(address: str) -> Iterator[pypi_simple.PyPISimple]:
+    """A client of an index: it is offline, down, or serves what it does not list."""
+    errors = (pypi_simple.DigestMismatchError, pypi_simple.UnsupportedContentTypeError)
     try:
-        with PyPISimple(address(index)) as client:
-            return client.get_project_page(PROJECT, timeout=30, headers=fresh).packages
-    except NoSuchProjectError:
-        return []
-    except (requests.RequestException, UnsupportedContentTypeError) as error:
-        lost = isinstance(error, requests.ConnectionError)
-        raise ReleaseError(
-            f"{index} cannot be asked what it has: "
-            f"{'there is no connection, try where there is one' if lost else error}"
-        ) from None
+        with pypi_simple.PyPISimple(address) as client:
+            # No cache in between may answer: what counts is what there is now.
+            client.s.headers["Cache-Control"] = "no-cache"
+            yield client
+    except (RequestException, *errors) as error:
+        raise ReleaseError(f"{address} cannot be used: {error}") from None
+
+
+def served(index: str) -> list[pypi_simple.DistributionPackage]:
+    """All that the index lists of this project; nothing if it has no such project."""
+    with asking(address(index)) as client:
+        try:
+            return client.get_project_page(PROJECT, timeout=30).packages
+        except pypi_simple.NoSuchProjectError:
+            return []
 
 
 def missing(index: str, version: Version, digests: Mapping[str, str]) -> str:
     """What the index lacks of a release, in words; refuse other files of it."""
     packages = served(index)
-    lacking = {*distributions(version)}
+    lacking = {*tools.distributions(version)[:2]}
     for package in packages:
         name, found = package.filename, package.digests.get("sha256")
         if package.version == str(version) and digests.get(name) != found:
