@@ -307,9 +307,7 @@ _SOURCES = (
         "latest_meas_err",
     ),
     Metric(
-        "chrony_sources_polling_interval_seconds",
-        "Polling interval.",
-        _power("poll"),
+        "chrony_sources_polling_interval_seconds", "Polling interval.", _power("poll")
     ),
     Metric(
         "chrony_sources_state_info",
@@ -417,9 +415,7 @@ _NTPDATA = (
         attrgetter("leap_status.value"),
     ),
     Metric(
-        "chrony_ntpdata_stratum",
-        "Stratum of the source; 0: no packet yet.",
-        "stratum",
+        "chrony_ntpdata_stratum", "Stratum of the source; 0: no packet yet.", "stratum"
     ),
     Metric(
         "chrony_ntpdata_polling_interval_seconds",
@@ -432,9 +428,7 @@ _NTPDATA = (
         _power("precision"),
     ),
     Metric(
-        "chrony_ntpdata_root_delay_seconds",
-        "Root delay of the source.",
-        "root_delay",
+        "chrony_ntpdata_root_delay_seconds", "Root delay of the source.", "root_delay"
     ),
     Metric(
         "chrony_ntpdata_root_dispersion_seconds",
@@ -605,15 +599,9 @@ _RTCDATA = (
     ),
     Metric("chrony_rtcdata_samples", "Number of measurements kept.", "samples"),
     Metric(
-        "chrony_rtcdata_runs",
-        "Number of runs of residuals with the same sign.",
-        "runs",
+        "chrony_rtcdata_runs", "Number of runs of residuals with the same sign.", "runs"
     ),
-    Metric(
-        "chrony_rtcdata_span_seconds",
-        "Time that the measurements cover.",
-        "span",
-    ),
+    Metric("chrony_rtcdata_span_seconds", "Time that the measurements cover.", "span"),
     Metric(
         "chrony_rtcdata_offset_seconds",
         "How far the RTC was ahead of the system clock.",

@@ -166,8 +166,7 @@ class Own:
         return list(self._all[_PLACES[name, value] :: len(_PLACES)])
 
     def _sum(self, name: str, value: str) -> float:
-        place = _PLACES[name, value]
-        return sum(self._all[place :: len(_PLACES)])
+        return sum(self._values(name, value))
 
     def _rows(self, name: str, label: str) -> dict[str, float]:
         return {

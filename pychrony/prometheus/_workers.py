@@ -79,9 +79,7 @@ def from_systemd() -> list[socket.socket]:
 
 
 def supervise(
-    number: int,
-    work: Callable[[int, int], None],
-    restarted: Callable[[int], object],
+    number: int, work: Callable[[int, int], None], restarted: Callable[[int], object]
 ) -> None:
     """Run workers until SIGTERM or SIGINT, and restart those that end.
 

@@ -14,12 +14,11 @@ import argparse
 import asyncio
 import gc
 import os
-import subprocess
 import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from time import clock_gettime, monotonic
+from time import monotonic
 from typing import Any
 
 HERE = Path(__file__).parents[2]
@@ -27,6 +26,7 @@ sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "tools")]
 
 import bench_daemons  # noqa: E402 - needs the path
 import provision  # noqa: E402 - needs the path
+from bench_exporter import Exporter, cpu  # noqa: E402 - needs the path
 
 from pychrony.testing import _reports, _wire, make_source_stats  # noqa: E402 - needs the path
 
@@ -64,21 +64,10 @@ class Fleet(bench_daemons.Daemons):
         return bench_daemons.Reply([start, request[8:12], end], control, 0, client)
 
 
-def cpu(pid: int) -> float:
-    """Return the CPU time of a process, see clock_getcpuclockid(3)."""
-    return clock_gettime((~pid << 3) | 2)
-
-
 def busy() -> float:
     """Return the CPU time that all processes together have used."""
     user, nice, system = Path("/proc/stat").read_text().split()[1:4]
     return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def resident(pid: int) -> int:
-    """Return the memory of a process in KiB, with pages that others share."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.partition("VmRSS:")[2].split()[0])
 
 
 class Client(asyncio.Protocol):
@@ -190,41 +179,25 @@ def measured(tree: str, arguments: argparse.Namespace, daemons: int, fleet: int)
     """Return the times of an exporter of this tree, and who used how much CPU."""
     workers, rate = arguments.workers, arguments.rate
     options = ["--workers", str(workers)] if workers > 1 else []
-    for report in ("tracking", "sources", "sourcestats"):
-        options += ["--report", report]
-    with subprocess.Popen(
-        [
-            *(sys.executable, "-m", "pychrony.prometheus", *options),
-            *("--allow", "127.1.0.0/16:*", "--listen", "127.0.0.1:0"),
-        ],
-        env={**os.environ, "PYTHONPATH": tree},
-        cwd=tree,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as exporter:
-        try:
-            assert exporter.stderr
-            port = int(exporter.stderr.readline().rstrip("/\n").rpartition(":")[2])
-            # Each target was silent twice, as after the first half a minute.
-            asyncio.run(load(port, fleet, rate, 2 * TARGETS / rate))
-            children = f"/proc/{exporter.pid}/task/{exporter.pid}/children"
-            pids = [*map(int, Path(children).read_text().split())] or [exporter.pid]
-            everybody = [*pids, os.getpid(), daemons]
-            before, begin = [*map(cpu, everybody), busy()], monotonic()
-            text = asyncio.run(load(port, fleet, rate, arguments.seconds))
-            took, after = monotonic() - begin, [*map(cpu, everybody), busy()]
-            used = [now - was for now, was in zip(after, before)]
-            shares = " + ".join(f"{one / took:.0%}" for one in used[:-3])
-            client, fleets, together = (one / took for one in used[-3:])
-            others = together - sum(used[:-1]) / took
-            probe = sum(used[:-3]) / int(rate * arguments.seconds)
-            return (
-                f"{text}; CPU {shares}, {probe * 1e3:.2f} ms a probe, client "
-                f"{client:.0%}, daemons {fleets:.0%}, all others {others:.0%}; "
-                f"RSS {sum(map(resident, pids))} KiB"
-            )
-        finally:
-            exporter.terminate()
+    with Exporter(tree, "--allow", "127.1.0.0/16:*", *options) as exporter:
+
+        def used() -> list[float]:
+            return [*exporter.cpu(), cpu(os.getpid()), cpu(daemons), busy()]
+
+        # Each target was silent twice, as after the first half a minute.
+        asyncio.run(load(exporter.port, fleet, rate, 2 * TARGETS / rate))
+        before, begin = used(), monotonic()
+        text = asyncio.run(load(exporter.port, fleet, rate, arguments.seconds))
+        took = monotonic() - begin
+        shares = [(now - was) / took for now, was in zip(used(), before)]
+        *serving, client, fleets, everybody = shares
+        others = everybody - sum(shares[:-1])
+        probe = sum(serving) * took / int(rate * arguments.seconds)
+        return (
+            f"{text}; CPU {' + '.join(f'{one:.0%}' for one in serving)}, "
+            f"{probe * 1e3:.2f} ms a probe, client {client:.0%}, daemons {fleets:.0%}, "
+            f"all others {others:.0%}; RSS {exporter.resident()} KiB"
+        )
 
 
 if __name__ == "__main__":

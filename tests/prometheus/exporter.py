@@ -20,12 +20,7 @@ from urllib.parse import quote, urlsplit
 from prometheus_client import CollectorRegistry, generate_latest
 
 from pychrony.prometheus import Collector
-from pychrony.testing import (
-    ALL_COMMANDS,
-    ScriptedDaemon,
-    make_rtc_data,
-    make_smoothing,
-)
+from pychrony.testing import ALL_COMMANDS, ScriptedDaemon, make_rtc_data, make_smoothing
 
 PATIENCE = 30.0
 

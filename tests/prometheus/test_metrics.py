@@ -87,35 +87,27 @@ def test_all_ten_reports() -> None:
     )
 
 
+STATES = ("sync", "unreach", "falseticker", "jittery", "candidate", "outlier")
+MODES = ("client", "peer", "reference clock")
+
+
 @pytest.mark.parametrize(
-    ("state", "word"),
+    ("label", "number", "word"),
     [
-        (0, "sync"),
-        (1, "unreach"),
-        (2, "falseticker"),
-        (3, "jittery"),
-        (4, "candidate"),
-        (5, "outlier"),
-        (6, "unknown (6)"),
+        *(("state", number, word) for number, word in enumerate(STATES)),
+        *(("mode", number, word) for number, word in enumerate(MODES)),
+        *(("state", 6, "unknown (6)"), ("mode", 3, "unknown (3)")),
     ],
 )
-def test_states_are_worded_as_by_chrony_exporter(state: int, word: str) -> None:
-    with ScriptedDaemon(sources=[make_source(state=SourceState(state))]) as daemon:
-        found = scrape(daemon.address)
-    (name,) = named(found, "chrony_sources_state_info")
-    assert f'source_state="{word}"' in name
-
-
-@pytest.mark.parametrize(
-    ("mode", "word"),
-    [(0, "client"), (1, "peer"), (2, "reference clock"), (3, "unknown (3)")],
-)
-def test_modes_are_worded_as_by_chrony_exporter(mode: int, word: str) -> None:
-    source = make_source(mode=SourceMode(mode), address="GPS" if mode == 2 else "::1")
+def test_codes_are_worded_as_by_chrony_exporter(
+    label: str, number: int, word: str
+) -> None:
+    code = SourceState(number) if label == "state" else SourceMode(number)
+    source = make_source(address="GPS" if word == MODES[2] else "::1", **{label: code})
     with ScriptedDaemon(sources=[source]) as daemon:
         found = scrape(daemon.address)
     (name,) = named(found, "chrony_sources_state_info")
-    assert f'source_mode="{word}"' in name
+    assert f'source_{label}="{word}"' in name
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,7 @@ def test_server_scrapes_what_chronyc_prints(parts: Parts, tmp_path: Path) -> Non
         Chronyd(parts, "local stratum 1", serve=True) as reference,
         Chronyd(parts, FOLLOW.format(port=reference.ntp_port)) as client,
         Chronyd(parts, "local stratum 9") as local,
-        Exporter(
-            *("--address", client.socket, "--allow", "127.0.0.0/8:*"),
-        ) as exporter,
+        Exporter(*("--address", client.socket, "--allow", "127.0.0.0/8:*")) as exporter,
     ):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))

@@ -152,10 +152,6 @@ def test_names() -> None:
     labels = [line for line in lines if line.startswith("chrony_sources_stratum{")]
     assert [
         line.partition("source_name=")[2].rpartition("}")[0] for line in labels
-    ] == [
-        '"ntp1.example"',
-        r'"a\"b"',
-        '"192.0.2.3"',
-    ]
+    ] == ['"ntp1.example"', r'"a\"b"', '"192.0.2.3"']
     (info,) = [line for line in lines if line.startswith("chrony_tracking_info{")]
     assert 'tracking_address="192.0.2.1",tracking_name="ntp1.example"' in info

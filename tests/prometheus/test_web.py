@@ -63,10 +63,7 @@ def test_only_clients_with_a_certificate() -> None:
 # From the tests of crypt_blowfish, and of bcrypt in Go; both with few rounds.
 USERS = {
     "alice": ("U*U", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"),
-    "bob": (
-        "allmine",
-        "$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga",
-    ),
+    "bob": ("allmine", "$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga"),
 }
 
 
