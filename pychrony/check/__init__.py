@@ -5,10 +5,19 @@ the state of the clock, why, and what to do, and exits with 0 OK, 1 WARNING,
 2 CRITICAL or 3 UNKNOWN. ``docs/check.rst`` has the rest.
 """
 
-from . import _cli
-from ._cli import main
-from ._judge import CRITICAL, OK, UNKNOWN, WARNING
+from __future__ import annotations
 
-_parser = _cli.parser  # for the documentation
+from ._states import CRITICAL, OK, UNKNOWN, WARNING
+
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["CRITICAL", "OK", "UNKNOWN", "WARNING", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the check and return its exit status; never raises an error."""
+    from . import _cli
+
+    return _cli.main(argv)

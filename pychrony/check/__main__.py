@@ -1,7 +1,15 @@
-"""``python -m pychrony.check``."""
+"""``python -m pychrony.check``, and the command ``check_chrony``."""
 
-import sys
+from pychrony._start import start
 
-from . import main
+TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-sys.exit(main())
+
+def run() -> "NoReturn":
+    start("pychrony.check._cli")
+
+
+if __name__ == "__main__":
+    run()

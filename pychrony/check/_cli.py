@@ -28,17 +28,8 @@ from pychrony._cli import (
 from . import _read
 from ._formats import FORMATS, SHOWN, failed
 from ._items import ITEMS
-from ._judge import (
-    CRITICAL,
-    NAMES,
-    OK,
-    SOURCE,
-    UNKNOWN,
-    WARNING,
-    Limits,
-    failure,
-    worst,
-)
+from ._judge import SOURCE, Limits, failure, worst
+from ._states import CRITICAL, NAMES, OK, UNKNOWN, WARNING
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -71,8 +62,6 @@ source, give addresses or reference IDs: -c source=192.0.2.1,PPS. Several clocks
 are checked by tracking only, and by sources if the last update is old.
 """
 
-_NEGATIVE = re.compile(r"-[\d.]")
-
 
 class _AnswerError(Exception):
     """Ends the parsing of the command line: only this text is wanted."""
@@ -82,6 +71,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # argparse would exit with 2, which means CRITICAL.
         raise ValueError(f"{message}. See --help")
+
+    def format_help(self) -> str:
+        self.epilog = _EPILOG.replace("{items}", _item_lines())
+        return super().format_help()
 
 
 class _Help(argparse.Action):
@@ -98,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the check and return its exit status; never raises an error."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parser().parse_args(_joined(argv))
+        arguments = _parser().parse_args(_joined(argv))
         state, text = _run(arguments)
         if arguments.output is not None:
             _save(arguments.output, text)
@@ -248,12 +241,11 @@ def _item_lines() -> str:
     return "\n".join(lines)
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     """Return what parses the arguments of the check."""
     parser = _Parser(
         prog="check_chrony",
         description=_DESCRIPTION,
-        epilog=_EPILOG.replace("{items}", _item_lines()),
         formatter_class=partial(
             argparse.RawDescriptionHelpFormatter, width=help_width()
         ),
@@ -369,7 +361,8 @@ def _joined(argv: Sequence[str]) -> list[str]:
     words: list[str] = []
     for word in argv:
         option = words[-1] if words else ""
-        if option in ("-w", "-c", "--warning", "--critical") and _NEGATIVE.match(word):
+        takes_range = option in ("-w", "-c", "--warning", "--critical")
+        if takes_range and re.match(r"-[\d.]", word):
             words[-1] = f"{option}{'=' * option.startswith('--')}{word}"
         else:
             words.append(word)

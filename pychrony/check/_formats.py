@@ -9,8 +9,9 @@ from contextlib import suppress
 from pychrony import ChronyError, _chronyc
 from pychrony._cli import Waits
 
-from ._judge import NAMES, OK, UNKNOWN, WORST_FIRST, worst
+from ._judge import worst
 from ._range import Range, exact
+from ._states import NAMES, OK, UNKNOWN, WORST_FIRST
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:

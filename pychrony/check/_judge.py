@@ -12,6 +12,7 @@ from pychrony import (
 
 from ._items import ITEMS, Item, facts
 from ._range import Range, parse
+from ._states import CRITICAL, OK, UNKNOWN, WARNING, WORST_FIRST
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from pychrony import ChronyError
 
     from ._clock import Clock
-
-OK, WARNING, CRITICAL, UNKNOWN = range(4)
-NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
-
-# A clock that is known to be wrong is worse than an unknown one.
-WORST_FIRST = (CRITICAL, UNKNOWN, WARNING, OK)
 
 _BY_NAME = {item.name: item for item in ITEMS}
 _BY_NAME["synchronized"] = _BY_NAME["synchronised"]

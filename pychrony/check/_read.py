@@ -11,7 +11,8 @@ from pychrony._cli import Waits, is_terminal
 from pychrony._reader import Reader
 
 from ._clock import Clock
-from ._judge import WORST_FIRST, Limits, Verdict, failure, judge
+from ._judge import Limits, Verdict, failure, judge
+from ._states import WORST_FIRST
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ __all__ = ["Collector", "main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the exporter until SIGINT or SIGTERM, and return its exit status."""
-    from ._cli import run
+    from . import _cli
 
-    return run(argv)
+    return _cli.main(argv)
 
 
 def __getattr__(name: str) -> Any:

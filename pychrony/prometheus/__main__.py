@@ -1,7 +1,5 @@
 """``python -m pychrony.prometheus``."""
 
-import sys
+from pychrony._start import start
 
-from . import main
-
-sys.exit(main())
+start("pychrony.prometheus._cli")

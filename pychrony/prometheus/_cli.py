@@ -57,7 +57,7 @@ _COLLECTORS = {name: name for name in _metrics.REPORTS}
 _COLLECTORS["ntpdata"] = "sources.with-ntpdata"
 
 
-def run(argv: Sequence[str] | None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the exporter until SIGINT or SIGTERM, and return its exit status."""
     try:
         arguments = _arguments(argv)

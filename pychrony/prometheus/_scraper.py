@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -108,6 +107,9 @@ class Names:
         self._lookup = lookup or _lookup
         self._known: dict[str, tuple[str, float]] = {}
         self._pending: dict[str, asyncio.Task[None]] = {}
+        # That import takes milliseconds, and few look names up.
+        from concurrent.futures import ThreadPoolExecutor
+
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="names")
 
     async def of(self, addresses: Iterable[str]) -> Mapping[str, str]:

@@ -11,9 +11,7 @@ import asyncio
 import logging
 import os
 import ssl
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,6 +59,9 @@ class Web:
         self._right: dict[bytes, bytes] = {}
         if self._users:
             self._crypt = _crypt()
+            # That import takes milliseconds, and few have users.
+            from concurrent.futures import ThreadPoolExecutor
+
             # bcrypt takes a tenth of a second: one at a time, in a thread.
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
             for user, known in self._users.items():
@@ -170,12 +171,13 @@ def load(name: str) -> Web:
             f"pip install 'pychrony[prometheus]' ({error})"
         ) from error
     try:
-        found: Any = yaml.safe_load(Path(name).read_bytes()) or {}
+        with open(name, "rb") as file:
+            found: Any = yaml.safe_load(file) or {}
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read {name}: {error}") from error
     try:
         whole = _Section(found, "the file")
-        context = _tls(whole.section("tls_server_config"), Path(name).parent)
+        context = _tls(whole.section("tls_server_config"), os.path.dirname(name))
         users = whole.section("basic_auth_users").texts()
         server = whole.section("http_server_config")
         headers = server.section("headers").texts()
@@ -188,7 +190,7 @@ def load(name: str) -> Web:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _tls(section: _Section, folder: Path) -> ssl.SSLContext | None:
+def _tls(section: _Section, folder: str) -> ssl.SSLContext | None:
     if not section:
         return None
 

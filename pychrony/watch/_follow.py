@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pychrony import ChronyError, ChronyPermissionError
 from pychrony.check._clock import Clock
-from pychrony.check._judge import OK, WARNING, Limits, Verdict, judge
+from pychrony.check._judge import Limits, Verdict, judge
+from pychrony.check._states import OK, WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from pychrony import ChronyError, Transport, _chronyc
-from pychrony.check._judge import NAMES, OK, WORST_FIRST
+from pychrony.check._states import NAMES, OK, WORST_FIRST
 
 from ._follow import follow
 from ._graph import Point

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pychrony import ChronyError, SelectOption, _chronyc
 from pychrony.check._causes import REASONS
-from pychrony.check._judge import CRITICAL, NAMES, OK
+from pychrony.check._states import CRITICAL, NAMES, OK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

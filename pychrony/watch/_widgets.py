@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from pychrony import _chronyc
-from pychrony.check._judge import NAMES
+from pychrony.check._states import NAMES
 
 from ._graph import Point, draw, scale, shown
 from ._table import Row, Table

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -138,11 +137,6 @@ def test_self_without_a_library(tmp_path: Path) -> None:
     assert status == OK
     assert "no usable libchrony. Tried " in output
     assert "To get it: " in output
-
-
-def test_command_is_installed() -> None:
-    (command,) = entry_points(group="console_scripts", name="check_chrony")
-    assert command.load() is main
 
 
 @pytest.mark.timeout(30)

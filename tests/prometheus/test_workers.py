@@ -72,7 +72,7 @@ import sys
 from pychrony.prometheus import _cli
 async def fail(*_): raise ZeroDivisionError
 _cli._serve = fail
-sys.exit(_cli.run(sys.argv[1:]))
+sys.exit(_cli.main(sys.argv[1:]))
 """
 
 
