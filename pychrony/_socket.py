@@ -40,8 +40,9 @@ _PREFIX = b"pychrony."
 _RANDOM_BYTES = 6
 _DIRECTORY_MAX = _PATH_MAX - len(b"/" + _PREFIX) - 2 * _RANDOM_BYTES
 
-# The mode of the client's socket.
-_ALL_MAY_WRITE = 0o666
+# The mode of the client's socket. bind() never sets the sticky bit, whatever the
+# umask: it says that bind() is done, see _remove_dead().
+_ALL_MAY_WRITE = 0o1666
 
 # The error_code where libchrony's chrony_open_socket would have failed.
 _NOT_OPENED = -1
@@ -137,12 +138,32 @@ def _open_unix(unix: socket.socket, target: Target) -> None:
             _NOT_OPENED,
         )
     unix.connect(path)
+    _remove_dead(directory)
     own = os.path.join(directory, _PREFIX + os.urandom(_RANDOM_BYTES).hex().encode())
     try:
         unix.bind(own)
     except OSError as reason:
         raise _no_place(target, os.fsdecode(directory), reason) from reason
     _let_chronyd_write(own, target)
+
+
+def _remove_dead(directory: bytes) -> None:
+    """Remove the files of other processes' sockets that nobody removed, as by SIGKILL.
+
+    There is no race: a file that has our mode was bound before, and cannot be bound
+    again, so the kernel refuses connections only after its socket was closed. chronyd
+    is in this kernel, and so are all clients that it can reply to.
+    """
+    with suppress(OSError):
+        for name in os.listdir(directory):
+            path = os.path.join(directory, name)
+            if (
+                name.startswith(_PREFIX)
+                and os.lstat(path).st_mode == stat.S_IFSOCK | _ALL_MAY_WRITE
+            ):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+                    if probe.connect_ex(path) == errno.ECONNREFUSED:
+                        os.unlink(path)
 
 
 def _let_chronyd_write(own: bytes, target: Target) -> None:

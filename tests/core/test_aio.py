@@ -43,11 +43,11 @@ from pychrony.testing import (
 METHODS = [name for name in pychrony.__all__ if name.startswith("get_")]
 
 
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("high_latency", [False, True])
 def test_every_method_is_that_of_the_blocking_connection(
-    far: bool, address: str, run: Runner[Any], monkeypatch: pytest.MonkeyPatch
+    high_latency: bool, address: str, run: Runner[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if far else 9e9)
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if high_latency else 9e9)
     calls: list[tuple[str, ...]] = [(name,) for name in METHODS if name[4:] != "report"]
     calls += [("get_report", report) for report in pychrony.reports()]
     with ScriptedDaemon(
@@ -401,7 +401,7 @@ async def test_wait_for_a_descriptor() -> None:
 
 
 @on_each_loop
-async def test_conversation_without_a_wait() -> None:
+async def test_request_without_a_wait() -> None:
     def short() -> Any:
         return 7
         yield

@@ -30,15 +30,15 @@ from pychrony.testing import Request, ScriptedDaemon, faults
 
 
 @on_each_loop
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("high_latency", [False, True])
 @pytest.mark.parametrize("name", ["get_tracking", "get_sources"])
 async def test_cancelling_at_any_await(
     name: str,
-    far: bool,
+    high_latency: bool,
     address: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if far else 9e9)
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if high_latency else 9e9)
     with ScriptedDaemon(address=address, sources=many_sources(12)) as daemon:
         expected = getattr(pychrony, name)(daemon.address)
         before = descriptors()

@@ -120,6 +120,6 @@ def test_limit_of_a_list_that_is_answered(address: str) -> None:
         connected(address=address, **script, limit=0.4) as (_, connection),
         pytest.raises(ChronyTimeoutError, match=r"limit of 0\.4 s"),
     ):
-        for _ in range(100):  # a list far away may be read at once
+        for _ in range(100):  # more than a list with many requests in flight
             connection.get_sources()
             connection.get_report("sourcestats")

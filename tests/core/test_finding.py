@@ -51,10 +51,10 @@ def test_waits_begin_anew_with_the_daemon_that_was_found() -> None:
         with pytest.raises(StopIteration) as end:
             looking.send(True)
         session = end.value.value
-        conversation = read_single(session, pychrony.TrackingStatus)
-        _, _, deadline = next(conversation)
+        requests = read_single(session, pychrony.TrackingStatus)
+        _, _, deadline = next(requests)
         assert deadline <= time.monotonic() + 1000
-        conversation.close()
+        requests.close()
         session.close()
 
 

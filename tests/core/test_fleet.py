@@ -39,11 +39,11 @@ def test_each_address_gives_its_own_result(
     assert Counter(address for address, _ in found) == dict.fromkeys(wanted, 20)
 
 
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("high_latency", [False, True])
 def test_every_report_is_that_of_the_connection(
-    far: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    high_latency: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if far else 9e9)
+    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if high_latency else 9e9)
     method = {"sourcestats": "source_stats", "rtcdata": "rtc_data"}
     method |= {"selectdata": "select_data", "serverstats": "server_stats"}
     method |= {"authdata": "auth_data", "ntpdata": "ntp_data"}

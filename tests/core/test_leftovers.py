@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -155,58 +153,6 @@ def test_child_that_exits_leaves_the_connection_to_its_parent(address: str) -> N
         result = python(FORK, daemon.address, options=["-W", "always"])
     assert result.stdout == "2\n"
     assert "unclosed" not in result.stderr
-
-
-DEATHS = {
-    # Python runs the finalizers.
-    "end of the program": ("pass", True),
-    "sys.exit": ("sys.exit(0)", True),
-    "uncaught exception": ("raise RuntimeError", True),
-    "daemon thread reading": (
-        "threading.Thread(target=read_on, daemon=True).start(); time.sleep(0.05)",
-        True,
-    ),
-    "handler of SIGTERM": (
-        (
-            "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
-            "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
-        ),
-        True,
-    ),
-    "SIGINT": ("os.kill(os.getpid(), signal.SIGINT)", True),
-    # Python gets no chance to run anything.
-    "os._exit": ("os._exit(0)", False),
-    "exec": ("os.execv('/bin/true', ['true'])", False),
-    "SIGTERM, default action": ("os.kill(os.getpid(), signal.SIGTERM)", False),
-    "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", False),
-}
-
-
-DIE = """
-import os, signal, sys, threading, time
-import pychrony
-connection = pychrony.ChronyConnection(sys.argv[1])
-connection.get_tracking()
-
-def read_on():
-    while True:
-        connection.get_tracking()
-
-"""
-
-
-@pytest.mark.parametrize("death", DEATHS)
-def test_what_a_dead_process_leaves_behind(death: str, directory: str) -> None:
-    """Only a process that Python cannot clean up leaves the file of its socket."""
-    action, clean = DEATHS[death]
-    with ScriptedDaemon(address=f"{directory}/chronyd.sock") as daemon:
-        command = [sys.executable, "-c", DIE + action, daemon.address]
-        subprocess.run(command, check=False, capture_output=True)
-        left = {*os.listdir(directory)} - {"chronyd.sock"}
-        assert len(left) == (0 if clean else 1)
-        assert all(name.startswith("pychrony.") for name in left)
-        # What is left bothers nobody.
-        assert get_tracking(daemon.address).stratum == 2
 
 
 EXIT_WITH_THREADS = """

@@ -47,7 +47,7 @@ LISTS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.fixture(autouse=True)
-def far(monkeypatch: pytest.MonkeyPatch) -> None:
+def high_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every UDP address has a high latency."""
     monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
 
@@ -123,12 +123,12 @@ def test_all_records_are_asked_for_before_an_answer_is_waited_for() -> None:
         daemon.bind(("127.0.0.1", 0))
         daemon.setblocking(False)
         with by_hand(f"127.0.0.1:{daemon.getsockname()[1]}", 20, 0) as session:
-            conversation = read_list(session, Source)
-            next(conversation)
+            requests = read_list(session, Source)
+            next(requests)
             with pytest.raises(StopIteration) as end:
                 while True:
                     batches.append(answer_all(script, daemon))
-                    conversation.send(True)
+                    requests.send(True)
     assert len(end.value.value) == 40
     # The number, the last one, the others with the number, and the last one.
     assert batches == [1, 1, 40, 1]
@@ -248,13 +248,13 @@ def test_driver_that_leaves_a_list_closes_all_sessions() -> None:
         by_hand(daemon.address, 9, 0) as session,
     ):
         before = descriptors()
-        conversation = read_list(session, Source)
-        wait = next(conversation)
+        requests = read_list(session, Source)
+        wait = next(requests)
         waiter = Waiter()
         while descriptors() == before:
-            wait = conversation.send(waiter.wait(*wait))
+            wait = requests.send(waiter.wait(*wait))
         assert descriptors() > before + 40
-        conversation.close()
+        requests.close()
         assert descriptors() == before
 
 
@@ -419,18 +419,18 @@ class Network:
         """Return the addresses in a list, read as dataclasses or generically."""
         session = Session(_address.parse(self.address), timeouts_of(1.0, 9))
         try:
-            conversation: Generator[Any, bool, list[Any]] = (
+            requests: Generator[Any, bool, list[Any]] = (
                 read_generic(session, kind)
                 if isinstance(kind, str)
                 else read_list(session, kind)
             )
             waiter = Waiter()
-            fd, events, deadline = next(conversation)
+            fd, events, deadline = next(requests)
             while True:
                 arrived = waiter.wait(fd, events, 0.0) or self.happen()
                 if not arrived:
                     self.clock = max(self.clock, deadline)
-                fd, events, deadline = conversation.send(arrived)
+                fd, events, deadline = requests.send(arrived)
         except StopIteration as end:
             return [
                 one["address"].value if isinstance(one, dict) else one.address

@@ -1,4 +1,4 @@
-"""The conversations, driven by hand: what a driver cannot bring about at will."""
+"""Request generators, driven by hand: what a driver cannot bring about at will."""
 
 from __future__ import annotations
 
@@ -31,28 +31,26 @@ def test_full_queue_between_an_address_and_its_record() -> None:
     script = ScriptedDaemon(open_commands=ALL_COMMANDS)
     other = make_source(address="192.0.2.99")
     with unix_daemon() as (path, daemon), by_hand(path, 5.0, 1) as session:
-        conversation = read_list(session, pychrony.AuthData)
+        requests = read_list(session, pychrony.AuthData)
         with pytest.raises(StopIteration) as end:
-            next(conversation)
+            next(requests)
             while True:
                 answer_all(script, daemon)
                 asked_for_address = script.requests[-1][0] == "SOURCESTATS"
                 if asked_for_address and script.sources != (other,):
                     script.sources = [other]
                     fill_queue(path)
-                conversation.send(True)
+                requests.send(True)
     assert [one.address for one in end.value.value] == ["192.0.2.99"]
 
 
 def test_driver_that_leaves_while_the_daemon_is_looked_for() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         target = _address.parse(daemon.address)
-        conversation = open_session(
-            [target, target], timeouts_of(9.0, 0), blocking=False
-        )
+        requests = open_session([target, target], timeouts_of(9.0, 0), blocking=False)
         before = descriptors()
-        next(conversation)
-        conversation.close()
+        next(requests)
+        requests.close()
         assert descriptors() == before
 
 
@@ -83,17 +81,17 @@ def test_resends_of_a_pair_of_requests_wait_longer_each_time() -> None:
         ScriptedDaemon(misbehave=fault, open_commands=ALL_COMMANDS) as daemon,
         by_hand(daemon.address, 1000, 2) as session,
     ):
-        conversation = read_list(session, pychrony.AuthData)
-        fd, events, _ = next(conversation)  # the number of sources
+        requests = read_list(session, pychrony.AuthData)
+        fd, events, _ = next(requests)  # the number of sources
         with pytest.raises(ChronyTimeoutError):
             while True:
                 assert Waiter().wait(fd, events, begin + 20)
                 if not deadlines:
-                    conversation.send(True)  # the address is on its way
+                    requests.send(True)  # the address is on its way
                     assert Waiter().wait(fd, events, begin + 20)
-                _, _, deadline = conversation.send(True)
+                _, _, deadline = requests.send(True)
                 deadlines.append(deadline)
-                conversation.send(False)  # the record is not
+                requests.send(False)  # the record is not
     end = time.monotonic()
     for deadline, wait in zip(deadlines, (1000, 2000, 4000), strict=True):
         assert begin + wait <= deadline <= end + wait
@@ -102,13 +100,13 @@ def test_resends_of_a_pair_of_requests_wait_longer_each_time() -> None:
 def test_wait_for_the_queue_counts_to_the_wait_for_the_answer() -> None:
     with unix_daemon() as (path, daemon), by_hand(path, 1000, 0) as session:
         fill_queue(path)
-        conversation = read_single(session, TrackingStatus)
-        fd, events, deadline = next(conversation)
+        requests = read_single(session, TrackingStatus)
+        fd, events, deadline = next(requests)
         assert events == POLLOUT
         with suppress(BlockingIOError):
             while True:
                 daemon.recv(1000)
-        assert conversation.send(True) == (fd, POLLIN, deadline)
+        assert requests.send(True) == (fd, POLLIN, deadline)
 
 
 def test_each_wait_is_twice_the_one_before() -> None:
@@ -117,11 +115,11 @@ def test_each_wait_is_twice_the_one_before() -> None:
         by_hand(daemon.address, 1000, 2) as session,
     ):
         begin = time.monotonic()
-        conversation = read_single(session, TrackingStatus)
-        waits = [next(conversation), conversation.send(False), conversation.send(False)]
+        requests = read_single(session, TrackingStatus)
+        waits = [next(requests), requests.send(False), requests.send(False)]
         end = time.monotonic()
         with pytest.raises(ChronyTimeoutError, match="3 requests in 7000 s"):
-            conversation.send(False)
+            requests.send(False)
     for (_, events, deadline), wait in zip(waits, (1000, 2000, 4000), strict=True):
         assert events == POLLIN
         assert begin + wait <= deadline <= end + wait
@@ -129,12 +127,12 @@ def test_each_wait_is_twice_the_one_before() -> None:
 
 def test_late_process_still_takes_the_answer_that_is_there() -> None:
     with ScriptedDaemon() as daemon, by_hand(daemon.address, 1e-9, 0) as session:
-        conversation = read_single(session, TrackingStatus)
-        fd, events, deadline = next(conversation)
+        requests = read_single(session, TrackingStatus)
+        fd, events, deadline = next(requests)
         assert deadline <= time.monotonic()
         assert Waiter().wait(fd, events, time.monotonic() + 20)
         with pytest.raises(StopIteration) as end:
-            conversation.send(True)
+            requests.send(True)
         assert end.value.value.stratum == 2
 
 
@@ -144,12 +142,12 @@ def test_session_woken_for_nothing_waits_again(address: str) -> None:
         ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
         by_hand(daemon.address, 1000, 0) as session,
     ):
-        conversation = read_single(session, TrackingStatus)
-        wait = next(conversation)
+        requests = read_single(session, TrackingStatus)
+        wait = next(requests)
         for _ in range(3):
-            assert conversation.send(True) == wait
+            assert requests.send(True) == wait
         with pytest.raises(ChronyTimeoutError, match=r"hung|running there"):
-            conversation.send(False)
+            requests.send(False)
 
 
 @pytest.mark.timeout(30)
@@ -158,11 +156,11 @@ def test_flood_ends_at_the_deadline(address: str) -> None:
         ScriptedDaemon(address=address, misbehave=faults.silent) as daemon,
         by_hand(daemon.address, 0.05, 0) as session,
     ):
-        conversation = read_single(session, TrackingStatus)
-        next(conversation)
+        requests = read_single(session, TrackingStatus)
+        next(requests)
         with pytest.raises(ChronyTimeoutError):
             while True:
-                conversation.send(True)
+                requests.send(True)
 
 
 def test_error_that_nobody_expected() -> None:
@@ -178,17 +176,17 @@ def test_error_that_nobody_expected() -> None:
 @pytest.mark.timeout(30)
 def test_queue_that_fills_again_ends_at_the_deadline() -> None:
     with hung_daemon() as path, by_hand(path, 0.05, 0) as session:
-        conversation = read_single(session, TrackingStatus)
-        _, events, _ = next(conversation)
+        requests = read_single(session, TrackingStatus)
+        _, events, _ = next(requests)
         assert events == POLLOUT
         with pytest.raises(ChronyTimeoutError):
             while True:
-                conversation.send(True)
+                requests.send(True)
 
 
 def test_driver_has_the_last_word_on_a_full_queue() -> None:
     with hung_daemon() as path, by_hand(path, 1000, 0) as session:
-        conversation = read_single(session, TrackingStatus)
-        next(conversation)
+        requests = read_single(session, TrackingStatus)
+        next(requests)
         with pytest.raises(ChronyTimeoutError):
-            conversation.send(False)
+            requests.send(False)

@@ -88,7 +88,7 @@ def test_own_socket_is_beside_that_of_chronyd_and_all_may_write_to_it(
     try:
         with ChronyConnection(daemon.address) as connection:
             (own,) = own_sockets(directory)
-            assert stat.filemode(own.stat().st_mode) == "srw-rw-rw-"
+            assert stat.filemode(own.stat().st_mode) == "srw-rw-rwT"
             assert connection.get_tracking().stratum == 2
     finally:
         os.umask(before)
@@ -194,6 +194,34 @@ def test_child_removes_its_own_socket_only(
 
         in_child(child)
         assert connection.get_tracking().stratum == 2
+
+
+def test_only_dead_sockets_of_pychrony_are_removed(
+    daemon: ScriptedDaemon, directory: str
+) -> None:
+    """What another process has bound, but not finished, is not dead."""
+    for name, mode in (
+        *(("pychrony.dead", 0o1666), ("pychrony.bound", 0o777)),
+        ("other", 0o1666),
+    ):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(f"{directory}/{name}")
+        os.chmod(f"{directory}/{name}", mode)
+    Path(directory, "pychrony.file").touch()
+    os.chmod(f"{directory}/pychrony.file", 0o1666)
+    with ChronyConnection(daemon.address) as connection:
+        connection.get_tracking()
+        for _ in range(2):
+            assert get_tracking(daemon.address).stratum == 2
+            names = {path.name for path in own_sockets(directory)}
+            assert names > {"pychrony.bound", "pychrony.file", "other"}
+            assert len(names) == 4
+            daemon.stop()  # then its socket is connected to nobody
+            daemon.start()
+    left = own_sockets(directory)
+    assert len(left) == 3
+    for path in left:
+        path.unlink()
 
 
 # --- somebody in the directory is hostile ------------------------------------

@@ -72,7 +72,7 @@ def test_interrupt_while_looking_for_the_daemon(
         before = descriptors()
         with pytest.raises(KeyboardInterrupt) as caught, on_alarm(interrupt, 0.05):
             pychrony.get_tracking(timeout=1000)
-        # At once, not only when the traceback lets go of the conversation.
+        # At once, not only when the traceback lets go of the request generator.
         assert caught.tb is not None
         assert descriptors() == before
 

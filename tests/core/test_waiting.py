@@ -1,4 +1,4 @@
-"""Conversations side by side, driven by hand over pipes."""
+"""Request generators side by side, driven by hand over pipes."""
 
 from __future__ import annotations
 
@@ -84,18 +84,18 @@ def test_waiter_that_was_interrupted_waits_for_what_it_is_told(pipes: Any) -> No
 
 def test_limit_comes_before_later_deadlines() -> None:
     log: list[Any] = []
-    conversation = within(1000, "there", asking(log, "a", 7))
+    requests = within(1000, "there", asking(log, "a", 7))
     begin = time.monotonic()
-    fd, events, deadline = next(conversation)
+    fd, events, deadline = next(requests)
     assert (fd, events) == (7, POLLIN)
     assert begin + 900 < deadline <= time.monotonic() + 1000
     with pytest.raises(StopIteration):
-        conversation.send(True)
+        requests.send(True)
     assert log == [("a", True)]
     soon = time.monotonic() + 10
-    conversation = within(1000, "there", asking(log, "b", 7, soon))
-    assert next(conversation) == (7, POLLIN, soon)
-    conversation.close()
+    requests = within(1000, "there", asking(log, "b", 7, soon))
+    assert next(requests) == (7, POLLIN, soon)
+    requests.close()
     assert log[1:] == [("b", "closed")]
 
 
@@ -112,17 +112,17 @@ def test_after_the_limit_one_answer_counts_if_it_is_there() -> None:
         (True, [("a", True), ("b", "closed")]),
     ):
         log.clear()
-        conversation = within(1e-9, "there", twice())
-        next(conversation)
+        requests = within(1e-9, "there", twice())
+        next(requests)
         with pytest.raises(
             ChronyTimeoutError, match=r"^there: not done within the limit"
         ):
-            conversation.send(ready)
+            requests.send(ready)
         assert log == expected
-    conversation = within(1e-9, "there", asking(log, "c", 7))
-    next(conversation)
+    requests = within(1e-9, "there", asking(log, "c", 7))
+    next(requests)
     with pytest.raises(StopIteration):
-        conversation.send(True)
+        requests.send(True)
 
 
 def test_side_by_side_of_nothing() -> None:
@@ -135,22 +135,22 @@ def test_each_slot_is_told_that_its_own_descriptor_is_ready(pipes: Any) -> None:
     (a, to_a), (b, to_b) = pipes(2)
     log: list[Any] = []
     before = descriptors()
-    conversation = side_by_side(
+    requests = side_by_side(
         [asking(log, "a", a.fileno()), asking(log, "b", b.fileno())]
     )
-    fd, events, deadline = next(conversation)
+    fd, events, deadline = next(requests)
     assert events == POLLIN
     assert deadline == NEVER
     waiter = Waiter()
     assert not waiter.wait(fd, events, 0.0)
     to_b.send(b"!")
     assert waiter.wait(fd, events, 0.0)
-    assert conversation.send(True) == (fd, POLLIN, NEVER)
+    assert requests.send(True) == (fd, POLLIN, NEVER)
     assert log == [("b", True)]
     to_a.send(b"!")
     assert waiter.wait(fd, events, 0.0)
     with pytest.raises(StopIteration):  # at once, without a last wait
-        conversation.send(True)
+        requests.send(True)
     assert log == [("b", True), ("a", True)]
     assert descriptors() == before
 
@@ -159,13 +159,13 @@ def test_word_of_the_driver_does_not_matter_side_by_side(pipes: Any) -> None:
     """It may have waited for too short, or looked before the answer came."""
     ((a, to_a),) = pipes(1)
     log: list[Any] = []
-    conversation = side_by_side([asking(log, "a", a.fileno())])
-    wait = next(conversation)
-    assert conversation.send(True) == wait
-    assert conversation.send(False) == wait
+    requests = side_by_side([asking(log, "a", a.fileno())])
+    wait = next(requests)
+    assert requests.send(True) == wait
+    assert requests.send(False) == wait
     to_a.send(b"!")
     with pytest.raises(StopIteration):
-        conversation.send(False)
+        requests.send(False)
     assert log == [("a", True)]
 
 
@@ -176,8 +176,8 @@ def test_slot_is_told_that_it_can_write(pipes: Any) -> None:
         while True:
             a.send(b"!" * 1000)
     log: list[Any] = []
-    conversation = side_by_side([asking(log, "a", a.fileno(), events=POLLOUT)])
-    fd, events, _ = next(conversation)
+    requests = side_by_side([asking(log, "a", a.fileno(), events=POLLOUT)])
+    fd, events, _ = next(requests)
     assert not Waiter().wait(fd, events, 0.0)
     to_a.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -185,7 +185,7 @@ def test_slot_is_told_that_it_can_write(pipes: Any) -> None:
             to_a.recv(10**6)
     assert Waiter().wait(fd, events, 0.0)
     with pytest.raises(StopIteration):
-        conversation.send(True)
+        requests.send(True)
     assert log == [("a", True)]
 
 
@@ -194,18 +194,18 @@ def test_deadlines_of_several_slots(pipes: Any) -> None:
     (a, _), (b, _), (c, _) = pipes(3)
     log: list[Any] = []
     soon, past = time.monotonic() + 1000, time.monotonic()
-    conversation = side_by_side(
+    requests = side_by_side(
         [
             asking(log, "a", a.fileno(), soon),
             asking(log, "b", b.fileno()),
             asking(log, "c", c.fileno(), past),
         ]
     )
-    fd, _, deadline = next(conversation)
+    fd, _, deadline = next(requests)
     assert deadline == past
-    assert conversation.send(False) == (fd, POLLIN, soon)
+    assert requests.send(False) == (fd, POLLIN, soon)
     assert log == [("c", False)]
-    conversation.close()
+    requests.close()
     assert log == [("c", False), ("a", "closed"), ("b", "closed")]
 
 
@@ -213,27 +213,27 @@ def test_deadline_of_one_that_was_answered_is_forgotten(pipes: Any) -> None:
     (a, to_a), (b, _) = pipes(2)
     log: list[Any] = []
     past = time.monotonic()
-    conversation = side_by_side(
+    requests = side_by_side(
         [asking(log, "a", a.fileno(), past), asking(log, "b", b.fileno())]
     )
-    next(conversation)
+    next(requests)
     to_a.send(b"!")
-    conversation.send(True)
+    requests.send(True)
     # It is looked at anew once it has passed, not before.
-    _, _, deadline = conversation.send(False)
+    _, _, deadline = requests.send(False)
     assert deadline == NEVER
     assert log == [("a", True)]
-    conversation.close()
+    requests.close()
 
 
 def test_answer_that_is_there_counts_after_its_deadline(pipes: Any) -> None:
     ((a, to_a),) = pipes(1)
     log: list[Any] = []
-    conversation = side_by_side([asking(log, "a", a.fileno(), 0.0)])
-    next(conversation)
+    requests = side_by_side([asking(log, "a", a.fileno(), 0.0)])
+    next(requests)
     to_a.send(b"!")
     with pytest.raises(StopIteration):
-        conversation.send(False)
+        requests.send(False)
     assert log == [("a", True)]
 
 
@@ -243,8 +243,8 @@ def test_answer_counts_that_comes_while_this_process_is_held_up(
     """At any point after the driver's wait: here when the clock is read."""
     ((a, to_a),) = pipes(1)
     log: list[Any] = []
-    conversation = side_by_side([asking(log, "a", a.fileno(), 0.0)])
-    next(conversation)
+    requests = side_by_side([asking(log, "a", a.fileno(), 0.0)])
+    next(requests)
 
     def late() -> float:
         to_a.send(b"!")
@@ -252,7 +252,7 @@ def test_answer_counts_that_comes_while_this_process_is_held_up(
 
     monkeypatch.setattr(_waiting, "monotonic", late)
     with pytest.raises(StopIteration):
-        conversation.send(False)
+        requests.send(False)
     assert log == [("a", True)]
 
 
@@ -262,16 +262,16 @@ def test_more_answers_than_are_taken_at_once_do_not_expire_the_rest(
     number = 200
     pairs = pipes(number)
     log: list[Any] = []
-    conversation = side_by_side(
+    requests = side_by_side(
         asking(log, index, a.fileno(), 0.0) for index, (a, _) in enumerate(pairs)
     )
-    next(conversation)
+    next(requests)
     for _, to_a in pairs:
         to_a.send(b"!")
     rounds = 0
     with pytest.raises(StopIteration):
         while True:
-            conversation.send(False)
+            requests.send(False)
             rounds += 1
     assert sorted(log) == [(index, True) for index in range(number)]
     assert rounds >= 2  # the driver has its turn in between
@@ -285,13 +285,13 @@ def test_silent_slot_expires_while_others_answer(pipes: Any) -> None:
         while True:
             assert (yield b.fileno(), POLLIN, NEVER)
 
-    conversation = side_by_side([talking(), asking(log, "a", a.fileno(), 0.0)])
-    next(conversation)
+    requests = side_by_side([talking(), asking(log, "a", a.fileno(), 0.0)])
+    next(requests)
     to_b.send(b"!")  # never read, so always ready
     while not log:
-        conversation.send(True)
+        requests.send(True)
     assert log == [("a", False)]
-    conversation.close()
+    requests.close()
 
 
 def test_one_that_is_polite_lets_the_others_and_the_driver_go_first(
@@ -305,18 +305,16 @@ def test_one_that_is_polite_lets_the_others_and_the_driver_go_first(
             log.append((name, number))
             assert (yield None) is None
 
-    conversation = side_by_side(
-        [polite("p"), polite("q"), asking(log, "a", a.fileno())]
-    )
-    fd, _, deadline = next(conversation)
+    requests = side_by_side([polite("p"), polite("q"), asking(log, "a", a.fileno())])
+    fd, _, deadline = next(requests)
     assert deadline == 0.0  # it has only to look
     assert log == [("p", 0), ("q", 0)]
     to_a.send(b"!")
-    conversation.send(False)
+    requests.send(False)
     assert log[2:] == [("p", 1), ("q", 1), ("a", True)]
-    assert conversation.send(False) == (fd, POLLIN, 0.0)
+    assert requests.send(False) == (fd, POLLIN, 0.0)
     with pytest.raises(StopIteration):
-        conversation.send(False)
+        requests.send(False)
     assert log[5:] == [("p", 2), ("q", 2)]
 
 
@@ -333,11 +331,11 @@ def test_error_of_one_closes_the_others(first: bool, pipes: Any) -> None:
 
     before = descriptors()
     others = [asking(log, "b", b.fileno()), asking(log, "c", b.fileno())]
-    conversation = side_by_side([others[0], failing(), *others[1 : 1 + first]])
+    requests = side_by_side([others[0], failing(), *others[1 : 1 + first]])
     with pytest.raises(OSError, match="broken") as caught:
-        next(conversation)
+        next(requests)
         to_a.send(b"!")
-        conversation.send(True)
+        requests.send(True)
     # At once, not only when nobody refers to them. The third was never begun.
     assert caught.tb is not None
     assert log == [("b", "closed")]
@@ -349,13 +347,13 @@ def test_driver_that_leaves_closes_all(begun: bool, pipes: Any) -> None:
     pairs = pipes(5)
     log: list[Any] = []
     before = descriptors()
-    conversation = side_by_side(
+    requests = side_by_side(
         asking(log, index, a.fileno()) for index, (a, _) in enumerate(pairs)
     )
     if begun:
-        next(conversation)
+        next(requests)
         assert descriptors() == before + 1
-    conversation.close()
+    requests.close()
     assert log == [(index, "closed") for index in range(5 * begun)]
     assert descriptors() == before
 
@@ -364,10 +362,10 @@ def test_error_that_the_driver_throws_in_closes_all(pipes: Any) -> None:
     ((a, _),) = pipes(1)
     log: list[Any] = []
     before = descriptors()
-    conversation = side_by_side([asking(log, "a", a.fileno())])
-    next(conversation)
+    requests = side_by_side([asking(log, "a", a.fileno())])
+    next(requests)
     with pytest.raises(KeyboardInterrupt):
-        conversation.throw(KeyboardInterrupt)
+        requests.throw(KeyboardInterrupt)
     assert log == [("a", "closed")]
     assert descriptors() == before
 
@@ -389,7 +387,7 @@ def test_descriptor_that_was_closed_and_opened_again_with_the_same_number() -> N
     assert log == [(0, True), (1, True), (2, True)]
 
 
-def test_number_of_another_conversation_that_has_ended(pipes: Any) -> None:
+def test_descriptor_number_that_is_used_again(pipes: Any) -> None:
     """One closes its descriptor, and another gets the number for its own."""
     ((a, to_a),) = pipes(1)
     log: list[Any] = []
@@ -410,13 +408,13 @@ def test_number_of_another_conversation_that_has_ended(pipes: Any) -> None:
             other.send(b"!")
             log.append((yield one.fileno(), POLLIN, NEVER))
 
-    conversation = side_by_side([first(), second()])
-    next(conversation)
-    conversation.send(False)  # the first expires
+    requests = side_by_side([first(), second()])
+    next(requests)
+    requests.send(False)  # the first expires
     to_a.send(b"!")
     with pytest.raises(StopIteration):
         while True:
-            conversation.send(True)
+            requests.send(True)
     assert fds[0] == fds[1]
     assert log == [False, True]
 
@@ -430,21 +428,21 @@ def test_what_comes_for_one_that_waits_no_more_disturbs_nobody(pipes: Any) -> No
         log.append((yield b.fileno(), POLLIN, NEVER))
         log.append((yield a.fileno(), POLLIN, NEVER))
 
-    conversation = side_by_side([patient()])
-    fd, events, _ = next(conversation)
-    _, _, deadline = conversation.send(False)
+    requests = side_by_side([patient()])
+    fd, events, _ = next(requests)
+    _, _, deadline = requests.send(False)
     assert deadline == NEVER
     to_a.send(b"!")  # too late
-    conversation.send(True)
+    requests.send(True)
     assert log == [False]
     # It is told once, else the driver would be woken for ever.
     assert not Waiter().wait(fd, events, 0.0)
     to_b.send(b"!")
-    conversation.send(True)
+    requests.send(True)
     # And not lost for who asks for it later.
     with pytest.raises(StopIteration):
         while True:
-            conversation.send(True)
+            requests.send(True)
     assert log == [False, True, True]
 
 
@@ -479,11 +477,11 @@ def test_side_by_side_within_side_by_side(pipes: Any) -> None:
 
 def test_no_descriptor_to_wait_with() -> None:
     log: list[Any] = []
-    conversation = side_by_side([asking(log, "a", 0)])
+    requests = side_by_side([asking(log, "a", 0)])
     with limit_of_descriptors_restored():
         limit_descriptors(0)
         with pytest.raises(ChronyConnectionError, match="Too many open") as caught:
-            next(conversation)
+            next(requests)
     assert isinstance(caught.value.__cause__, OSError)
     assert log == []
 
