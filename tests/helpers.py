@@ -54,7 +54,8 @@ UNSHARE = ("unshare", "--map-root-user", "--mount", "--net", "sh", "-ec")
 
 
 def _namespaces() -> bool:
-    return subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
+    command = [*UNSHARE, "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 in_namespaces = pytest.mark.skipif(not _namespaces(), reason="no user namespaces here")

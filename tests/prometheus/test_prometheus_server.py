@@ -352,7 +352,7 @@ def test_commands() -> None:
     first, _, second = blocks("console")
     command, shown = first.splitlines()
     project = Path(__file__).parents[2].joinpath("pyproject.toml").read_text()
-    assert "install ``'./pychrony[prometheus]'``" in TEXT
+    assert "/bin/pip install 'pychrony[prometheus]'``" in TEXT
     assert "\nprometheus = [" in project
     assert command == "$ /opt/pychrony/bin/python -m pychrony.prometheus"
     assert urlsplit(shown.removeprefix("listening on ")).netloc == "127.0.0.1:9123"

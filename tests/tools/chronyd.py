@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -223,10 +225,13 @@ def _is_local(host: str) -> bool:
 
 
 def free_port(hosts: list[str]) -> int:
-    """A UDP port that is free on all of these addresses."""
+    """A UDP port that is free on all of these addresses.
+
+    The kernel gives higher ones to clients: one might take it before chronyd does.
+    """
     while True:
+        port = secrets.choice(range(10_000, 32_000))
         with ExitStack() as probes:
-            port = 0
             try:
                 for host in hosts:
                     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -234,9 +239,8 @@ def free_port(hosts: list[str]) -> int:
                         socket.socket(family, socket.SOCK_DGRAM)
                     )
                     probe.bind((host, port))
-                    port = probe.getsockname()[1]
-            except OSError:
-                if port == 0:
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
                     raise
             else:
                 return port
