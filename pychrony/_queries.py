@@ -57,7 +57,6 @@ LIST_READS = 10
 # If a round trip takes longer than this [s], reading a list is mostly waiting. Then
 # there are as many requests in flight as possible, each over its own session.
 _HIGH_LATENCY = 0.002
-_SHORT_LIST = 4
 
 # Requests in flight also help on the same machine with two cores: one by one, each
 # process waits for the other to wake up. 8 sessions take 0.25 ms to open.
@@ -322,53 +321,66 @@ def _read_once(
     if the last record is in its place both before and after all others were read,
     none of them moved, and the count in between shows that no source was behind it:
     the list is as it was then. Only if the last source itself was removed and added
-    again meanwhile, this shows nothing.
+    again meanwhile, this shows nothing. A record that is alone has no others.
     """
     if not count:
         return []
     began = monotonic()
-    found = {count - 1: (yield from read(session, count - 1))}
+    last, record = yield from read(session, count - 1)
+    found = {count - 1: (last, record)}
     # The shorter of the two: a busy machine may delay either.
     round_trip = min(round_trip, monotonic() - began)
-    # All sessions take their next index from this iterator.
-    others = reversed(range(count - 1))
-    recount = 0
-
-    def read_others(session: Session) -> RequestGenerator[None]:
-        for index in others:
-            found[index] = yield from read(session, index)
-
-    def recount_and_read_others(session: Session) -> RequestGenerator[None]:
-        nonlocal recount
-        recount = yield from session.count(report)
-        yield from read_others(session)
-
     sessions: list[Session] = []
     try:
         _open_sessions(
             sessions, session, _requests_in_flight(session, count, round_trip)
         )
-        if sessions:
-            yield from side_by_side(
-                [
-                    recount_and_read_others(sessions[0]),
-                    *map(read_others, sessions[1:]),
-                ]
-            )
-        else:
-            yield from recount_and_read_others(session)
+        recount = yield from _read_others(sessions or [session], report, read, found)
     finally:
         for one in sessions:
             one.close()
+    if recount != count:
+        return None
+    key = last
     if read_key:
         key = yield from read_key(session, count - 1)
-    else:
+    elif count > 1:
         key, _ = yield from read(session, count - 1)
-    if recount != count or key != found[count - 1][0]:
+    if key != last:
         return None
-    if round_trip > _HIGH_LATENCY:
+    if round_trip > _HIGH_LATENCY or session.target.transport is Transport.UNIX_SOCKET:
         session.counts[report] = count
     return [found[index] for index in range(count)]
+
+
+def _read_others(
+    sessions: list[Session],
+    report: str,
+    read: _Reader[T],
+    found: dict[int, _Entry[T]],
+) -> RequestGenerator[int]:
+    """Read the records before the one in ``found``, and return the new count."""
+    (last,) = found
+    # All sessions take their next index from this iterator.
+    others = reversed(range(last))
+    count = 0
+
+    def read_others(session: Session) -> RequestGenerator[None]:
+        for index in others:
+            found[index] = yield from read(session, index)
+
+    def count_and_read_others(session: Session) -> RequestGenerator[None]:
+        nonlocal count
+        count = yield from session.count(report)
+        if count == last + 1:
+            yield from read_others(session)
+
+    first, *more = sessions
+    if more:
+        yield from side_by_side([count_and_read_others(first), *map(read_others, more)])
+    else:
+        yield from count_and_read_others(first)
+    return count
 
 
 def _requests_in_flight(session: Session, count: int, round_trip: float) -> int:
@@ -381,7 +393,7 @@ def _requests_in_flight(session: Session, count: int, round_trip: float) -> int:
     if session.target.transport is Transport.UNIX_SOCKET:
         return 1
     if round_trip > _HIGH_LATENCY:
-        return min(count, session.in_flight) if count > _SHORT_LIST else 1
+        return min(count, session.in_flight)
     # Lists of other machines nearby are read one by one: they may have a
     # cmdratelimit, which never applies to loopback.
     local = session.target.host.startswith("127.") or session.target.host == "::1"

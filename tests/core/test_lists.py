@@ -103,6 +103,33 @@ def test_list_that_holds_still_is_read_once() -> None:
         assert daemon.requests == once("SOURCESTATS")
 
 
+def test_number_of_the_last_time_saves_a_request_over_the_unix_socket(
+    directory: str,
+) -> None:
+    sources = sources_of("ABCD")
+    with (
+        ScriptedDaemon(sources=sources, address=f"{directory}/s") as daemon,
+        pychrony.ChronyConnection(daemon.address) as connection,
+    ):
+        assert letters_of(connection.get_sources()) == "ABCD"
+        daemon.requests.clear()
+        assert letters_of(connection.get_sources()) == "ABCD"
+        assert daemon.requests == once("SOURCE_DATA")[1:]
+        for other in ("ABC", "ABCDE", ""):
+            daemon.sources = sources_of(other)
+            assert letters_of(connection.get_sources()) == other
+
+
+def test_what_is_alone_is_read_once() -> None:
+    with ScriptedDaemon(sources=sources_of("A")) as daemon:
+        assert letters_of(get_sources(daemon.address)) == "A"
+        number = ("N_SOURCES", None)
+        assert daemon.requests == [number, ("SOURCE_DATA", 0), number]
+        daemon.requests.clear()
+        assert len(pychrony.get_report("tracking", daemon.address)) == 1
+        assert daemon.requests == [("TRACKING", None)]
+
+
 def test_source_appended_after_the_last_was_read() -> None:
     with ScriptedDaemon(sources=sources_of("ABCD")) as daemon:
 
