@@ -166,8 +166,8 @@ def _times() -> None:
     add("Coasting for a day", day, [silent(1), silent(2)])
     for kind, leap in (("inserted", LeapStatus.INSERT), ("deleted", LeapStatus.DELETE)):
         add(f"A leap second will be {kind}", {"leap_status": leap}, [A, B])
-    leap = {"leap_status": LeapStatus.INSERT}
-    add("The same, as a warning", leap, [A, B], {}, "-w leap=0")
+    inserted = {"leap_status": LeapStatus.INSERT}
+    add("The same, as a warning", inserted, [A, B], {}, "-w leap=0")
     for text, reach in (
         ("the first poll", 1),
         ("the first three polls", 7),
