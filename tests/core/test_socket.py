@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import re
@@ -322,6 +323,13 @@ def test_directory_that_is_not_writable(directory: str, daemon: ScriptedDaemon) 
     ):
         get_tracking(daemon.address)
     assert isinstance(caught.value.__cause__, PermissionError)
+
+
+def test_error_that_explains_itself_has_no_advice() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    error = _socket._no_place(_address.parse("/run/s"), "/run", full)
+    said = "/run/s: No space left on device: no socket can be made in /run"
+    assert (type(error), error.message) == (ChronyConnectionError, said)
 
 
 def test_system_without_o_path(
