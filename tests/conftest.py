@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -70,9 +69,8 @@ def nothing_left() -> Iterator[None]:
 @pytest.fixture
 def directory() -> Iterator[str]:
     # Not tmp_path: libchrony needs short paths of Unix sockets.
-    path = tempfile.mkdtemp(prefix="c", dir="/tmp")
-    yield path
-    shutil.rmtree(path)
+    with tempfile.TemporaryDirectory(prefix="c", dir="/tmp") as path:
+        yield path
 
 
 @pytest.fixture(params=["127.0.0.1:0", "[::1]:0", "unix"])

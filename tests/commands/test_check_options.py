@@ -28,14 +28,17 @@ from pychrony.check import CRITICAL, OK, UNKNOWN, main
 from pychrony.testing import ScriptedDaemon, faults
 
 
+def wait(address: str) -> subprocess.Popen[str]:
+    """The check while it waits."""
+    command = [sys.executable, "-m", "pychrony.check", "--wait", "60", address]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 def test_wait_until_synchronised() -> None:
     """As a boot script does: nobody there, then no source, then a clock."""
     with ScriptedDaemon(tracking=clock(**UNSYNCHRONISED), sources=[]) as daemon:
         daemon.stop()
-        command = [sys.executable, "-m", "pychrony.check", "--wait", "60"]
-        with subprocess.Popen(
-            [*command, daemon.address], stdout=subprocess.PIPE, text=True
-        ) as waiting:
+        with wait(daemon.address) as waiting:
             time.sleep(0.3)
             daemon.start()
             while not daemon.requests:
@@ -61,10 +64,7 @@ def test_wait_ends(changes: Any, state: int) -> None:
 def test_wait_for_a_list_that_changes() -> None:
     with fine_daemon() as daemon:
         daemon.misbehave = changing = faults.only("N_SOURCES", faults.count(9))
-        command = [sys.executable, "-m", "pychrony.check", "--wait", "60"]
-        with subprocess.Popen(
-            [*command, daemon.address], stdout=subprocess.PIPE, text=True
-        ) as waiting:
+        with wait(daemon.address) as waiting:
             while len(daemon.requests) < 5:
                 time.sleep(0.01)
             assert daemon.misbehave is changing

@@ -187,6 +187,17 @@ def test_dropped_connection_warns_and_closes(address: str, run: Runner[Any]) -> 
         assert descriptors() == before
 
 
+async def used_in_a_child(connection: AsyncChronyConnection) -> None:
+    """What the parent opened is refused, until it is closed and opened again."""
+    with pytest.raises(ChronyUsageError, match="child"):
+        await connection.get_tracking()
+    with pytest.raises(ChronyUsageError, match="child"):
+        await connection.__aenter__()
+    await connection.close()
+    async with connection:
+        assert (await connection.get_tracking()).stratum == 2
+
+
 def test_forked_child(address: str, run: Runner[Any]) -> None:
     with ScriptedDaemon(address=address) as daemon:
         connection = AsyncChronyConnection(daemon.address)
@@ -194,17 +205,8 @@ def test_forked_child(address: str, run: Runner[Any]) -> None:
         async def tracking() -> int:
             return (await connection.get_tracking()).stratum
 
-        async def usage() -> None:
-            with pytest.raises(ChronyUsageError, match="child"):
-                await connection.get_tracking()
-            with pytest.raises(ChronyUsageError, match="child"):
-                await connection.__aenter__()
-            await connection.close()
-            async with connection:
-                assert await tracking() == 2
-
         assert run(tracking()) == 2
-        in_child(lambda: asyncio.run(usage()))
+        in_child(lambda: asyncio.run(used_in_a_child(connection)))
         assert run(tracking()) == 2
         in_child(lambda: None)
         assert run(tracking()) == 2
@@ -216,16 +218,10 @@ def test_fork_during_a_call() -> None:
     with ScriptedDaemon(misbehave=faults.first(1, faults.delayed(0.1))) as daemon:
         connection = AsyncChronyConnection(daemon.address, timeout=20)
 
-        async def fresh() -> None:
-            with pytest.raises(ChronyUsageError, match="child"):
-                await connection.get_tracking()
-            await connection.close()
-            async with connection:
-                assert (await connection.get_tracking()).stratum == 2
-
         def child() -> None:
             asyncio._set_running_loop(None)
-            asyncio.new_event_loop().run_until_complete(fresh())
+            used = used_in_a_child(connection)
+            asyncio.new_event_loop().run_until_complete(used)
 
         async def main() -> None:
             task = asyncio.create_task(connection.get_tracking())

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +17,6 @@ import pytest
 from helpers import python
 
 import pychrony
-import pychrony.aio
-import pychrony.bounded
-import pychrony.connection
-import pychrony.enums
-import pychrony.exceptions
-import pychrony.fleet
-import pychrony.models
 from pychrony import ChronyLibraryError, _cdef, _library, _wheel
 
 LIBRARY = pychrony.library_path()
@@ -75,15 +69,11 @@ def test_all_is_all_there() -> None:
             "pychrony."
         )
     assert dir(pychrony) == sorted(pychrony.__all__)
-    modules = (
-        pychrony.aio,
-        pychrony.bounded,
-        pychrony.connection,
-        pychrony.enums,
-        pychrony.exceptions,
-        pychrony.fleet,
-        pychrony.models,
-    )
+    modules = [
+        import_module(f"pychrony.{name}")
+        for names in pychrony._MODULES
+        for name in names
+    ]
     public = {"__version__", "library_path", "reports"}
     assert public.union(*(module.__all__ for module in modules)) == set(
         pychrony.__all__

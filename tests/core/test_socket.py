@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import re
-import shutil
 import socket
 import stat
 import struct
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -304,8 +305,8 @@ def test_file_that_is_swapped_in_is_not_opened_to_all(
 
 
 def test_longest_path_of_a_socket(tmp_path: Path) -> None:
-    base = Path(f"/tmp/l{os.getpid()}")
-    try:
+    with tempfile.TemporaryDirectory(prefix="l", dir="/tmp") as name:
+        base = Path(name)
         for length, fits in ((85, True), (86, False)):
             directory = base / ("x" * (length - len(str(base)) - 1))
             directory.mkdir(parents=True)
@@ -320,8 +321,6 @@ def test_longest_path_of_a_socket(tmp_path: Path) -> None:
                 assert caught.value.error_code == -1
                 (base / "short").symlink_to(directory)
                 assert get_tracking(f"{base}/short/chronyd.sock").stratum == 2
-    finally:
-        shutil.rmtree(base)
 
 
 @pytest.mark.parametrize(
@@ -352,6 +351,13 @@ def test_directory_that_is_not_writable(directory: str, daemon: ScriptedDaemon) 
     ):
         get_tracking(daemon.address)
     assert isinstance(caught.value.__cause__, PermissionError)
+
+
+def test_error_that_explains_itself_has_no_advice() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    error = _socket._no_place(_address.parse("/run/s"), "/run", full)
+    said = "/run/s: No space left on device: no socket can be made in /run"
+    assert (type(error), error.message) == (ChronyConnectionError, said)
 
 
 def test_system_without_o_path(
@@ -403,14 +409,13 @@ def test_path_of_something_else(path: str) -> None:
         get_tracking(path)
 
 
-def test_socket_that_nobody_listens_on() -> None:
-    with short_directory() as directory:
-        path = Path(f"{directory}/chronyd.sock")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
-            dead.bind(str(path))
-        with pytest.raises(ChronyConnectionError, match=r"refused\. Is .* running\?"):
-            get_tracking(str(path))
-        path.unlink()
+def test_socket_that_nobody_listens_on(directory: str) -> None:
+    path = f"{directory}/chronyd.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+        dead.bind(path)
+    with pytest.raises(ChronyConnectionError, match=r"refused\. Is .* running\?"):
+        get_tracking(path)
+    os.unlink(path)
 
 
 def test_socket_without_the_right(
@@ -428,20 +433,18 @@ def test_socket_without_the_right(
 
 
 @pytest.mark.timeout(30)
-def test_full_queue_is_waited_for() -> None:
+def test_full_queue_is_waited_for(daemon: ScriptedDaemon) -> None:
     """The kernel queues few datagrams on a Unix socket, some systems only ten."""
 
     def busy(_: Request) -> None:
         time.sleep(0.01)
 
     def read(_: int) -> None:
-        results.append(get_tracking(path, timeout=20, retries=0).stratum)
+        results.append(get_tracking(daemon.address, timeout=20, retries=0).stratum)
 
     results: list[int] = []
-    with short_directory() as directory:
-        path = f"{directory}/chronyd.sock"
-        with ScriptedDaemon(address=path, misbehave=seeing(busy)):
-            in_threads(40, read)
+    daemon.misbehave = seeing(busy)
+    in_threads(40, read)
     assert results == [2] * 40
 
 

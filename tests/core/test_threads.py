@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from helpers import (
+    Interrupt,
     connected,
     descriptors,
     in_child,
@@ -47,9 +48,7 @@ def test_signals_during_a_wait_are_no_errors() -> None:
 @pytest.mark.interrupts
 @pytest.mark.timeout(20)
 def test_interrupt_during_a_wait(address: str) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
+    interrupt = signal.default_int_handler
     options: Any = {"address": address, "misbehave": faults.silent}
     with connected(**options, timeout=1000) as (daemon, connection):
         with pytest.raises(KeyboardInterrupt), on_alarm(interrupt, 0.05):
@@ -64,9 +63,7 @@ def test_interrupt_during_a_wait(address: str) -> None:
 def test_interrupt_while_looking_for_the_daemon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
+    interrupt = signal.default_int_handler
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address, daemon.address))
         before = descriptors()
@@ -117,9 +114,6 @@ def test_close_in_a_signal_handler_waits_for_the_call() -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupts_while_opening_and_closing_leave_nothing(address: str) -> None:
-    class Interrupt(BaseException):
-        pass
-
     def interrupt(*_: Any) -> None:
         raise Interrupt
 

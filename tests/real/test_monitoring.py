@@ -390,7 +390,7 @@ def test_zabbix_agent(
     made = programs(f"-H {daemon.address}")
     line = recipe("monitoring.rst", "/etc/zabbix/zabbix_agentd.d/chrony.conf", made)
     config = tmp_path / "agent.conf"
-    config.write_text(f"LogType=console\nServer=127.0.0.1\n{line}")
+    config.write_text(f"LogType=console\nServer=127.0.0.1\nTimeout=30\n{line}")
     output = output_of(
         [f"{root}/usr/sbin/zabbix_agentd", "-c", str(config), "-t", "chrony.reports"],
         LD_LIBRARY_PATH=provision.library_path(root),

@@ -152,17 +152,10 @@ def _times() -> None:
         limit = max(4 * 2.0**poll, 64)
         for age in (limit - 1, limit + 1):
             changes = {"ref_time": NOW - age, "update_interval": 2.0}
-            old = int(age)
-            add(
-                f"Poll {poll}, last update {age:g} s ago",
-                changes,
-                two(poll=poll, last_sample_ago=old),
-            )
-    add(
-        "Last update long ago, last sample not: the clock was set",
-        {"ref_time": NOW - 7200},
-        two(),
-    )
+            sources = two(poll=poll, last_sample_ago=int(age))
+            add(f"Poll {poll}, last update {age:g} s ago", changes, sources)
+    name = "Last update long ago, last sample not: the clock was set"
+    add(name, {"ref_time": NOW - 7200}, two())
     for ahead in (1, 3, 3600):
         add(f"Last update {ahead} s in the future", {"ref_time": NOW + ahead}, two())
     add("Last sample far from the clock", {}, two(latest_meas=-3600.0))
@@ -173,13 +166,8 @@ def _times() -> None:
     add("Coasting for a day", day, [silent(1), silent(2)])
     for kind, leap in (("inserted", LeapStatus.INSERT), ("deleted", LeapStatus.DELETE)):
         add(f"A leap second will be {kind}", {"leap_status": leap}, [A, B])
-    add(
-        "The same, as a warning",
-        {"leap_status": LeapStatus.INSERT},
-        [A, B],
-        {},
-        "-w leap=0",
-    )
+    inserted = {"leap_status": LeapStatus.INSERT}
+    add("The same, as a warning", inserted, [A, B], {}, "-w leap=0")
     for text, reach in (
         ("the first poll", 1),
         ("the first three polls", 7),
@@ -197,11 +185,8 @@ def _sources() -> None:
     both = [source(8, SourceState.FALSETICKER), wrong]
     add("Two sources that disagree", UNSYNCHRONISED, both)
     add("Two sources that disagree, synchronised before", {}, both)
-    add(
-        "Six falsetickers",
-        {},
-        [A, B, *(source(number, SourceState.FALSETICKER) for number in range(10, 16))],
-    )
+    six = [source(number, SourceState.FALSETICKER) for number in range(10, 16)]
+    add("Six falsetickers", {}, [A, B, *six])
     add("A dead reference clock beside servers", {}, [A, B, dead("GPS")])
     add("Three dead reference clocks beside three servers", {}, [*THREE, A, B, C])
     add("The same, as a warning", {}, [*THREE, A, B, C], {}, "-w dead_sources=0")
@@ -243,32 +228,15 @@ def _reasons() -> None:
         make_auth_data(address="192.0.2.4", cookies=0, key_id=0, ke_attempts=3),
     ]
     add("A server whose NTS key exchange fails", {}, [A, silent(4)], {"auth_data": nts})
-    add(
-        "NTS key exchange fails, no other server",
-        UNSYNCHRONISED,
-        [silent(4)],
-        {"auth_data": nts[1:]},
-    )
-    add(
-        "A symmetric key that does not fit",
-        {},
-        [A, silent(4)],
-        {
-            "auth_data": [
-                nts[0],
-                make_auth_data(
-                    address="192.0.2.4", mode=pychrony.AuthMode.SYMMETRIC_KEY
-                ),
-            ]
-        },
-    )
-    local_id = {
-        "ntp_data": [
-            make_ntp_data(address="192.0.2.1", reference_id=0x7F7F0101),
-            make_ntp_data(address="192.0.2.2"),
-        ]
-    }
-    add("The server followed is in local mode", {}, [A, B], local_id)
+    failed = {"auth_data": nts[1:]}
+    name = "NTS key exchange fails, no other server"
+    add(name, UNSYNCHRONISED, [silent(4)], failed)
+    mode = pychrony.AuthMode.SYMMETRIC_KEY
+    keys = {"auth_data": [nts[0], make_auth_data(address="192.0.2.4", mode=mode)]}
+    add("A symmetric key that does not fit", {}, [A, silent(4)], keys)
+    local = make_ntp_data(address="192.0.2.1", reference_id=0x7F7F0101)
+    known = {"ntp_data": [local, make_ntp_data(address="192.0.2.2")]}
+    add("The server followed is in local mode", {}, [A, B], known)
 
 
 def _nothing_followed() -> None:
@@ -278,28 +246,20 @@ def _nothing_followed() -> None:
     add("Local mode, warnings off", LOCAL, [], {}, "-w off")
     add("No sources", UNSYNCHRONISED, [])
     add("The only source is unreachable", UNSYNCHRONISED, [silent(1)])
-    add("All sources are unreachable", UNSYNCHRONISED, [silent(1), silent(2)])
+    both = [silent(1), silent(2)]
+    add("All sources are unreachable", UNSYNCHRONISED, both)
     offline = {"activity": make_activity(online=0, offline=2)}
     one_offline = {"activity": make_activity(online=1, offline=1)}
-    add("All sources are offline", UNSYNCHRONISED, [silent(1), silent(2)], offline)
-    add(
-        "One of two dead sources is offline",
-        UNSYNCHRONISED,
-        [silent(1), silent(2)],
-        one_offline,
-    )
+    add("All sources are offline", UNSYNCHRONISED, both, offline)
+    add("One of two dead sources is offline", UNSYNCHRONISED, both, one_offline)
     mixed = [THREE[0], silent(1)]
     add("A reference clock and a server are dead", UNSYNCHRONISED, mixed)
     asleep = [
         make_ntp_data(address=f"192.0.2.{number}", leap_status=LeapStatus.UNSYNC)
         for number in (1, 2)
     ]
-    add(
-        "The servers answer, but are not synchronised",
-        UNSYNCHRONISED,
-        [silent(1), silent(2)],
-        {"ntp_data": asleep},
-    )
+    name = "The servers answer, but are not synchronised"
+    add(name, UNSYNCHRONISED, both, {"ntp_data": asleep})
     for name, sources in (
         ("The only source is dead, and has noselect", [silent(2)]),
         ("A dead server, and one with noselect", [silent(2), silent(1)]),
@@ -311,12 +271,9 @@ def _nothing_followed() -> None:
     noselect = source(3, BAD)
     add("All sources have noselect", UNSYNCHRONISED, [noselect], all_ignored)
     add("No name is resolved", UNSYNCHRONISED, nameless(5))
-    add(
-        "No name is resolved, one server is offline",
-        UNSYNCHRONISED,
-        [silent(1), *nameless(4)],
-        {"activity": make_activity(online=0, offline=1, unresolved=4)},
-    )
+    activity = {"activity": make_activity(online=0, offline=1, unresolved=4)}
+    name = "No name is resolved, one server is offline"
+    add(name, UNSYNCHRONISED, [silent(1), *nameless(4)], activity)
     add("All reference clocks are dead", UNSYNCHRONISED, THREE)
     young = [source(1, BAD, reachability=1), source(2, BAD, reachability=1)]
     for name, state in (

@@ -172,6 +172,11 @@ def readers() -> dict[str, Reader]:
     }
 
 
+def one_at_a_time(session: Session, count: int, round_trip: float) -> int:
+    """How many requests are in flight: the process answers itself."""
+    return 1
+
+
 class Loop:
     """One session after the other, and the chronyd that they talk to."""
 
@@ -184,8 +189,6 @@ class Loop:
         self._sent: bytes | None = None
         self._session: Session | None = None
         self._readers = list(readers().items())
-        # This process answers itself, one request at a time.
-        _queries._requests_in_flight = lambda *_: 1
         self._daemon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._daemon.setblocking(False)
         self._daemon.bind(("127.0.0.1", 0))
@@ -256,6 +259,7 @@ def main() -> int:
     parser.add_argument("--hang", type=int, default=60, help="seconds without news")
     options = parser.parse_args()
 
+    _queries._requests_in_flight = one_at_a_time
     faulthandler.enable()
     before = descriptors()
     loop = Loop(options.seed)
