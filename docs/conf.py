@@ -76,9 +76,11 @@ def shorten(_: object, what: str, name: str, *rest: str) -> tuple[str, str]:
     return signature, returns
 
 
-def complete(_: object, _what: str, _name: str, obj: Any, *rest: list[str]) -> None:
+def complete(_: object, _what: str, name: str, obj: Any, *rest: list[str]) -> None:
     """Put the type of an attribute, or the value of a member, beside its name."""
     lines = rest[-1]
+    if name.startswith("pychrony.get_"):
+        del lines[1:]  # the page says it once for all of these functions
     text = "\n".join(lines)
     if isinstance(obj, type) and issubclass(obj, Enum):
         text = re.sub(

@@ -46,7 +46,9 @@ def _options(found: argparse.ArgumentParser) -> Iterator[str]:
                 value = "{" + ",".join(map(str, action.choices)) + "}"
         names = action.option_strings or [""]
         text = re.sub(r"([*`|_\\])", r"\\\1", action.help or "")
-        text = text.replace("%(default)s", f"default {action.default}")
+        default: Any = action.default
+        shown = f"{default:g}" if isinstance(default, float) else default
+        text = re.sub(r"%\(default\)[gs]", f"default {shown}", text)
         text = text.replace("%%", "%")
         terms = (f"``{f'{name} {value}'.strip()}``" for name in names)
         yield from (", ".join(terms), f"   {text[:1].upper()}{text[1:]}.", "")

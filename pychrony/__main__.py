@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         "reports",
         metavar="REPORT",
         nargs="*",
-        help="report to print, see below (default: tracking sources)",
+        help="report to print (default: tracking sources)",
     )
     parser.add_argument(
         "-H", "--hostname", dest="address", metavar="ADDRESS", help=ADDRESS

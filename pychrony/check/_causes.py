@@ -256,8 +256,8 @@ def _none_selectable(clock: Clock) -> str:
         text += f". {_ASK}"
     if _UNKNOWN in kinds or _NEW in kinds:
         text += (
-            ". chronyd measures anew after a start, a resume, or when something else "
-            "set the clock"
+            ". This is normal for a few polls after a start, a resume, or when "
+            "something else set the clock"
         )
     return text
 

@@ -284,8 +284,8 @@ def _parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="[ITEM=]RANGE",
-            help=f"{name.upper()} if ITEM, or else the offset, is outside of RANGE, "
-            "see below; may be repeated; 'off': never",
+            help=f"{name.upper()} if ITEM, or else the offset, is outside of RANGE; "
+            "may be repeated; 'off': never",
         )
     parser.add_argument(
         "-t",

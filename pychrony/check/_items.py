@@ -228,7 +228,7 @@ ITEMS = (
         signed=True,
         warning="0.05",
         critical="0.2",
-        reason="chronyd normally keeps it far below",
+        reason="normally it is far below",
     ),
     Item(
         "error_bound",
@@ -306,8 +306,8 @@ ITEMS = (
         _why_old,
         unit="s",
         warning=_longest_age,
-        reason="4 polls of the selected source, at least 64 s; for many clocks, 8 "
-        "update intervals, at least 4096 s",
+        reason="the limit is 4 polls of the selected source, at least 64 s; for many "
+        "clocks, 8 update intervals, at least 4096 s",
     ),
     Item(
         "future",
@@ -318,7 +318,7 @@ ITEMS = (
         unit="s",
         wrong=lambda clock: f"last update {_chronyc.seconds(-clock.age)} in the future",
         warning="2",
-        reason="chronyd itself moves it by 1 s at most",
+        reason="up to 1 s comes from chronyd itself",
         performance=False,
     ),
     Item(
@@ -328,7 +328,7 @@ ITEMS = (
         "Check the oscillator, or the clock of the virtual machine",
         unit="ppm",
         signed=True,
-        reason="chronyd corrects it",
+        reason="it is corrected",
     ),
     Item(
         "skew",

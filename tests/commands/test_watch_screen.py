@@ -156,7 +156,7 @@ def test_many_sources_scroll() -> None:
             await view.press(key)
             # The details take lines of the list.
             await view.until(
-                f"*  {shown} ", f" {shown}\n No reasons", without=f"*  {hidden} "
+                f"*  {shown} ", f" {shown}\n No column", without=f"*  {hidden} "
             )
 
     sources = many_sources(300)

@@ -243,5 +243,5 @@ def test_codes_are_answered_as_by_a_real_chronyd(parts: Parts) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 256, "a\0b"])
 def test_names_of_sources_that_cannot_be_said_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"SourceName\.name: a name has 255 bytes"):
+    with pytest.raises(ValueError, match="a name has at most 255 bytes"):
         ScriptedDaemon(source_names={"192.168.1.100": name})

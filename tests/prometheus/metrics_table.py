@@ -54,7 +54,8 @@ def table() -> str:
         text += f"\n{title}\n{'~' * len(title)}\n"
         if shared:
             text += f"\nLabels: {', '.join(f'``{label}``' for label in shared)}.\n"
-        text += "\n.. csv-table::\n   :header: Metric, Meaning\n   :widths: 45 55\n\n"
+        text += "\n.. csv-table::\n   :class: narrow\n   :header: Metric, Meaning\n"
+        text += "   :widths: 45 55\n\n"
         text += textwrap.indent(lines.getvalue(), "   ")
     return text
 

@@ -116,13 +116,13 @@ def _places() -> dict[str, tuple[int, int]]:
     for number in range(1 + max(map(_row, modules()))):
         row = sorted((one for one in modules() if _row(one) == number), key=middle)
         free = _WIDTH - sum(map(_box, row)) - _GAP * (len(row) + 1)
+        margin = free // (2 * len(row))
         # Not all in columns: lines would run behind boxes.
-        shift = (number % 4 - 1) * min(30, free // 4)
-        x = shift + _GAP
+        x = _GAP + (number % 3 - 1) * min(60, margin)
         for module in row:
-            x += free // (2 * len(row))
+            x += margin
             places[module] = x + _box(module) // 2, _ROW * number + _ROW // 2
-            x += _box(module) + free // (2 * len(row)) + _GAP
+            x += _box(module) + margin + _GAP
     return places
 
 

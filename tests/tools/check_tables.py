@@ -324,6 +324,7 @@ def states() -> str:
         "generated from runs of the check. :doc:`check` says what it checks.",
         "",
         ".. list-table::",
+        "   :class: narrow",
         "   :header-rows: 1",
         "   :widths: 30 8 62",
         "",
@@ -339,32 +340,19 @@ def states() -> str:
 
 def items() -> str:
     """Return the table of the items and their limits."""
-    page = [
-        ".. list-table::",
-        "   :header-rows: 1",
-        "   :widths: 16 8 8 8 30 30",
-        "",
-        *(
-            f"   {'*' if head == 'Item' else ' '} - {head}"
-            for head in (
-                "Item",
-                "Unit",
-                "Warning",
-                "Critical",
-                "What it is",
-                "Why these limits",
-            )
-        ),
-    ]
+    rows = [("Item", "Warning", "Critical", "What it is, and why these limits")]
     for item in (*ITEMS, SOURCE):
-        unit = "" if item is SOURCE else {"flag": "0 or 1"}.get(item.unit, item.unit)
-        limits = (
+        unit = {"": "", "flag": "(0 or 1)"}.get(item.unit, f"[{item.unit}]")
+        warning, critical = (
             "varies" if callable(limit) else f"``{limit}``" if limit else ""
             for limit in (item.warning, item.critical)
         )
-        cells = [f"``{item.name}``", unit, *limits, item.meaning, item.reason]
-        page += [
-            f"   {' ' if number else '*'} - {cell}".rstrip()
-            for number, cell in enumerate(cells)
-        ]
-    return "\n".join(page) + "\n"
+        name = f"``{item.name}`` {'' if item is SOURCE else unit}"
+        texts = filter(None, (item.meaning, item.reason))
+        text = " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
+        rows.append((name, warning, critical, text))
+    page = ".. list-table::\n   :header-rows: 1\n   :widths: 24 12 12 52\n\n"
+    for row in rows:
+        for number, cell in enumerate(row):
+            page += f"   {' ' if number else '*'} - {cell}".rstrip() + "\n"
+    return page

@@ -96,7 +96,7 @@ def schema() -> str:
                 "format": "date-time",
             },
             "address": {
-                "description": "Where chronyd answered; null where none did.",
+                "description": "The address of the chronyd; null if none replied.",
                 "type": ["string", "null"],
             },
             "reports": {"type": "object", "properties": reports},
