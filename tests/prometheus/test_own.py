@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
+import subprocess
 import sys
 from typing import Any
 
@@ -111,13 +111,11 @@ def test_workers_count_together() -> None:
 
 
 def test_process_that_has_ended_is_left_out() -> None:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
+    ended = subprocess.Popen("true")
+    ended.wait()
     own = Own(2)
     alone = page(own)["process_open_fds"]
-    own._put("pid", "", pid)
+    own._put("pid", "", ended.pid)
     own._start = 0
     assert page(own)["process_open_fds"] == 0
     own.begin(0)
