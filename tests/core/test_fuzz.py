@@ -19,12 +19,7 @@ import pychrony
 from pychrony import ChronyConnection, SourceMode, _queries
 from pychrony._queries import _identity
 from pychrony.models import refid_name
-from pychrony.testing import (
-    ALL_COMMANDS,
-    _fields,
-    _reports,
-    make_tracking,
-)
+from pychrony.testing import ALL_COMMANDS, _fields, _reports, make_tracking
 
 # The same examples every time: a red run is a change, not luck.
 REPEATABLE = settings(deadline=None, derandomize=True, database=None, max_examples=60)

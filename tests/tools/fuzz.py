@@ -185,6 +185,7 @@ class Loop:
         self.replies = 0
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.layouts_read: set[int] = set()
+        self._layouts: set[int] = set()  # of this report
         self._last: tuple[bytes, Any] = b"", None
         self._sent: bytes | None = None
         self._session: Session | None = None
@@ -210,6 +211,7 @@ class Loop:
             self._session = Session(self._target, timeouts_of(600.0, 0))
         name, reader = self.liar.pick(self._readers)
         generator = reader(self._session)
+        self._layouts.clear()
         ready: Any = None
         try:
             while True:
@@ -217,7 +219,7 @@ class Loop:
                 ready = self._answer()
         except StopIteration as end:
             repr(end.value)
-            self.layouts_read.add(self.liar.layout)
+            self.layouts_read |= self._layouts
             self.outcomes[name, "nothing" if end.value is None else "read"] += 1
         except pychrony.ChronyError as error:
             self.outcomes[name, type(error).__name__] += 1
@@ -235,6 +237,7 @@ class Loop:
         request, peer = self._last
         self.replies += 1
         self._sent = self.liar.reply(request)
+        self._layouts.add(self.liar.layout)
         if self._sent is None:
             return False
         self._daemon.sendto(self._sent, peer)
