@@ -6,10 +6,17 @@ import fcntl
 import os
 import struct
 import termios
+from typing import Any
 
 import pytest
 
+from pychrony import __main__ as reports
+from pychrony import library
 from pychrony._cli import help_width
+from pychrony.check import _cli as check
+from pychrony.prometheus import _cli as prometheus
+from pychrony.testing import __main__ as recorder
+from pychrony.watch import _cli as watch
 
 
 def width_on_terminal(columns: int) -> int:
@@ -50,3 +57,12 @@ def test_help_without_a_terminal_has_80_columns(
         os.dup2(before, 1)
         for fd in (before, read, write):
             os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "command", [check, library, prometheus, recorder, reports, watch]
+)
+def test_help_fits_80_columns(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = command._parser().format_help()
+    assert max(map(len, text.splitlines())) <= 80
