@@ -28,9 +28,13 @@ from pychrony.watch._screen import Host, LiveView
 
 
 async def take(
-    address: str, number: int, between: Callable[[int], object] = lambda _: None
+    address: str,
+    number: int,
+    between: Callable[[int], object] = lambda _: None,
+    *,
+    timeout: float = 30.0,
 ) -> list[Any]:
-    connection = AsyncChronyConnection(address, timeout=0.05, retries=0)
+    connection = AsyncChronyConnection(address, timeout=timeout, retries=0)
     found: list[Any] = []
     async with aclosing(follow(connection, 1e-3, number)) as readings:
         async for reading in readings:

@@ -60,7 +60,7 @@ def test_chronyd_comes_back_and_permits_more() -> None:
             daemon.open_commands = ALL_COMMANDS
 
     with ScriptedDaemon() as daemon:
-        first, lost, last = asyncio.run(take(daemon.address, 3, change))
+        first, lost, last = asyncio.run(take(daemon.address, 3, change, timeout=2.0))
     assert first.selection is None
     assert isinstance(lost, ChronyConnectionError)
     assert len(last.selection) == 4

@@ -220,7 +220,7 @@ async def test_event_loop_goes_on_during_a_call() -> None:
                 ticks += 1
 
         ticker = asyncio.create_task(tick())
-        connection = AsyncChronyConnection(daemon.address, timeout=0.1, retries=0)
+        connection = AsyncChronyConnection(daemon.address, timeout=1.0, retries=0)
         with pytest.raises(pychrony.ChronyTimeoutError):
             await connection.get_tracking()
         ticker.cancel()
@@ -253,7 +253,13 @@ async def test_close_waits_for_the_calls_of_other_tasks() -> None:
 
 @on_each_loop
 async def test_cancelled_close_leaves_nothing_open() -> None:
-    with ScriptedDaemon(misbehave=faults.delayed(0.05)) as daemon:
+    released = threading.Event()
+
+    def held(_: Request, reply: bytes) -> Iterable[bytes]:
+        released.wait(60)
+        return (reply,)
+
+    with ScriptedDaemon(misbehave=held) as daemon:
         before = descriptors()
 
         connection = AsyncChronyConnection(daemon.address, timeout=20)
@@ -262,6 +268,8 @@ async def test_cancelled_close_leaves_nothing_open() -> None:
         closing = asyncio.create_task(connection.close())
         await steps(3)
         closing.cancel()
+        await asyncio.wait([closing])
+        released.set()
         assert (await running).stratum == 2
         assert closing.cancelled()
         assert connection.closed

@@ -80,7 +80,7 @@ def test_first_daemon_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> 
         refused.stop()
         local = ("/nowhere/chronyd.sock", refused.address, silent.address)
         monkeypatch.setattr(_address, "LOCAL", (*local, daemon.address))
-        with pychrony.ChronyConnection(timeout=0.1) as connection:
+        with pychrony.ChronyConnection(timeout=1.0) as connection:
             assert connection.address == daemon.address
             assert connection.get_tracking().stratum == 4
         assert len(silent.requests) == 1
@@ -104,7 +104,7 @@ def test_silent_daemons_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None
         ScriptedDaemon(misbehave=faults.first(1, faults.silent)) as daemon,
     ):
         monkeypatch.setattr(_address, "LOCAL", (silent.address, daemon.address))
-        with pychrony.ChronyConnection(timeout=0.05) as connection:
+        with pychrony.ChronyConnection(timeout=0.5) as connection:
             assert connection.address == daemon.address
         assert len(silent.requests) == 2
 
@@ -115,7 +115,7 @@ def test_requests_are_sent_again_to_the_daemon_that_was_found(
     with ScriptedDaemon() as refused, ScriptedDaemon() as daemon:
         refused.stop()
         monkeypatch.setattr(_address, "LOCAL", (refused.address, daemon.address))
-        with pychrony.ChronyConnection(timeout=0.1, retries=1) as connection:
+        with pychrony.ChronyConnection(timeout=0.5, retries=1) as connection:
             daemon.misbehave = faults.first(1, faults.silent)
             assert connection.get_tracking().stratum == 2
 

@@ -124,7 +124,7 @@ def test_errors_are_values_and_leave_the_others_alone(
         }
         for order in (list(wanted), list(reversed(wanted))):
             before = descriptors()
-            found = list(ask(order, concurrency=concurrency, timeout=0.05, retries=1))
+            found = list(ask(order, concurrency=concurrency, timeout=0.3, retries=1))
             assert {address: type(result) for address, result in found} == wanted
             assert descriptors() == before
             for address, result in found:
@@ -156,7 +156,7 @@ def test_one_dead_in_a_hundred(
     daemons = many(3)
     with ScriptedDaemon(misbehave=faults.silent) as dead:
         wanted = (places(daemons) * 33 + [dead.address]) * 10
-        found = list(ask(wanted, timeout=0.05, retries=1))
+        found = list(ask(wanted, timeout=0.3, retries=1))
         assert Counter(address for address, _ in found) == Counter(wanted)
         assert all(
             isinstance(result, ChronyTimeoutError) == (address == dead.address)
@@ -170,7 +170,7 @@ def test_results_come_in_the_order_of_arrival(ask: Ask) -> None:
     """The silent come last, though they were asked first."""
     with ScriptedDaemon(misbehave=faults.silent) as silent, ScriptedDaemon() as daemon:
         order = [silent.address, daemon.address, daemon.address, "nonsense:0"]
-        found = [address for address, _ in ask(order, timeout=0.2, retries=0)]
+        found = [address for address, _ in ask(order, timeout=1.0, retries=0)]
     assert found[-1] == silent.address
     assert found[0] == "nonsense:0"
 
@@ -201,7 +201,7 @@ def test_names_are_resolved_side_by_side(
         bad = ["hanging.invalid", "unknown.invalid"]
         try:
             found = dict(
-                ask([bad[0], *names, bad[1], daemon.address], timeout=0.5, retries=0)
+                ask([bad[0], *names, bad[1], daemon.address], timeout=2.0, retries=0)
             )
         finally:
             released.set()

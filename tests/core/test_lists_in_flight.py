@@ -172,7 +172,7 @@ def test_lost_request_is_sent_again_alone() -> None:
 def test_silence_in_the_middle_of_a_list() -> None:
     fault = faults.only("SOURCE_DATA", faults.silent, index=3)
     with connected(
-        sources=many_sources(40), misbehave=fault, timeout=0.05, retries=1
+        sources=many_sources(40), misbehave=fault, timeout=0.3, retries=1
     ) as (daemon, connection):
         with pytest.raises(
             pychrony.ChronyTimeoutError, match=r"no answer to 2 requests"

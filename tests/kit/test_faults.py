@@ -123,7 +123,7 @@ def test_dropping() -> None:
 
 def test_first() -> None:
     fault = faults.first(2, faults.silent)
-    with connected(misbehave=fault, timeout=0.1, retries=2) as (daemon, connection):
+    with connected(misbehave=fault, timeout=0.3, retries=2) as (daemon, connection):
         assert_same(connection.get_tracking(), daemon.tracking)
         assert daemon.requests == [("TRACKING", None)] * 3
 

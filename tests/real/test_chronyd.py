@@ -148,7 +148,7 @@ def test_restart_under_an_open_connection(
 ) -> None:
     with (
         Chronyd(parts, "local stratum 3") as daemon,
-        ChronyConnection(transport(daemon), timeout=0.2, retries=1) as connection,
+        ChronyConnection(transport(daemon), timeout=1.0, retries=1) as connection,
     ):
         assert connection.get_tracking().stratum == 3
         daemon.restart()
