@@ -75,7 +75,7 @@ class View:
     async def until(self, *texts: str, without: str = "\0") -> str:
         """Wait until the screen shows all of these."""
         shown = ""
-        for _ in range(400):
+        for _ in range(3000):
             shown = str(self)
             if all(text in shown for text in texts) and without not in shown:
                 return shown
@@ -88,7 +88,7 @@ def watch(
     test: Callable[[View], Coroutine[Any, Any, None]],
     size: tuple[int, int] = (110, 30),
     count: int | None = None,
-    timeout: float = 0.05,
+    timeout: float = 0.5,
     interval: float = 0.05,
 ) -> int | None:
     """Run the test on a live view; return the exit status of that."""

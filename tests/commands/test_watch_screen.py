@@ -161,7 +161,7 @@ def test_many_sources_scroll() -> None:
 
     sources = many_sources(300)
     with ScriptedDaemon(sources=sources) as daemon:
-        watch(daemon.address, test, size=(80, 24), timeout=5.0, interval=1000)
+        watch(daemon.address, test, size=(80, 24), timeout=60.0, interval=1000)
 
 
 def test_no_sources() -> None:
