@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # The fastest slew of chronyd by default (maxslewrate) [s/s].
 _SLEW_RATE = 0.083333
 
-# So many polls may be missed before the last update counts as old.
+# This number of polls may be missed before the last update counts as old.
 MISSED_POLLS = 4
 # The least limit [s]: reference clocks are polled several times a second.
 LEAST_AGE = 64.0

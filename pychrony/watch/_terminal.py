@@ -66,7 +66,7 @@ class Output:
             if poller.poll(0 if late else _POLL):
                 try:
                     taken = os.write(self._fd, data)
-                except BlockingIOError:  # it has room, but for less than this
+                except BlockingIOError:  # it takes less than this at once
                     sleep(0 if late else _POLL / 1000)
                 except OSError:  # the terminal is gone
                     return

@@ -116,7 +116,7 @@ class Graph(Widget):
 class Lines(ScrollView, can_focus=True):
     """A table with a fixed head, in which a row can be chosen.
 
-    Only visible lines are drawn, so many rows cost little.
+    Only visible lines are drawn, so a long list costs little.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
