@@ -221,7 +221,7 @@ def resolve(target: Target, timeout: float) -> RequestGenerator[list[Target]]:
     # As bytes: for a str, Python would import a codec.
     host = target.host.encode()
 
-    def look_up() -> None:  # pragma: no cover - coverage sees no thread of _thread
+    def look_up() -> None:  # pragma: no cover - coverage traces no bare thread
         try:
             found.append(socket.getaddrinfo(host, target.port, type=socket.SOCK_DGRAM))
         except OSError as reason:
@@ -231,7 +231,7 @@ def resolve(target: Target, timeout: float) -> RequestGenerator[list[Target]]:
 
     # getaddrinfo() has no timeout. So it runs in a thread, which is abandoned at the
     # deadline and ends when the system's resolver gives up. Thread.start() does not
-    # survive an exception of a signal handler.
+    # survive an exception of a signal handler, so this is a bare thread.
     try:
         waiting, done = socketpair()
         try:
@@ -263,7 +263,7 @@ def resolve(target: Target, timeout: float) -> RequestGenerator[list[Target]]:
     ]
 
 
-def _cause(reason: OSError) -> OSError:  # pragma: no cover - in that thread, too
+def _cause(reason: OSError) -> OSError:  # pragma: no cover - runs in that thread
     """Return the real cause if descriptors are exhausted: resolvers hide that."""
     try:
         socket.socket().close()

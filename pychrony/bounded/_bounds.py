@@ -280,7 +280,7 @@ class Bounds:
         if age < -SECOND:
             raise ChronyDataError(
                 f"chronyd's reference time is {-age / SECOND:g} s in the future. "
-                " Was the clock set while chronyd ran?"
+                "Was the clock set while chronyd ran?"
             )
         # chronyd reports a reference time that is up to a second too early, so that
         # others cannot tell when it polls.
