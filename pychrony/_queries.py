@@ -54,14 +54,18 @@ if TYPE_CHECKING:
 # How many times to read a list that changes while it is read.
 LIST_READS = 10
 
-# If a round trip takes longer than this [s], reading a list is mostly waiting. Then
-# there are as many requests in flight as possible, each over its own session.
-_HIGH_LATENCY = 0.002
+# If reading a list one by one would take longer than this [s], it is mostly waiting.
+# Then as many requests as possible are in flight, each over its own session. For less
+# it is not worth it: a busy machine delays the replies of near chronyds, too, and
+# opening sessions would take more of its time.
+_LONG_READ = 0.05
 
 # Requests in flight also help on the same machine with two cores: one by one, each
 # process waits for the other to wake up. 8 sessions take 0.25 ms to open.
 _LOCAL_IN_FLIGHT = 8
 _SHORT_LOCAL_LIST = 16
+# Not the cores that this process may use: chronyd may be on another one.
+_TWO_CORES = (os.cpu_count() or 1) > 1
 
 
 def probe(session: Session) -> RequestGenerator[None]:
@@ -348,7 +352,8 @@ def _read_once(
         key, _ = yield from read(session, count - 1)
     if key != last:
         return None
-    if round_trip > _HIGH_LATENCY or session.target.transport is Transport.UNIX_SOCKET:
+    unix = session.target.transport is Transport.UNIX_SOCKET
+    if unix or count * round_trip > _LONG_READ:
         session.counts[report] = count
     return [found[index] for index in range(count)]
 
@@ -392,12 +397,12 @@ def _requests_in_flight(session: Session, count: int, round_trip: float) -> int:
     """
     if session.target.transport is Transport.UNIX_SOCKET:
         return 1
-    if round_trip > _HIGH_LATENCY:
+    if count * round_trip > _LONG_READ:
         return min(count, session.in_flight)
     # Lists of other machines nearby are read one by one: they may have a
     # cmdratelimit, which never applies to loopback.
     local = session.target.host.startswith("127.") or session.target.host == "::1"
-    if local and count >= _SHORT_LOCAL_LIST and len(os.sched_getaffinity(0)) > 1:
+    if local and count >= _SHORT_LOCAL_LIST and _TWO_CORES:
         return min(session.in_flight, _LOCAL_IN_FLIGHT)
     return 1
 

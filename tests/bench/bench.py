@@ -47,6 +47,7 @@ from bench_targets import (
     OLD,
     ONE_CORE,
     RAW,
+    TWO_CORES,
     C,
     Target,
     list_row,
@@ -154,6 +155,12 @@ class Bench:
         self, table: Table, names: tuple[str, ...], what: str, scale: float, *conf: str
     ) -> Table:
         every = os.sched_getaffinity(0)
+        # Free processes of which one always waits for the other may share a core.
+        cores = {
+            ALL_CORES: (every, every),
+            TWO_CORES: ({min(every)}, {max(every)}),
+            ONE_CORE: ({min(every)}, {min(every)}),
+        }
         with Chronyd(self._parts, "\n".join(conf)) as daemon:
             host, _, port = daemon.address.partition(":")
             jobs = {
@@ -162,10 +169,10 @@ class Bench:
             }
             plan = {
                 row: {
-                    name: _pinned(job, cores, 0, daemon.pid)
+                    name: _pinned(job, {0: own, daemon.pid: its})
                     for name, job in jobs.items()
                 }
-                for row, cores in ((ALL_CORES, every), (ONE_CORE, {min(every)}))
+                for row, (own, its) in cores.items()
             }
             table.interleave(self._rounds * LOCAL_ROUNDS, plan)
         return table
@@ -188,7 +195,7 @@ class Bench:
                         if not (loss and name in NO_DEADLINE):
                             job = self._report(name, "sources", host, daemons.port, 1e3)
                         if not delay:
-                            job = _pinned(job, one_core, 0, daemons.pid)
+                            job = _pinned(job, {0: one_core, daemons.pid: one_core})
                         plan = in_turn
                         if delay and name in ONE_BY_ONE:
                             plan = at_once if count >= LONG else once
@@ -222,7 +229,7 @@ class Bench:
                             asked = C_SAMPLE if delay and name == C else hosts
                             job = self._sweep(name, asked, daemons, retries)
                         if name not in PARALLEL:
-                            job = _pinned(job, set(others) or {own}, 0)
+                            job = _pinned(job, {0: set(others) or {own}})
                         plan = once if trouble and name == CHRONYC else in_turn
                         row = sweep_row(hosts, delay, trouble)
                         plan.setdefault(row, {})[name] = job
@@ -435,15 +442,15 @@ def _processor_time(command: list[str]) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _pinned(job: Job, cores: set[int], *pids: int) -> Job:
-    """Keep these processes on these cores while the job runs; 0 is what it starts."""
+def _pinned(job: Job, cores: dict[int, set[int]]) -> Job:
+    """Keep processes on these cores while the job runs; 0 is what it starts."""
     if isinstance(job, str):
         return job
 
     def measure() -> Value:
         with ExitStack() as stack:
-            for pid in pids:
-                stack.enter_context(_affinity(pid, cores))
+            for pid, allowed in cores.items():
+                stack.enter_context(_affinity(pid, allowed))
             return job()
 
     return measure

@@ -11,15 +11,17 @@ on the same machine.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import os
+import select
+import socket
 import sys
 import threading
 from collections import Counter
+from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import NamedTuple
 
 HERE = Path(__file__).parents[2]
 sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "tools")]
@@ -70,73 +72,76 @@ def busy() -> float:
     return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-class Client(asyncio.Protocol):
-    """One probe; streams of asyncio would take more processor than the exporter."""
+class Probe(NamedTuple):
+    """A probe that is not finished; asyncio would take more CPU than the exporter."""
 
-    def __init__(self, target: str) -> None:
-        self._request = (
-            f"GET /probe?target={target} HTTP/1.1\r\nHost: x\r\n"
-            "X-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n"
-        ).encode()
-        self.page = b""
-        self.end = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        self.page += data
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.end.done():
-            self.end.set_result(monotonic())
+    when: float
+    kind: str
+    host: str
+    socket: socket.socket
+    page: bytearray
 
 
-async def load(port: int, fleet: int, rate: float, seconds: float) -> str:
-    loop = asyncio.get_running_loop()
+def load(port: int, fleet: int, rate: float, seconds: float) -> str:
     times: dict[str, list[float]] = {"live": [], "dead": [], "begun late": []}
     counts: Counter[str] = Counter()
+    probes: dict[int, Probe] = {}
+    replies = select.epoll()
     begin = monotonic() + 0.1
-
-    async def one(number: int) -> None:
-        when = begin + number / rate
-        times["begun late"].append(monotonic() - when)
-        index = number * 7 % TARGETS
-        host = f"127.1.{index >> 8}.{index & 255}"
-        kind = "dead" if (index & 255) % 10 == 9 else "live"
-        client = Client(f"{host}:{fleet}")
-        try:
-            await loop.create_connection(lambda: client, "127.0.0.1", port)
-            times[kind].append(await asyncio.wait_for(client.end, 10) - when)
-        except (OSError, asyncio.TimeoutError):
-            counts[f"{kind} timeout"] += 1
-            return
-        page = client.page
-        if b" 200 OK" not in page[:20]:
-            counts[f"status {page[9:12].decode() or 'none'}"] += 1
-        elif kind == "dead":
-            counts["dead but up"] += b"chrony_up 0.0" not in page
-        elif b"chrony_up 0.0" in page:
-            counts["live but down"] += 1
-        else:
-            right = f'tracking_address="{host}"'.encode() in page
-            counts["other's"] += not right
-            counts["incomplete"] += page.count(b"sourcestats_samples{") != SOURCES
-
-    tasks: set[asyncio.Task[None]] = set()
+    number, last = 0, int(rate * seconds)
     # A collection would take tens of milliseconds here, which would count there.
     gc.disable()
-    for number in range(int(rate * seconds)):
-        await asyncio.sleep(begin + number / rate - monotonic())
-        task = asyncio.create_task(one(number))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    await asyncio.gather(*tasks)
+    while number < last or probes:
+        due = begin + number / rate if number < last else inf
+        for fd, _ in replies.poll(max(0.0, min(due - monotonic(), 1.0))):
+            if data := probes[fd].socket.recv(65536):
+                probes[fd].page.extend(data)
+                continue
+            probe = probes.pop(fd)
+            times[probe.kind].append(monotonic() - probe.when)
+            probe.socket.close()
+            check(probe, counts)
+        if monotonic() >= due:
+            times["begun late"].append(monotonic() - due)
+            probe = begun(number, port, fleet, due)
+            probes[probe.socket.fileno()] = probe
+            replies.register(probe.socket, select.EPOLLIN)
+            number += 1
+        for fd, probe in list(probes.items())[:1]:  # the oldest
+            if monotonic() > probe.when + 10:
+                counts[f"{probe.kind} timeout"] += 1
+                probes.pop(fd).socket.close()
     gc.enable()
     wrong = +counts or "0 wrong"
     return "; ".join(
         [*(f"{name} {shown(each)}" for name, each in times.items()), f"{wrong}"]
     )
+
+
+def begun(number: int, port: int, fleet: int, when: float) -> Probe:
+    index = number * 7 % TARGETS
+    host = f"127.1.{index >> 8}.{index & 255}"
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(
+        f"GET /probe?target={host}:{fleet} HTTP/1.1\r\nHost: x\r\n"
+        "X-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n".encode()
+    )
+    kind = "dead" if (index & 255) % 10 == 9 else "live"
+    return Probe(when, kind, host, client, bytearray())
+
+
+def check(probe: Probe, counts: Counter[str]) -> None:
+    page = probe.page
+    if b" 200 OK" not in page[:20]:
+        counts[f"status {page[9:12].decode() or 'none'}"] += 1
+    elif probe.kind == "dead":
+        counts["dead but up"] += b"chrony_up 0.0" not in page
+    elif b"chrony_up 0.0" in page:
+        counts["live but down"] += 1
+    else:
+        right = f'tracking_address="{probe.host}"'.encode() in page
+        counts["other's"] += not right
+        counts["incomplete"] += page.count(b"sourcestats_samples{") != SOURCES
 
 
 def shown(values: list[float]) -> str:
@@ -185,9 +190,9 @@ def measured(tree: str, arguments: argparse.Namespace, daemons: int, fleet: int)
             return [*exporter.cpu(), cpu(os.getpid()), cpu(daemons), busy()]
 
         # Each target was silent twice, as after the first half a minute.
-        asyncio.run(load(exporter.port, fleet, rate, 2 * TARGETS / rate))
+        load(exporter.port, fleet, rate, 2 * TARGETS / rate)
         before, begin = used(), monotonic()
-        text = asyncio.run(load(exporter.port, fleet, rate, arguments.seconds))
+        text = load(exporter.port, fleet, rate, arguments.seconds)
         took = monotonic() - begin
         shares = [(now - was) / took for now, was in zip(used(), before)]
         *serving, client, fleets, everybody = shares

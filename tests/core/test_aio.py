@@ -47,7 +47,7 @@ METHODS = [name for name in pychrony.__all__ if name.startswith("get_")]
 def test_every_method_is_that_of_the_blocking_connection(
     high_latency: bool, address: str, run: Runner[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if high_latency else 9e9)
+    monkeypatch.setattr(_queries, "_LONG_READ", -1.0 if high_latency else 9e9)
     calls: list[tuple[str, ...]] = [(name,) for name in METHODS if name[4:] != "report"]
     calls += [("get_report", report) for report in pychrony.reports()]
     with ScriptedDaemon(

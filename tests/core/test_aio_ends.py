@@ -38,7 +38,7 @@ async def test_cancelling_at_any_await(
     address: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if high_latency else 9e9)
+    monkeypatch.setattr(_queries, "_LONG_READ", -1.0 if high_latency else 9e9)
     with ScriptedDaemon(address=address, sources=many_sources(12)) as daemon:
         expected = getattr(pychrony, name)(daemon.address)
         before = descriptors()

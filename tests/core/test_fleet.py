@@ -43,7 +43,7 @@ def test_each_address_gives_its_own_result(
 def test_every_report_is_that_of_the_connection(
     high_latency: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if high_latency else 9e9)
+    monkeypatch.setattr(_queries, "_LONG_READ", -1.0 if high_latency else 9e9)
     method = {"sourcestats": "source_stats", "rtcdata": "rtc_data"}
     method |= {"selectdata": "select_data", "serverstats": "server_stats"}
     method |= {"authdata": "auth_data", "ntpdata": "ntp_data"}

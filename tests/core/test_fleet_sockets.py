@@ -118,7 +118,7 @@ def test_sessions_are_used_again(opened: list[Session]) -> None:
 def test_hosts_share_the_requests_in_flight(
     concurrency: int, each: int, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
+    monkeypatch.setattr(_queries, "_LONG_READ", -1.0)
     most = 0
 
     def watched(_: Request) -> None:
@@ -137,7 +137,7 @@ def test_hosts_share_the_requests_in_flight(
 def test_length_of_a_list_is_not_that_of_the_next_host(
     ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
+    monkeypatch.setattr(_queries, "_LONG_READ", -1.0)
     with (
         ScriptedDaemon(sources=many_sources(9)) as one,
         ScriptedDaemon(sources=many_sources(6)) as other,
@@ -157,7 +157,7 @@ def test_with_few_descriptors_fewer_are_asked_at_once(
     left: int, report: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each host is asked, or has an honest error; none is skipped."""
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0)
+    monkeypatch.setattr(_queries, "_LONG_READ", -1.0)
 
     def addresses() -> Iterator[str]:
         few.enter_context(descriptors_left(left))

@@ -51,7 +51,7 @@ def names_of(records: Sequence[Any]) -> list[str]:
 def test_they_are_what_each_is_alone(
     number: int, distant: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_queries, "_HIGH_LATENCY", -1.0 if distant else 9.0)
+    monkeypatch.setattr(_queries, "_LONG_READ", -1.0 if distant else 9.0)
     sources = [*many_sources(number)[:-1], CLOCK, *many_sources(number)[-1:]]
     with ScriptedDaemon(sources=sources, open_commands=ALL_COMMANDS) as daemon:
         found = read(daemon)
