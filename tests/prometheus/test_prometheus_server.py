@@ -271,7 +271,8 @@ def test_units(path: Path, tmp_path: Path) -> None:
     with Exporter(*arguments[2:]) as exporter:
         assert exporter.get("/")[0] == 200
     checker = shutil.which("systemd-analyze")
-    if checker:
+    # It makes that directory, which only root may do where systemd does not run.
+    if checker and (os.getuid() == 0 or Path("/run/systemd").exists()):
         copy = tmp_path / path.name
         copy.write_text(path.read_text().replace(program, sys.executable))
         result = subprocess.run(
