@@ -219,7 +219,9 @@ def _none_usable(clock: Clock) -> str:
     activity = clock.activity
     if not listed and not clock.unresolved:
         return "chronyd has no sources. Add a server or pool to its configuration"
-    if not listed or (clock.unresolved and len(clock.dead) == len(listed)):
+    if clock.unresolved and all(
+        one in clock.dead or clock.is_ignored(one) for one in listed
+    ):
         number = clock.unresolved
         text = f"{number} sources have no address, as names are not resolved"
         if number == 1:

@@ -14,8 +14,18 @@ from pychrony import (
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeVar
 
-    from pychrony import Activity, AuthData, NTPData, SelectData, TrackingStatus
+    from pychrony import (
+        Activity,
+        AuthData,
+        NTPData,
+        SelectData,
+        SourceStats,
+        TrackingStatus,
+    )
+
+    Of = TypeVar("Of", SelectData, SourceStats)
 
 # The reference IDs that a server has while it serves its own clock: chronyd's
 # and ntpd's are 127.127.1.x, that of Windows is LOCL.
@@ -51,9 +61,7 @@ class Clock:
         self.read_at = read_at
         self.sources = sources
         self.activity = activity
-        # Sources may have come or gone between two reports.
-        same = sources is not None and len(select) == len(sources)
-        self.select = list(select) if same else []
+        self.select = matching(sources or (), select)
         self.auth = {one.address: one for one in auth}
         self.ntp = {one.address: one for one in ntp}
 
@@ -173,6 +181,19 @@ class Clock:
         return identity & 0xFFFFFF00 == _LOCAL_NETWORK or (
             identity in _LOCAL_IDS and data.stratum > 1
         )
+
+
+def matching(sources: Sequence[Source], records: Sequence[Of]) -> Sequence[Of]:
+    """Return the records, or none if they are not those of the sources in this order.
+
+    The lists were read one after the other.
+    """
+    # In the second, reference clocks have no address.
+    if len(sources) != len(records) or any(
+        two.address not in ("", one.address) for one, two in zip(sources, records)
+    ):
+        return ()
+    return records
 
 
 def is_unresolved(source: Source) -> bool:
