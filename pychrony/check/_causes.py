@@ -254,6 +254,8 @@ def _none_selectable(clock: Clock) -> str:
         names = named(kinds[_NOSELECT])
         return f"chronyd may not select any source ({names}): all have noselect"
     text = f"no source is selectable: {troubles(clock)}"
+    if clock.unresolved:
+        text += f", {clock.unresolved} not resolved (check DNS)"
     if _UNKNOWN in kinds:
         text += f". {_ASK}"
     if _UNKNOWN in kinds or _NEW in kinds:
