@@ -40,6 +40,8 @@ class Clock:
         tracking: the report ``tracking``.
         read_at: when, by the clock of this machine [s since 1970].
         sources: the report ``sources``; ``None`` if only ``tracking`` was read.
+        resolved: indices of the sources that have an address or are reference clocks.
+        dead: indices of the resolved that answered none of the last 8 polls.
         activity: the report ``activity``, if it was read.
         select: the report ``selectdata``, if it was read and fits the sources.
         auth: the report ``authdata`` by address, if it was read.
@@ -60,8 +62,13 @@ class Clock:
         self.tracking = tracking
         self.read_at = read_at
         self.sources = sources
+        listed = sources or ()
+        self.resolved = [
+            index for index, one in enumerate(listed) if not is_unresolved(one)
+        ]
+        self.dead = [one for one in self.resolved if not listed[one].is_reachable()]
         self.activity = activity
-        self.select = matching(sources or (), select)
+        self.select = matching(listed, select)
         self.auth = {one.address: one for one in auth}
         self.ntp = {one.address: one for one in ntp}
 
@@ -81,12 +88,6 @@ class Clock:
     def selected(self) -> Source | None:
         """The source that it follows."""
         return next(filter(Source.is_selected, self.sources or ()), None)
-
-    @property
-    def resolved(self) -> list[int]:
-        """Indices of the sources that have an address or are reference clocks."""
-        sources = enumerate(self.sources or ())
-        return [index for index, one in sources if not is_unresolved(one)]
 
     @property
     def unresolved(self) -> int:
@@ -115,15 +116,6 @@ class Clock:
         if self.sources is None or self.tracking.is_local():
             return None
         return sum(source.is_usable() for source in self.sources)
-
-    @property
-    def dead(self) -> list[int]:
-        """Indices of the sources that answered none of the last 8 polls."""
-        return [
-            index
-            for index in self.resolved
-            if self.sources and not self.sources[index].is_reachable()
-        ]
 
     @property
     def falsetickers(self) -> list[str]:

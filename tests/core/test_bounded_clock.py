@@ -267,6 +267,8 @@ def test_commit_wait(daemon: ScriptedDaemon) -> None:
             ChronyTimeoutError, match=r"not certainly past within 0\.05"
         ):
             clock.wait_until_past(far, timeout=0.05)
+        with pytest.raises(ChronyTimeoutError, match="within nan s"):
+            clock.wait_until_past(far, timeout=nan)
         with pytest.raises(ChronyTimeoutError, match=str(far)):
             asyncio.run(clock.async_wait_until_past(far, timeout=0.05))
 
