@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print reports, or the interval of ``now``, and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["now"]:
-        from pychrony.bounded import _command
+        from pychrony import _now
 
-        return _command.main(argv[1:])
+        return _now.main(argv[1:])
     parser = _parser()
     arguments = parser.parse_args(argv)
     reports_given: list[str] = arguments.reports or list(_BY_DEFAULT)

@@ -87,7 +87,8 @@ def complete(text: str, port: int | None, version: int | None, end: float) -> st
         ChronyConnectionError: the name has no address of the version.
         ChronyTimeoutError: that is not known in time.
     """
-    if not text or text.startswith(("/", "unix")) or port is version is None:
+    paths = ("/", "unix://", "unixgram://")
+    if not text or text.startswith(paths) or port is version is None:
         return text
     scheme, separator, rest = text.rpartition("://")
     host, own_port = _split(rest)

@@ -226,7 +226,7 @@ def _plan(
             )
         read, convert = _reader(lib, session, index, wanted)
         if most:
-            convert = _at_most(most)
+            convert = _at_most(most, convert)
         elif field.metadata["age"]:
             convert = _age
         steps.append((field.name, index, read, convert))
@@ -284,8 +284,9 @@ def _member_of(enum: type[Enum]) -> Callable[[int], Enum]:
     return member
 
 
-def _at_most(most: int) -> Callable[[int], int]:
+def _at_most(most: int, convert: Callable[[int], int]) -> Callable[[int], int]:
     def check(value: int) -> int:
+        value = convert(value)
         if value > most:
             raise ValueError(f"{value} is more than {most}")
         return value

@@ -6,7 +6,7 @@ import os
 import socket
 from collections import deque
 from errno import EMFILE, ENFILE
-from operator import index
+from operator import index, length_hint
 
 from ._address import parse
 from ._base import open_session, timeouts_of
@@ -106,6 +106,11 @@ class Sweep:
         concurrency = index(concurrency)
         if concurrency < 1:
             raise ValueError(f"concurrency {concurrency!r} is less than 1")
+        # More tasks than addresses would take memory, and their share of the requests
+        # in flight. A generator has no length.
+        expected = length_hint(addresses, -1)
+        if expected >= 0:
+            concurrency = min(concurrency, max(expected, 1))
         self._addresses = iter(addresses)
         # Addresses that a task could not query, as it lacked descriptors.
         self._deferred: list[Address] = []

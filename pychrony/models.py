@@ -260,7 +260,7 @@ class Source(_Record):
     """
 
     address: str = field(metadata=_from("address", "reference ID"))
-    poll: int = field(metadata=_from("poll"))
+    poll: int = field(metadata=_from("poll", most=127))
     stratum: int = field(metadata=_from("stratum", most=16))
     state: SourceState = field(metadata=_from("state"))
     mode: SourceMode = field(metadata=_from("mode"))

@@ -263,7 +263,7 @@ def _deadline(timeout: float | None) -> float:
 def _until(ns: int, now: BoundedTime, deadline: float, timeout: float | None) -> float:
     """Return how long to wait until ``ns`` may be in the past [s]."""
     left = deadline - monotonic()
-    if left <= 0:
+    if not left > 0:  # also if the timeout is NaN
         raise ChronyTimeoutError(
             f"{ns} ns since 1970 is not certainly past within {timeout:g} s: true time "
             f"may still be {now.earliest}. Wait longer, or see why the error bound is "
@@ -277,7 +277,7 @@ def _until_read(
 ) -> float:
     """Return how long to wait for a good reading [s]."""
     left = deadline - monotonic()
-    if left <= 0:
+    if not left > 0:  # also if the timeout is NaN
         raise ChronyTimeoutError(
             f"the clock is not bounded within {timeout:g} s: "
             f"{error.message.removesuffix(ADVICE)}"

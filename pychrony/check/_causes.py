@@ -219,7 +219,9 @@ def _none_usable(clock: Clock) -> str:
     activity = clock.activity
     if not listed and not clock.unresolved:
         return "chronyd has no sources. Add a server or pool to its configuration"
-    if not listed or (clock.unresolved and len(clock.dead) == len(listed)):
+    if clock.unresolved and all(
+        one in clock.dead or clock.is_ignored(one) for one in listed
+    ):
         number = clock.unresolved
         text = f"{number} sources have no address, as names are not resolved"
         if number == 1:
@@ -252,6 +254,8 @@ def _none_selectable(clock: Clock) -> str:
         names = named(kinds[_NOSELECT])
         return f"chronyd may not select any source ({names}): all have noselect"
     text = f"no source is selectable: {troubles(clock)}"
+    if clock.unresolved:
+        text += f", {clock.unresolved} not resolved (check DNS)"
     if _UNKNOWN in kinds:
         text += f". {_ASK}"
     if _UNKNOWN in kinds or _NEW in kinds:

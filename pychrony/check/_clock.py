@@ -14,8 +14,18 @@ from pychrony import (
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeVar
 
-    from pychrony import Activity, AuthData, NTPData, SelectData, TrackingStatus
+    from pychrony import (
+        Activity,
+        AuthData,
+        NTPData,
+        SelectData,
+        SourceStats,
+        TrackingStatus,
+    )
+
+    Of = TypeVar("Of", SelectData, SourceStats)
 
 # The reference IDs that a server has while it serves its own clock: chronyd's
 # and ntpd's are 127.127.1.x, that of Windows is LOCL.
@@ -30,6 +40,8 @@ class Clock:
         tracking: the report ``tracking``.
         read_at: when, by the clock of this machine [s since 1970].
         sources: the report ``sources``; ``None`` if only ``tracking`` was read.
+        resolved: indices of the sources that have an address or are reference clocks.
+        dead: indices of the resolved that answered none of the last 8 polls.
         activity: the report ``activity``, if it was read.
         select: the report ``selectdata``, if it was read and fits the sources.
         auth: the report ``authdata`` by address, if it was read.
@@ -50,10 +62,13 @@ class Clock:
         self.tracking = tracking
         self.read_at = read_at
         self.sources = sources
+        listed = sources or ()
+        self.resolved = [
+            index for index, one in enumerate(listed) if not is_unresolved(one)
+        ]
+        self.dead = [one for one in self.resolved if not listed[one].is_reachable()]
         self.activity = activity
-        # Sources may have come or gone between two reports.
-        same = sources is not None and len(select) == len(sources)
-        self.select = list(select) if same else []
+        self.select = matching(listed, select)
         self.auth = {one.address: one for one in auth}
         self.ntp = {one.address: one for one in ntp}
 
@@ -73,12 +88,6 @@ class Clock:
     def selected(self) -> Source | None:
         """The source that it follows."""
         return next(filter(Source.is_selected, self.sources or ()), None)
-
-    @property
-    def resolved(self) -> list[int]:
-        """Indices of the sources that have an address or are reference clocks."""
-        sources = enumerate(self.sources or ())
-        return [index for index, one in sources if not is_unresolved(one)]
 
     @property
     def unresolved(self) -> int:
@@ -107,15 +116,6 @@ class Clock:
         if self.sources is None or self.tracking.is_local():
             return None
         return sum(source.is_usable() for source in self.sources)
-
-    @property
-    def dead(self) -> list[int]:
-        """Indices of the sources that answered none of the last 8 polls."""
-        return [
-            index
-            for index in self.resolved
-            if self.sources and not self.sources[index].is_reachable()
-        ]
 
     @property
     def falsetickers(self) -> list[str]:
@@ -173,6 +173,19 @@ class Clock:
         return identity & 0xFFFFFF00 == _LOCAL_NETWORK or (
             identity in _LOCAL_IDS and data.stratum > 1
         )
+
+
+def matching(sources: Sequence[Source], records: Sequence[Of]) -> Sequence[Of]:
+    """Return the records, or none if they are not those of the sources in this order.
+
+    The lists were read one after the other.
+    """
+    # In the second, reference clocks have no address.
+    if len(sources) != len(records) or any(
+        two.address not in ("", one.address) for one, two in zip(sources, records)
+    ):
+        return ()
+    return records
 
 
 def is_unresolved(source: Source) -> bool:

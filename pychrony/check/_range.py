@@ -9,7 +9,8 @@ TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?(?:[a-z]+)?"
+_DIGITS = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
+_NUMBER = rf"{_DIGITS}[a-z]*"
 _RANGE = re.compile(rf"(@?)(?:(~|{_NUMBER})?(:))?({_NUMBER})?", re.ASCII)
 
 # The divisor for each unit of a number, by the unit of the item.
@@ -80,8 +81,7 @@ def parse(text: str, *, signed: bool, unit: str = "") -> Range:
 
 
 def _number(text: str, number: str, unit: str) -> float:
-    digits = number.rstrip("abcdfghijklmnopqrstuvwxyz")  # not e, as in 1e3
-    suffix = number[len(digits) :]
+    ((digits, suffix),) = re.findall(f"({_DIGITS})(.*)", number)
     divisors = _DIVISORS.get(unit, _NO_UNIT)
     if suffix not in divisors:
         known = ", ".join(filter(None, divisors))

@@ -6,12 +6,14 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import re
 import signal
 import sys
 from contextlib import suppress
 from functools import partial
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from socket import AF_INET6, AF_UNIX
 from typing import TYPE_CHECKING, Any
 
 import pychrony
@@ -179,9 +181,10 @@ def _sockets(arguments: argparse.Namespace) -> list[list[socket]]:
 def _url(listening: socket, arguments: argparse.Namespace) -> str:
     scheme = "https" if arguments.web.context else "http"
     name = listening.getsockname()
-    if isinstance(name, str):  # a Unix socket of systemd
-        return f"{scheme}+unix://{name}"
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    if listening.family == AF_UNIX:  # of systemd; an abstract one has bytes
+        path = os.fsdecode(name).replace("\0", "@", 1)
+        return f"{scheme}+unix://{path}"
+    host = f"[{name[0]}]" if listening.family == AF_INET6 else name[0]
     return f"{scheme}://{host}:{name[1]}/"
 
 

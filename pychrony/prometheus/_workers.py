@@ -34,9 +34,12 @@ def listen(place: Place, number: int) -> list[socket.socket]:
         OSError: it cannot listen there.
     """
     host, port = place
-    found = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except UnicodeError as error:
+        raise OSError(f"{host!r} is not a host name") from error
     # The wildcard of IPv6 includes IPv4.
     family, _, _, _, address = found[0] if host else max(found, key=lambda one: one[0])
     first = _bound(family, (*address[:1], port, *address[2:]), shared=False)
@@ -70,12 +73,24 @@ def from_systemd() -> list[socket.socket]:
     """Return the sockets that systemd passed.
 
     Raises:
-        ValueError: it passed none.
+        ValueError: it passed none, or one on which a server cannot listen.
     """
-    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
+    passed = os.environ.pop("LISTEN_FDS", "")
+    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()) or passed in ("", "0"):
         raise ValueError("--web.systemd-socket: systemd passed no socket")
-    number = int(os.environ.pop("LISTEN_FDS", "0"))
-    return [socket.socket(fileno=_FIRST + index) for index in range(number)]
+    sockets: list[socket.socket] = []
+    for descriptor in range(_FIRST, _FIRST + int(passed)):
+        try:
+            sockets.append(socket.socket(fileno=descriptor))
+            kind = sockets[-1].type
+        except OSError:
+            kind = None
+        if kind is not socket.SOCK_STREAM:
+            raise ValueError(
+                f"--web.systemd-socket: descriptor {descriptor} of systemd is no "
+                "stream socket, see ListenStream= in systemd.socket(5)"
+            )
+    return sockets
 
 
 def supervise(
@@ -138,6 +153,9 @@ class _Workers:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 break
+            if pid not in self._running:
+                # As the first process of a container, this gets the orphans, too.
+                continue
             worker, began = self._running.pop(pid)
             code = os.waitstatus_to_exitcode(status)
             _log.warning("worker %s ended with status %s: restarting it", worker, code)

@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pychrony import ChronyError, ChronyPermissionError
-from pychrony.check._clock import Clock
+from pychrony.check._clock import Clock, matching
 from pychrony.check._judge import Limits, Verdict, judge
 from pychrony.check._states import OK, WARNING
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
         SourceStats,
         TrackingStatus,
     )
-
-    Of = TypeVar("Of", SelectData, SourceStats)
-
 
 _LIMITS = Limits()
 
@@ -128,18 +125,8 @@ async def _read(
     stats: Sequence[SourceStats] = ()
     if permitted:
         with suppress(ChronyPermissionError):
-            selection = _matching(sources, await connection.get_select_data())
+            selection = matching(sources, await connection.get_select_data())
     if with_stats:
         with suppress(ChronyPermissionError):
-            stats = _matching(sources, await connection.get_source_stats())
+            stats = matching(sources, await connection.get_source_stats())
     return Reading(tracking, sources, selection, stats)
-
-
-def _matching(sources: Sequence[Source], records: Sequence[Of]) -> Sequence[Of]:
-    # The lists were read one after the other. In the second, reference clocks have no
-    # address.
-    if len(sources) != len(records) or any(
-        two.address not in ("", one.address) for one, two in zip(sources, records)
-    ):
-        return ()
-    return records

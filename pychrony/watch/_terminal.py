@@ -100,8 +100,13 @@ class TerminalDriver(LinuxDriver):
 
     def run_input_thread(self) -> None:
         """Read keys until the end, or until the terminal is gone."""
-        with suppress(OSError):
-            super().run_input_thread()
+        while True:
+            try:
+                return super().run_input_thread()
+            except UnicodeDecodeError:  # a key or a paste that is not UTF-8
+                continue
+            except OSError:
+                return None
 
     def restore(self) -> None:
         """Restore the terminal, from any thread, without waiting for it."""

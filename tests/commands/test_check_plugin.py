@@ -14,6 +14,7 @@ from checking import OTHER, SELECTED, WRONG, check, check_here, clock, fine_daem
 
 from pychrony import SourceMode, SourceState
 from pychrony.__main__ import main as reports
+from pychrony._cli import complete
 from pychrony._reader import Reader
 from pychrony.check import CRITICAL, OK, UNKNOWN
 from pychrony.testing import ScriptedDaemon, faults, make_source
@@ -65,6 +66,9 @@ def test_host_and_port() -> None:
         assert check_here("-H", "", daemon.address)[0] == OK
         assert check_here("-w", "", "-c", "", daemon.address)[0] == OK
     assert "CHRONY CRITICAL - [::1]:9: " in check_here("-p", "1", "[::1]:9")[1]
+    assert complete("unix.example", 4323, None, 0.0) == "unix.example:4323"
+    for path in ("/run/a", "unix:///run/a", "unixgram:///run/a"):
+        assert complete(path, 4323, 4, 0.0) == path
     status, output = check_here("-6", "-H", host)
     assert status == UNKNOWN
     assert output == f"CHRONY UNKNOWN - {host} is no IPv6 address, and -6 given\n"

@@ -74,9 +74,10 @@ def test_units_of_ranges(text: str, unit: str, end: float) -> None:
         ("", "there are no units here"),
     ],
 )
-def test_unit_that_a_value_has_not(unit: str, known: str) -> None:
-    with pytest.raises(ValueError, match=f"{known}$"):
-        _range.parse("5min", signed=False, unit=unit)
+@pytest.mark.parametrize("text", ["5min", "5minute", "5e"])
+def test_unit_that_a_value_has_not(text: str, unit: str, known: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text}' is not a range: {known}$"):
+        _range.parse(text, signed=False, unit=unit)
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,7 @@ VERDICTS: list[tuple[Any, Any, str, int, str]] = [
     (UNSYNCHRONISED, [GPS], "", CRITICAL, "no reference clock delivers samples (GPS)"),
     (UNSYNCHRONISED, [WRONG], "", CRITICAL, "not synchronised: no source is selectabl"),
     (UNSYNCHRONISED, [ASKED], "", CRITICAL, "no source is selectable: 192.0.2.7 not s"),
+    (UNSYNCHRONISED, [ASKED, *UNRESOLVED], "", CRITICAL, ", 2 not resolved (check D"),
     (UNSYNCHRONISED, [OTHER], "", CRITICAL, "no source is selected, though 192.0.2.2 "),
     (UNSYNCHRONISED, UNRESOLVED, "", CRITICAL, "2 sources have no address, as names a"),
     (UNSYNCHRONISED, [DEAD, *UNRESOLVED], "", CRITICAL, "resolved, 192.0.2.8 unreacha"),

@@ -20,6 +20,7 @@ from provision import Parts
 from watching import LINE, asked, run, start, take
 
 from pychrony import AsyncChronyConnection, ChronyConnectionError, SelectState
+from pychrony.check._clock import matching
 from pychrony.testing import (
     ALL_COMMANDS,
     ScriptedDaemon,
@@ -29,7 +30,7 @@ from pychrony.testing import (
     make_tracking,
 )
 from pychrony.watch import main
-from pychrony.watch._follow import Reading, _matching, follow
+from pychrony.watch._follow import Reading, follow
 
 
 def test_reasons_where_permitted() -> None:
@@ -80,7 +81,9 @@ def test_reasons_of_other_sources_are_not_shown(
 ) -> None:
     given = [make_source(address=address) for address in sources]
     records = [make_select_data(address=address) for address in selected]
-    assert _matching(given, records) == (records if match else ())
+    reading = Reading(make_tracking(), given, records)
+    assert reading._clock.select == (records if match else ())
+    assert matching(given, records) == (records if match else ())
 
 
 def test_lines_of_a_good_clock() -> None:

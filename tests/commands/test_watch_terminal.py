@@ -47,6 +47,17 @@ def test_live_view_ends(leave: Callable[[Terminal], None], status: int) -> None:
         assert "\x1b[?1049h" in terminal.output
 
 
+def test_keys_that_are_not_utf8_are_ignored() -> None:
+    with ScriptedDaemon() as daemon, Terminal(daemon.address) as terminal:
+        terminal.until("error bound")
+        os.write(terminal.master, b"\xe9\xff\x80")
+        while "interval of the" not in terminal.output:
+            terminal.press("l")  # one may be read together with the noise
+            terminal.read()
+        terminal.press("q")
+        assert terminal.end() == 0
+
+
 def test_live_view_is_resized() -> None:
     with ScriptedDaemon() as daemon, Terminal(daemon.address) as terminal:
         terminal.until("error bound")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from bounded_simulator import Machine
 from chronyc import wait
-from helpers import in_child, in_threads, python
+from helpers import in_child, in_threads, on_full_disk, python
 
 from pychrony import (
     BoundedClock,
@@ -31,9 +31,9 @@ from pychrony import (
     ClockUnboundError,
     TrackingStatus,
 )
+from pychrony._now import main
 from pychrony.bounded import _reader
 from pychrony.bounded._bounds import Bounds
-from pychrony.bounded._command import main
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
 SECOND = 10**9
@@ -268,6 +268,8 @@ def test_commit_wait(daemon: ScriptedDaemon) -> None:
             ChronyTimeoutError, match=r"not certainly past within 0\.05"
         ):
             clock.wait_until_past(far, timeout=0.05)
+        with pytest.raises(ChronyTimeoutError, match="within nan s"):
+            clock.wait_until_past(far, timeout=nan)
         with pytest.raises(ChronyTimeoutError, match=str(far)):
             asyncio.run(clock.async_wait_until_past(far, timeout=0.05))
 
@@ -418,3 +420,11 @@ def test_now_command(
     with pytest.raises(SystemExit, match="2"):
         main(["-H", "192.0.2.7"])
     assert "of this machine" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*where, "-t", "nan"])
+    assert "'nan' is not a positive number" in capsys.readouterr().err
+
+
+def test_now_command_on_a_full_disk(daemon: ScriptedDaemon) -> None:
+    status, said = on_full_disk("pychrony", "now", "-H", daemon.address)
+    assert (status, said) == (1, "cannot write: [Errno 28] No space left on device\n")

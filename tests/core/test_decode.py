@@ -28,7 +28,7 @@ from pychrony.testing import (
 LEAP_STATUS = 26
 
 
-@pytest.mark.parametrize("poll", [-2, -7, 0, 6, 24, -32768, 32767])
+@pytest.mark.parametrize("poll", [-2, -7, 0, 6, 24, -32768, 127])
 def test_poll_keeps_its_sign(poll: int) -> None:
     with connected(sources=[make_source(poll=poll)]) as (_, connection):
         assert connection.get_sources()[0].poll == poll
@@ -182,6 +182,8 @@ def test_field_of_a_type_of_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
         ("tracking", {"stratum": 17}, "stratum: 17 is more than 16"),
         ("tracking", {"skew": -1.0}, "skew: -1.0 is negative"),
         ("tracking", {"root_delay": -1.0}, "root delay: -1.0 is negative"),
+        # 2.0 ** 1024 is too large for a float.
+        ("sources", {"poll": 1024}, "poll: 1024 is more than 127"),
         ("sources", {"stratum": 17}, "stratum: 17 is more than 16"),
         ("sources", {"reachability": 256}, "reachability: 256 is more than 255"),
         ("sources", {"latest_meas_err": -0.5}, "last sample error: -0.5 is negative"),

@@ -253,6 +253,7 @@ def test_nothing_is_asked_before_the_first_is_wanted(ask: Ask) -> None:
 def test_sweep_over_no_address(ask: Ask) -> None:
     assert list(ask([])) == []
     assert list(ask(iter(()), concurrency=1)) == []
+    assert list(ask([], concurrency=10**30)) == []
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 3, 256])

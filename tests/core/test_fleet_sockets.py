@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -112,11 +112,23 @@ def test_sessions_are_used_again(opened: list[Session]) -> None:
     assert len(opened) == 4
 
 
+def lazy(addresses: list[str]) -> Iterator[str]:
+    yield from addresses
+
+
 @pytest.mark.parametrize(
-    ("concurrency", "each"), [(1, 128), (4, 32), (40, 3), (256, 1)]
+    ("concurrency", "each", "kind"),
+    [
+        *((1, 128, lazy), (4, 32, lazy), (40, 3, lazy), (256, 1, lazy)),
+        *((256, 42, list), (10**30, 42, list)),
+    ],
 )
 def test_hosts_share_the_requests_in_flight(
-    concurrency: int, each: int, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    concurrency: int,
+    each: int,
+    kind: Callable[[list[str]], Iterable[str]],
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_queries, "_LONG_READ", -1.0)
     most = 0
@@ -127,7 +139,8 @@ def test_hosts_share_the_requests_in_flight(
 
     with ScriptedDaemon(sources=many_sources(140), misbehave=seeing(watched)) as daemon:
         before = descriptors()
-        for _, found in ask([daemon.address] * 3, "sources", concurrency=concurrency):
+        addresses = kind([daemon.address] * 3)
+        for _, found in ask(addresses, "sources", concurrency=concurrency):
             assert len(found) == 140
         hosts = min(concurrency, 3)
         # Besides the sessions: what the loop has, what waits, and what counts.

@@ -108,8 +108,9 @@ def value(draw: st.DrawFn, field: Field[Any], kind: _fields.Kind | None) -> Any:
     drawn = draw(VALUES[kind])
     if field.metadata["age"] and drawn == 0xFFFFFFFF:
         return None
-    if field.metadata["most"] is not None:
-        return drawn % (field.metadata["most"] + 1)
+    most = field.metadata["most"]
+    if most is not None and drawn > most:
+        return drawn % (most + 1)
     if field.name in MEASURES:
         return abs(drawn)
     if isinstance(wanted, type) and issubclass(wanted, Enum):

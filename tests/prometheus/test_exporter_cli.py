@@ -211,35 +211,50 @@ def test_path_of_the_metrics() -> None:
 # What systemd does before it runs a command.
 ACTIVATE = """
 import os, socket, sys
-listening = socket.create_server(("127.0.0.1", 0))
+listening = {listening}
 os.dup2(listening.fileno(), 3)
 os.set_inheritable(3, True)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="{number}")
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
+TCP = 'socket.create_server(("127.0.0.1", 0))'
+
+
+def activated(listening: str, number: int = 1) -> tuple[str, ...]:
+    code = ACTIVATE.format(listening=listening, number=number)
+    return sys.executable, "-c", code, *EXPORTER[1:], "--web.systemd-socket"
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_socket_of_systemd(workers: str) -> None:
-    program = (sys.executable, "-c", ACTIVATE, *EXPORTER[1:])
-    flags = ("--web.systemd-socket", "--workers", workers)
-    with Exporter(*flags, listen=None, program=program) as exporter:
+    flags = ("--workers", workers)
+    with Exporter(*flags, listen=None, program=activated(TCP)) as exporter:
         assert exporter.get("/-/ready")[0] == 200
         assert exporter.stop() == (0, "")
 
 
-def test_unix_socket_of_systemd(tmp_path: Path) -> None:
-    path = str(tmp_path / "exporter.sock")
+@pytest.mark.parametrize("start", ["{}/", "\0{}."])
+def test_unix_socket_of_systemd(start: str, tmp_path: Path) -> None:
+    path = start.format(tmp_path) + "exporter.sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         url = _cli._url(listening, Namespace(web=Web()))
-    assert url == f"http+unix://{path}"
+    assert url == f"http+unix://{path}".replace("\0", "@")
 
 
-def test_no_socket_of_systemd() -> None:
-    result = python("-m", "pychrony.prometheus", "--web.systemd-socket")
+@pytest.mark.parametrize(
+    ("listening", "number", "message"),
+    [
+        (TCP, 0, "systemd passed no socket"),
+        ("socket.socket(type=socket.SOCK_DGRAM)", 1, "descriptor 3 of systemd is no"),
+        ("open(os.devnull)", 1, "descriptor 3 of systemd is no stream socket, see"),
+    ],
+)
+def test_no_socket_of_systemd(listening: str, number: int, message: str) -> None:
+    result = python(*activated(listening, number)[1:])
     assert result.returncode == 1
-    assert result.stderr == "--web.systemd-socket: systemd passed no socket\n"
+    assert result.stderr.startswith(f"--web.systemd-socket: {message}")
+    assert result.stderr.count("\n") == 1
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from chronyc import wait
-from exporter import Exporter, everything, python
+from exporter import EXPORTER, Exporter, everything, python
 
 from pychrony.prometheus import _workers
 
@@ -67,6 +67,17 @@ def test_workers_end_with_the_one_that_started_them() -> None:
         wait(lambda: not any(map(alive, workers)))
 
 
+def test_children_of_others_are_ignored() -> None:
+    """A container's first process gets the orphans of all others."""
+    program = ("sh", "-c", 'sleep 60 & exec "$@"', "sh", *EXPORTER)
+    with Exporter("--workers", "2", program=program) as exporter:
+        wait(lambda: len(children(exporter.pid)) == 3)
+        os.kill(min(children(exporter.pid)), signal.SIGKILL)
+        wait(lambda: len(children(exporter.pid)) == 2)
+        assert exporter.get("/-/ready")[0] == 200
+        assert exporter.stop() == (0, "")
+
+
 FAILING = """
 import sys
 from pychrony.prometheus import _cli
@@ -101,6 +112,12 @@ def test_port_that_others_use_is_not_shared() -> None:
         )
     assert result.returncode == 1
     assert result.stderr.startswith(f"cannot listen on {place}: ")
+
+
+def test_place_that_is_no_host_name() -> None:
+    result = python("-m", "pychrony.prometheus", "--listen", f"{'a' * 64}:9123")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"cannot listen on {'a' * 64}:9123: ")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

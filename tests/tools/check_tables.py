@@ -274,6 +274,12 @@ def _nothing_followed() -> None:
     activity = {"activity": make_activity(online=0, offline=1, unresolved=4)}
     name = "No name is resolved, one server is offline"
     add(name, UNSYNCHRONISED, [silent(1), *nameless(4)], activity)
+    sources = [noselect, *nameless(4)]
+    states = ((one, SelectState.MISSING_SAMPLES) for one in sources)
+    ignored = {"select_data": select(*states, noselect=0)}
+    add(
+        "No name is resolved, one server has noselect", UNSYNCHRONISED, sources, ignored
+    )
     add("All reference clocks are dead", UNSYNCHRONISED, THREE)
     young = [source(1, BAD, reachability=1), source(2, BAD, reachability=1)]
     for name, state in (

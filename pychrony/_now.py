@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 
-from pychrony.exceptions import ChronyError
-
-from ._clock import BoundedClock
+from pychrony import BoundedClock, ChronyError
+from pychrony._chronyc import printable
+from pychrony._cli import positive, printing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     option(
         "-t",
         "--timeout",
-        type=float,
+        type=positive,
         default=10.0,
         metavar="SECONDS",
         help="time to wait for an interval (10)",
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with clock:
             now = clock.wait_until_bounded(timeout=arguments.timeout)
     except ChronyError as error:
-        print(error.message, file=sys.stderr)
+        print(printable(error.message), file=sys.stderr)
         return 1
     if arguments.json:
         document = {
@@ -77,13 +77,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             "error_bound": now.error_bound,
             "status": now.status.name,
         }
-        print(json.dumps(document, indent=2))
-        return 0
-    earliest, latest = (
-        one.isoformat(timespec="microseconds") for one in now.datetime()
-    )
-    print(f"Earliest time : {earliest}")
-    print(f"Latest time   : {latest}")
-    print(f"Error bound   : {now.error_bound:.9f} seconds")
-    print(f"Status        : {now.status.name}")
+        text = json.dumps(document, indent=2)
+    else:
+        earliest, latest = (
+            one.isoformat(timespec="microseconds") for one in now.datetime()
+        )
+        text = (
+            f"Earliest time : {earliest}\n"
+            f"Latest time   : {latest}\n"
+            f"Error bound   : {now.error_bound:.9f} seconds\n"
+            f"Status        : {now.status.name}"
+        )
+    try:
+        with printing():
+            print(text, flush=True)
+    except OSError as error:
+        print(f"cannot write: {error}", file=sys.stderr)
+        return 1
     return 0
