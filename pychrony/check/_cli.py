@@ -161,7 +161,7 @@ def _check(
     given: Sequence[str], arguments: argparse.Namespace, limits: Limits
 ) -> list[Verdict]:
     """Check the clocks once, and return the worst first."""
-    until = monotonic() + arguments.timeout
+    until = arguments.until = monotonic() + arguments.timeout
     timeout_state = NAMES.index(arguments.timeout_state.upper())
     addresses: list[str] = []
     verdicts: list[Verdict] = []

@@ -7,7 +7,6 @@ from collections import Counter
 from contextlib import suppress
 
 from pychrony import ChronyError, _chronyc
-from pychrony._cli import Waits
 
 from ._judge import worst
 from ._range import Range, exact
@@ -117,8 +116,9 @@ def prometheus(verdicts: Sequence[Verdict], options: Namespace) -> str:
             registry.register(
                 Collector(
                     verdicts[0].address or None,
-                    timeout=Waits(options.timeout, options.retries, 1).timeout,
                     retries=options.retries,
+                    # What is left of the time for the whole check.
+                    budget=max(options.until - time.monotonic(), 0.1),
                 )
             )
     check = Gauge(

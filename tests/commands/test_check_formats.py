@@ -19,6 +19,7 @@ from checking import (
     UNSYNCHRONISED,
     ageless,
     check,
+    check_here,
     clock,
     fine_daemon,
     items,
@@ -28,6 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pychrony import SourceMode, _chronyc
 from pychrony.check import CRITICAL, OK, UNKNOWN, WARNING, main
 from pychrony.check._items import ITEMS
+from pychrony.prometheus import Collector
 from pychrony.testing import ScriptedDaemon, faults, make_source, make_tracking
 
 SCHEMA = json.loads(
@@ -126,6 +128,24 @@ def test_prometheus() -> None:
     status, output = check("-f", "prometheus", "x y")
     assert status == UNKNOWN
     assert samples(output) == {"chrony_check_state x y": UNKNOWN}
+
+
+def test_prometheus_within_the_time_of_the_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budgets: list[float] = []
+
+    def collector(*arguments: Any, budget: float, **options: Any) -> Collector:
+        budgets.append(budget)
+        return Collector(*arguments, budget=budget, **options)
+
+    monkeypatch.setattr("pychrony.prometheus.Collector", collector)
+    with fine_daemon() as daemon:
+        for seconds in ("60", "120"):
+            assert (
+                check_here("-f", "prometheus", "-t", seconds, daemon.address)[0] == OK
+            )
+    assert 0 < budgets[0] < 60 < budgets[1] < 120
 
 
 def test_prometheus_without_its_library(
