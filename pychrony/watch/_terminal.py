@@ -100,13 +100,13 @@ class TerminalDriver(LinuxDriver):
 
     def run_input_thread(self) -> None:
         """Read keys until the end, or until the terminal is gone."""
-        while True:
-            try:
-                return super().run_input_thread()
-            except UnicodeDecodeError:  # a key or a paste that is not UTF-8
-                continue
-            except OSError:
-                return None
+        with suppress(OSError):
+            while True:
+                try:
+                    super().run_input_thread()
+                except UnicodeDecodeError:  # a key or a paste that is not UTF-8
+                    continue
+                return
 
     def restore(self) -> None:
         """Restore the terminal, from any thread, without waiting for it."""
