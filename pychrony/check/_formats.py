@@ -134,9 +134,10 @@ def prometheus(verdicts: Sequence[Verdict], options: Namespace) -> str:
         registry=registry,
     )
     for verdict in verdicts:
-        check.labels(verdict.address).set(verdict.state)
+        address = _chronyc.printable(verdict.address)
+        check.labels(address).set(verdict.state)
         for finding in verdict.findings:
-            item.labels(verdict.address, finding.item.name).set(finding.state)
+            item.labels(address, finding.item.name).set(finding.state)
     return generate_latest(registry).decode().rstrip("\n")
 
 

@@ -128,6 +128,8 @@ def test_prometheus() -> None:
     status, output = check("-f", "prometheus", "x y")
     assert status == UNKNOWN
     assert samples(output) == {"chrony_check_state x y": UNKNOWN}
+    _, output = check("-f", "prometheus", "\udcff")  # as from an argument of no UTF-8
+    assert samples(output) == {r"chrony_check_state \udcff": UNKNOWN}
 
 
 def test_prometheus_within_the_time_of_the_check(
