@@ -146,29 +146,38 @@ def connected(
         yield daemon, connection
 
 
-def python(
-    code: str,
+def run_python(
     *arguments: str,
-    options: Sequence[str] = (),
-    status: int = 0,
+    stdout: Any = subprocess.PIPE,
+    lines: str | None = None,
     cwd: Path | None = None,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run code in an interpreter of its own, which must end with this status.
-
-    An empty variable is unset.
-    """
+    """Run an interpreter of its own, given lines; an empty variable is unset."""
     environment = {**os.environ, **variables}
-    result = subprocess.run(
-        [sys.executable, *options, "-c", code, *arguments],
+    return subprocess.run(
+        [sys.executable, *arguments],
         env={name: value for name, value in environment.items() if value},
         cwd=cwd,
-        capture_output=True,
+        input=lines,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         errors="backslashreplace",
         check=False,
         timeout=60,
     )
+
+
+def python(
+    code: str,
+    *arguments: str,
+    options: Sequence[str] = (),
+    status: int = 0,
+    **others: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own, which must end with this status."""
+    result = run_python(*options, "-c", code, *arguments, **others)
     assert result.returncode == status, result.stderr
     return result
 
@@ -176,13 +185,7 @@ def python(
 def on_full_disk(*command: str) -> tuple[int, str]:
     """The status of a module of the package, and what it says to stderr."""
     with open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", *command],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        result = run_python("-m", *command, stdout=full)
     return result.returncode, result.stderr
 
 
