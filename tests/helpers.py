@@ -15,8 +15,15 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -58,6 +65,8 @@ def _namespaces() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+NOBODY = 65534
 in_namespaces = pytest.mark.skipif(not _namespaces(), reason="no user namespaces here")
 
 
@@ -364,6 +373,23 @@ async def steps(number: int) -> None:
     """Let the loop go round."""
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def ticking() -> AsyncIterator[Callable[[], int]]:
+    """Count the rounds of the loop meanwhile."""
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+
+    ticker = asyncio.create_task(tick())
+    yield lambda: ticks
+    ticker.cancel()
+    await asyncio.wait([ticker])
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -150,9 +150,10 @@ def test_self_without_a_library(tmp_path: Path) -> None:
     ],
 )
 def test_daemon_that_misbehaves(fault: faults.Fault, status: int, message: str) -> None:
+    patience = "-t0.4" if status == CRITICAL else "-t20"
     with ScriptedDaemon(misbehave=fault) as daemon:
-        found, output = check_here("-t", "1", "--retries", "1", daemon.address)
-        text = check_here("-t1", "-r0", "-ftext", daemon.address)[1]
+        found, output = check_here(patience, "--retries", "1", daemon.address)
+        text = check_here(patience, "-r0", "-ftext", daemon.address)[1]
     assert found == status
     for shown in (output, text):
         (line,) = shown.splitlines()

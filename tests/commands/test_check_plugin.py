@@ -20,14 +20,13 @@ from pychrony.check import CRITICAL, OK, UNKNOWN
 from pychrony.testing import ScriptedDaemon, faults, make_source
 
 
-@pytest.mark.parametrize("retries", ["0", "2", "9"])
-def test_the_timeout_is_that_of_the_whole_check(retries: str) -> None:
+def test_the_timeout_is_that_of_the_whole_check() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as silent:
-        for addresses in ([silent.address], [silent.address] * 600):
+        for number in (1, 600):
             start = time.monotonic()
-            status, _ = check_here("-t", "2", "-r", retries, *addresses)
-            # The machine may be busy, but not for the 14 s of three waits of 2 s.
-            assert time.monotonic() - start < 12
+            status, _ = check_here("-t", "1", "-r", "9", *[silent.address] * number)
+            # The machine may be busy, but not for the 1023 s of ten waits.
+            assert time.monotonic() - start < 60
             assert status == CRITICAL
 
 
@@ -36,8 +35,8 @@ def test_the_timeout_holds_for_several_reports() -> None:
     with fine_daemon() as daemon:
         daemon.misbehave = faults.only("SOURCE_DATA", faults.silent)
         start = time.monotonic()
-        status, output = check_here("-t", "2", daemon.address)
-        assert time.monotonic() - start < 12
+        status, output = check_here("-t", "1", "-r", "9", daemon.address)
+        assert time.monotonic() - start < 60
     assert status == CRITICAL
     assert "sources: no answer" in output or "not done within" in output
 

@@ -23,6 +23,7 @@ from helpers import (
     seeing,
     short_directory,
     steps,
+    ticking,
     until,
 )
 
@@ -211,21 +212,11 @@ if sys.version_info >= (3, 11):  # else there are no groups
 @on_each_loop
 async def test_event_loop_goes_on_during_a_call() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
-        ticks = 0
-
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                await asyncio.sleep(0)
-                ticks += 1
-
-        ticker = asyncio.create_task(tick())
-        connection = AsyncChronyConnection(daemon.address, timeout=1.0, retries=0)
-        with pytest.raises(pychrony.ChronyTimeoutError):
-            await connection.get_tracking()
-        ticker.cancel()
-        await asyncio.wait([ticker])
-    assert ticks > 10
+        async with ticking() as ticks:
+            connection = AsyncChronyConnection(daemon.address, timeout=0.5, retries=0)
+            with pytest.raises(pychrony.ChronyTimeoutError):
+                await connection.get_tracking()
+            assert ticks() > 10
 
 
 @on_each_loop

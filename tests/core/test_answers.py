@@ -77,7 +77,7 @@ def test_number_of_resends(retries: int) -> None:
         assert len(daemon.requests) == retries + 1
         daemon.misbehave = faults.first(retries, faults.silent)
         found = pychrony.get_tracking(
-            daemon.address, timeout=3.0 / 2**retries, retries=retries
+            daemon.address, timeout=2.0 / 2**retries, retries=retries
         )
         assert found.stratum == 2
 
