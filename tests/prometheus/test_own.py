@@ -31,7 +31,7 @@ def test_what_was_done_is_counted() -> None:
     with everything() as daemon, ScriptedDaemon() as closed:
         closed.stop()
         flags = ("--address", daemon.address, "--allow", "127.0.0.1:*")
-        with Exporter(*flags, "--timeout=4", "--retries=0") as exporter:
+        with Exporter(*flags, "--timeout=2", "--retries=0") as exporter:
             for path in ("/", "/nothing", "/probe", "/probe?target=127.0.0.2"):
                 exporter.get(path)
             exporter.get("/", method="POST")
