@@ -392,6 +392,12 @@ async def ticking() -> AsyncIterator[Callable[[], int]]:
     await asyncio.wait([ticker])
 
 
+async def cancelled(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
 async def until(condition: Callable[[], object]) -> None:
     while not condition():
         await asyncio.sleep(0.001)

@@ -28,7 +28,7 @@ from helpers import (
 )
 
 import pychrony
-from pychrony import AsyncChronyConnection, _address, _queries
+from pychrony import AsyncChronyConnection, _address
 from pychrony._waiting import Waiter
 from pychrony.aio import _drive, _wait
 from pychrony.testing import (
@@ -44,11 +44,10 @@ from pychrony.testing import (
 METHODS = [name for name in pychrony.__all__ if name.startswith("get_")]
 
 
-@pytest.mark.parametrize("high_latency", [False, True])
+@pytest.mark.usefixtures("each_way")
 def test_every_method_is_that_of_the_blocking_connection(
-    high_latency: bool, address: str, run: Runner[Any], monkeypatch: pytest.MonkeyPatch
+    address: str, run: Runner[Any]
 ) -> None:
-    monkeypatch.setattr(_queries, "_LONG_READ", -1.0 if high_latency else 9e9)
     calls: list[tuple[str, ...]] = [(name,) for name in METHODS if name[4:] != "report"]
     calls += [("get_report", report) for report in pychrony.reports()]
     with ScriptedDaemon(

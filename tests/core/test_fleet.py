@@ -12,11 +12,20 @@ from typing import Any
 
 import pytest
 from chronyd import Chronyd
-from helpers import Ask, connected, descriptors, places, resident, short_directory
+from helpers import (
+    Ask,
+    connected,
+    descriptors,
+    many_sources,
+    places,
+    resident,
+    short_directory,
+)
 from provision import Parts
 
 import pychrony
 from pychrony import ChronyConnectionError, ChronyTimeoutError, _queries
+from pychrony._reader import METHODS
 from pychrony._session import Session
 from pychrony.testing import (
     ALL_COMMANDS,
@@ -24,7 +33,6 @@ from pychrony.testing import (
     faults,
     make_rtc_data,
     make_smoothing,
-    make_source,
 )
 
 
@@ -40,27 +48,18 @@ def test_each_address_gives_its_own_result(
     assert Counter(address for address, _ in found) == dict.fromkeys(wanted, 20)
 
 
-@pytest.mark.parametrize("high_latency", [False, True])
-def test_every_report_is_that_of_the_connection(
-    high_latency: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_queries, "_LONG_READ", -1.0 if high_latency else 9e9)
-    method = {"sourcestats": "source_stats", "rtcdata": "rtc_data"}
-    method |= {"selectdata": "select_data", "serverstats": "server_stats"}
-    method |= {"authdata": "auth_data", "ntpdata": "ntp_data"}
-    sources = [make_source(address=f"192.0.2.{index}") for index in range(1, 10)]
+@pytest.mark.usefixtures("each_way")
+def test_every_report_is_that_of_the_connection(ask: Ask) -> None:
+    assert METHODS.keys() == {*pychrony.reports()}
     for rtc_data, smoothing in ((make_rtc_data(), make_smoothing()), (None, None)):
         with connected(
-            sources=sources,
+            sources=many_sources(9),
             rtc_data=rtc_data,
             smoothing=smoothing,
             open_commands=ALL_COMMANDS,
         ) as (daemon, connection):
-            for report in pychrony.reports():
-                read = getattr(
-                    connection, f"get_{method.get(report, report)}", None
-                ) or (lambda name=report: connection.get_report(name))
-                expected = [(daemon.address, read())] * 3
+            for report, method in METHODS.items():
+                expected = [(daemon.address, getattr(connection, method)())] * 3
                 for concurrency in (1, 2, 256):
                     found = ask([daemon.address] * 3, report, concurrency=concurrency)
                     assert list(found) == expected

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from helpers import (
     Ask,
+    cancelled,
     descriptors,
     in_child,
     on_alarm,
@@ -99,9 +100,7 @@ async def test_cancelled_sweep_closes_everything() -> None:
         for number in range(6):
             task = asyncio.create_task(take(daemon.address))
             await steps(number)
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
+            await cancelled(task)
             assert descriptors() == before
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import re
 import socket
@@ -143,18 +142,6 @@ def test_interruption_at_every_instruction_leaves_nothing(
         assert not own_sockets(directory), number
     assert number > 200
     assert not _socket._unclosed
-
-
-def test_own_socket_of_a_dropped_connection_is_removed(
-    daemon: ScriptedDaemon, directory: str
-) -> None:
-    connection = ChronyConnection(daemon.address)
-    connection.get_tracking()
-    assert own_sockets(directory)
-    with pytest.warns(ResourceWarning, match="unclosed connection"):
-        del connection
-        gc.collect()
-    assert not own_sockets(directory)
 
 
 def test_warnings_that_are_errors_leave_nothing(
