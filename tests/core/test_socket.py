@@ -214,55 +214,40 @@ def _victim(directory: str) -> str:
     return path
 
 
-def _symlink(own: str, directory: str) -> None:
-    os.unlink(own)
-    os.symlink(_victim(directory), own)
-
-
-def _hard_link(own: str, directory: str) -> None:
-    os.unlink(own)
-    os.link(_victim(directory), own)
-
-
-def _file(own: str, directory: str) -> None:
-    os.unlink(own)
-    Path(own).touch(mode=0o600)
-
-
-def _fifo(own: str, directory: str) -> None:
-    os.unlink(own)
-    os.mkfifo(own, 0o600)
-
-
 def _socket_with_two_names(own: str, directory: str) -> None:
     victim = f"{directory}/victim"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(victim)
     os.chmod(victim, 0o600)
-    os.unlink(own)
     os.link(victim, own)
 
 
 def _socket_of_another_user(own: str, directory: str) -> None:
-    os.unlink(own)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(own)
     os.chown(own, NOBODY, NOBODY)
 
 
-def _nothing(own: str, directory: str) -> None:
-    os.unlink(own)
+# What makes another file in the place of our socket, given the directory.
+SWAPS: dict[str, Callable[[str, str], object]] = {
+    "symlink": lambda own, directory: os.symlink(_victim(directory), own),
+    "hard link": lambda own, directory: os.link(_victim(directory), own),
+    "file": lambda own, _: Path(own).touch(mode=0o600),
+    "fifo": lambda own, _: os.mkfifo(own, 0o600),
+    "socket with two names": _socket_with_two_names,
+    "nothing": lambda *_: None,
+}
 
 
 @pytest.mark.parametrize(
     "swap",
     [
-        *(_symlink, _hard_link, _file, _fifo, _socket_with_two_names, _nothing),
+        *(pytest.param(swap, id=name) for name, swap in SWAPS.items()),
         pytest.param(_socket_of_another_user, marks=as_root),
     ],
 )
 def test_file_that_is_swapped_in_is_not_opened_to_all(
-    swap: Callable[[str, str], None],
+    swap: Callable[[str, str], object],
     daemon: ScriptedDaemon,
     directory: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -270,6 +255,7 @@ def test_file_that_is_swapped_in_is_not_opened_to_all(
     let_write = _socket._let_chronyd_write
 
     def too_late(own: bytes, target: Any) -> None:
+        os.unlink(own)
         swap(os.fsdecode(own), directory)
         let_write(own, target)
 
