@@ -133,9 +133,9 @@ def test_errors_are_values_and_leave_the_others_alone(
                 if isinstance(result, pychrony.ChronyError):
                     assert address in str(result)
                     assert frames(result) == []
-    errors = dict(found)
-    assert "no answer to 2 requests" in str(errors[silent.address])
-    assert isinstance(errors[refused.address].__cause__, ConnectionRefusedError)
+            errors = dict(found)
+            assert "no answer to 2 requests" in str(errors[silent.address])
+            assert isinstance(errors[refused.address].__cause__, ConnectionRefusedError)
 
 
 def test_errors_keep_no_session() -> None:
