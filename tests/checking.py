@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
+
+from helpers import run_python
 
 import pychrony
 from pychrony import LeapStatus, SourceState
@@ -20,24 +19,9 @@ from pychrony.testing import ScriptedDaemon, make_source, make_tracking
 STATES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
-def check(
-    *arguments: str,
-    stdout: Any = subprocess.PIPE,
-    lines: str | None = None,
-    **variables: str,
-) -> tuple[int, str]:
+def check(*arguments: str, **options: Any) -> tuple[int, str]:
     """Run the command; return its status and output. It never shows a traceback."""
-    result = subprocess.run(
-        [sys.executable, "-m", "pychrony.check", *arguments],
-        # A buffered output fails in other places than an unbuffered one.
-        env={**os.environ, "PYTHONUNBUFFERED": "", **variables},
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        input=lines,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    result = run_python("-m", "pychrony.check", *arguments, **options)
     assert "Traceback" not in result.stderr
     return result.returncode, (result.stdout or "") + result.stderr
 

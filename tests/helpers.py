@@ -15,8 +15,15 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -58,6 +65,8 @@ def _namespaces() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+NOBODY = 65534
 in_namespaces = pytest.mark.skipif(not _namespaces(), reason="no user namespaces here")
 
 
@@ -146,29 +155,38 @@ def connected(
         yield daemon, connection
 
 
-def python(
-    code: str,
+def run_python(
     *arguments: str,
-    options: Sequence[str] = (),
-    status: int = 0,
+    stdout: Any = subprocess.PIPE,
+    lines: str | None = None,
     cwd: Path | None = None,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run code in an interpreter of its own, which must end with this status.
-
-    An empty variable is unset.
-    """
+    """Run an interpreter of its own, given lines; an empty variable is unset."""
     environment = {**os.environ, **variables}
-    result = subprocess.run(
-        [sys.executable, *options, "-c", code, *arguments],
+    return subprocess.run(
+        [sys.executable, *arguments],
         env={name: value for name, value in environment.items() if value},
         cwd=cwd,
-        capture_output=True,
+        input=lines,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         errors="backslashreplace",
         check=False,
         timeout=60,
     )
+
+
+def python(
+    code: str,
+    *arguments: str,
+    options: Sequence[str] = (),
+    status: int = 0,
+    **others: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own, which must end with this status."""
+    result = run_python(*options, "-c", code, *arguments, **others)
     assert result.returncode == status, result.stderr
     return result
 
@@ -176,13 +194,7 @@ def python(
 def on_full_disk(*command: str) -> tuple[int, str]:
     """The status of a module of the package, and what it says to stderr."""
     with open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", *command],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        result = run_python("-m", *command, stdout=full)
     return result.returncode, result.stderr
 
 
@@ -361,6 +373,29 @@ async def steps(number: int) -> None:
     """Let the loop go round."""
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def ticking() -> AsyncIterator[Callable[[], int]]:
+    """Count the rounds of the loop meanwhile."""
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+
+    ticker = asyncio.create_task(tick())
+    yield lambda: ticks
+    ticker.cancel()
+    await asyncio.wait([ticker])
+
+
+async def cancelled(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -14,7 +14,12 @@ from chronyd import Chronyd
 
 import pychrony
 from pychrony import ChronyConnection, LeapStatus, SelectOption
-from pychrony.testing import SERVERSTATS_DEFAULTS, ScriptedDaemon, make_server_stats
+from pychrony.testing import (
+    SERVERSTATS_DEFAULTS,
+    RecordedDaemon,
+    ScriptedDaemon,
+    make_server_stats,
+)
 
 # Half of the last of 24 bits.
 FLOAT_ERROR = 2.0**-24
@@ -189,7 +194,7 @@ def request(
     return (struct.pack("!4B2HI8x", *head) + argument).ljust(size, b"\0")[:size]
 
 
-def udp_client(daemon: ScriptedDaemon | Chronyd) -> socket.socket:
+def udp_client(daemon: ScriptedDaemon | RecordedDaemon | Chronyd) -> socket.socket:
     host, port = daemon.address.split(":")
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     client.connect((host, int(port)))

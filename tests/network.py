@@ -14,6 +14,8 @@ from provision import Parts
 
 import pychrony
 from pychrony import ChronyConnection, NTPMode, TrackingStatus
+from pychrony._reader import METHODS
+from pychrony.models import REPORTS
 
 # A key and a certificate that it signed itself, for localhost, 127.0.0.1 to
 # 127.0.0.4 and ::1, valid from 2000 to 2049. They protect nothing.
@@ -21,16 +23,8 @@ NTS = Path(__file__).with_name("nts.pem")
 
 
 READ: dict[type[Any], Callable[[ChronyConnection], Any]] = {
-    TrackingStatus: ChronyConnection.get_tracking,
-    pychrony.Source: ChronyConnection.get_sources,
-    pychrony.SourceStats: ChronyConnection.get_source_stats,
-    pychrony.SelectData: ChronyConnection.get_select_data,
-    pychrony.Activity: ChronyConnection.get_activity,
-    pychrony.AuthData: ChronyConnection.get_auth_data,
-    pychrony.NTPData: ChronyConnection.get_ntp_data,
-    pychrony.ServerStats: ChronyConnection.get_server_stats,
-    pychrony.RTCData: ChronyConnection.get_rtc_data,
-    pychrony.Smoothing: ChronyConnection.get_smoothing,
+    record: getattr(ChronyConnection, METHODS[report])
+    for record, report in REPORTS.items()
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import LOOPS, Ask, Results, Runner, T, short_directory
 
-from pychrony import _advice, async_query_many, query_many
+from pychrony import _advice, _queries, async_query_many, query_many
 from pychrony._session import Session
 from pychrony.testing import ScriptedDaemon, make_tracking
 
@@ -107,6 +107,24 @@ def many() -> Iterator[Callable[..., list[ScriptedDaemon]]]:
             ]
 
         yield start
+
+
+@pytest.fixture
+def in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists over UDP are read with many requests in flight."""
+    monkeypatch.setattr(_queries, "_LONG_READ", -1.0)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists are read one by one, but for long ones of this machine."""
+    monkeypatch.setattr(_queries, "_LONG_READ", 9e9)
+
+
+@pytest.fixture(params=["one_by_one", "in_flight"])
+def each_way(request: pytest.FixtureRequest) -> None:
+    """Lists are read in the one way, and in the other."""
+    request.getfixturevalue(request.param)
 
 
 @pytest.fixture

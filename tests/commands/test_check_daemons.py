@@ -110,7 +110,8 @@ FAULTS = {
         "mount --bind {0} {0}; mount -o remount,ro,bind {0}",
         "{0}/chronyd.sock",
         """{0}/chronyd.sock: Read-only file system: no socket can be made in {0}: it is
-        mounted read-only here""",
+        mounted read-only here, and chronyd replies to a socket in that directory.
+        Mount it read-write, or use UDP""",
     ),
     "only the file": (
         """mount --bind {0} /mnt; mount -t tmpfs none {0}; : >{0}/chronyd.sock
@@ -156,7 +157,7 @@ FAULTS = {
 
 @in_namespaces
 @pytest.mark.parametrize("fault", FAULTS)
-def test_containers(parts: Parts, fault: str) -> None:
+def test_fault_of_a_container_is_named(parts: Parts, fault: str) -> None:
     """Each fault of a container is named; with its own processes, as they have."""
     with Chronyd(parts, "local stratum 5") as daemon:
         names = (daemon.directory, daemon.address)

@@ -24,6 +24,7 @@ from checking import (
     fine_daemon,
     items,
 )
+from helpers import python
 from prometheus_client.parser import text_string_to_metric_families
 
 from pychrony import SourceMode, _chronyc
@@ -47,7 +48,7 @@ def strict(schema: Any) -> Any:
     return {"additionalProperties": False, **closed} if "required" in schema else closed
 
 
-def test_json() -> None:
+def test_json_is_as_the_schema_says() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     exact = strict(SCHEMA)
     assert str(exact).count("'additionalProperties'") == 4
@@ -63,7 +64,7 @@ def test_json() -> None:
     for changes, number, state in every:
         sources = [SELECTED, OTHER][:number]
         with ScriptedDaemon(tracking=clock(**changes), sources=sources) as daemon:
-            status, output = check("--format", "json", daemon.address)
+            status, output = check_here("--format", "json", daemon.address)
         document = json.loads(output)
         jsonschema.validate(document, exact)
         assert (status, document["status"]) == (state, state)
@@ -76,7 +77,7 @@ def test_json() -> None:
     with fine_daemon() as daemon, ScriptedDaemon() as silent:
         silent.misbehave = faults.silent
         options = ("-f", "json", "-t", "0.5", "-r", "0")
-        assert items(check(*options, daemon.address)[1])["offset"] == {
+        assert items(check_here(*options, daemon.address)[1])["offset"] == {
             "name": "offset",
             "state": "OK",
             "status": 0,
@@ -87,7 +88,7 @@ def test_json() -> None:
             "reason": "",
         }
         for addresses in ([silent.address], [silent.address, "x y", daemon.address]):
-            status, output = check(*options, "-v", *addresses)
+            status, output = check_here(*options, "-v", *addresses)
             document = json.loads(output)
             jsonschema.validate(document, exact)
             assert status == document["status"] == CRITICAL
@@ -107,10 +108,10 @@ def samples(output: str) -> dict[str, float]:
     }
 
 
-def test_prometheus() -> None:
+def test_samples_of_the_format_prometheus() -> None:
     with fine_daemon(offset=0.0625) as daemon:
-        status, output = check("-f", "prometheus", daemon.address)
-        many, both = check("-f", "prometheus", daemon.address, "x y")
+        status, output = check_here("-f", "prometheus", daemon.address)
+        many, both = check_here("-f", "prometheus", daemon.address, "x y")
         found = samples(output)
         assert status == found[f"chrony_check_state {daemon.address}"] == WARNING
         assert found[f"chrony_check_item_state {daemon.address} offset"] == WARNING
@@ -119,13 +120,13 @@ def test_prometheus() -> None:
         assert found["chrony_up"] == 1
         assert found["chrony_tracking_system_time_seconds"] == 0.0625
         daemon.stop()
-        dead, nothing = check("-f", "prometheus", daemon.address)
+        dead, nothing = check_here("-f", "prometheus", daemon.address)
     assert many == UNKNOWN
     assert samples(both)["chrony_check_state x y"] == UNKNOWN
     assert "chrony_up" not in samples(both)
     assert dead == samples(nothing)[f"chrony_check_state {daemon.address}"] == CRITICAL
     assert samples(nothing)["chrony_up"] == 0
-    status, output = check("-f", "prometheus", "x y")
+    status, output = check_here("-f", "prometheus", "x y")
     assert status == UNKNOWN
     assert samples(output) == {"chrony_check_state x y": UNKNOWN}
     _, output = check("-f", "prometheus", "\udcff")  # as from an argument of no UTF-8
@@ -150,7 +151,7 @@ def test_prometheus_within_the_time_of_the_check(
     assert 0 < budgets[0] < 60 < budgets[1] < 120
 
 
-def test_prometheus_without_its_library(
+def test_format_prometheus_without_its_library(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
@@ -169,7 +170,7 @@ def test_text_is_for_a_terminal() -> None:
         os.close(terminal)
         with open(leader, "rb", buffering=0) as shown:
             lines = shown.read(65536).decode().splitlines()
-        plain = check("-f", "text", daemon.address)[1]
+        plain = check_here("-f", "text", daemon.address)[1]
     assert status == OK
     assert lines[0] == (
         "CHRONY OK - offset +122us, error bound 31ms, stratum 3, source 192.0.2.1, "
@@ -184,14 +185,20 @@ def test_text_is_for_a_terminal() -> None:
     assert [*map(ageless, lines)] == [*map(ageless, plain.splitlines())]
 
 
-@pytest.mark.parametrize("locale", ["C", "de_DE.UTF-8", "de_DE"])
-def test_locales(locale: str) -> None:
+STYLES = """
+import sys
+from pychrony.check import main
+sys.exit(max(main(["-f", style, sys.argv[1]]) for style in ("text", "nagios", "json")))
+"""
+
+
+def test_output_is_the_same_in_every_locale() -> None:
     with fine_daemon() as daemon:
-        for style in ("text", "nagios", "json"):
-            _, plain = check("-f", style, daemon.address, LC_ALL="C.UTF-8")
-            status, output = check("-f", style, daemon.address, LC_ALL=locale)
-            assert status == OK
-            assert ageless(output) == ageless(plain)
+        outputs = {
+            ageless(python(STYLES, daemon.address, LC_ALL=locale).stdout)
+            for locale in ("C.UTF-8", "C", "de_DE.UTF-8", "de_DE")
+        }
+    assert len(outputs) == 1
 
 
 def test_what_the_terminal_cannot_show() -> None:
@@ -205,20 +212,22 @@ def test_nothing_that_a_terminal_would_obey_is_printed(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("/tmp/\x1b[2J\x07\n/tmp/a\x9bb\n", encoding="utf-8")
     for options in (["-f", "text"], ["-v"], ["-f", "json"]):
-        _, output = check(*options, "--hosts", str(hosts))
+        _, output = check_here(*options, "--hosts", str(hosts))
         assert "\\x1b[2J" in output or "\\u001b[2J" in output
         assert all(letter.isprintable() or letter == "\n" for letter in output)
-    _, output = check("/tmp/a\nOK - fine | x=1", "-w", "a|b=1")
+    _, output = check_here("/tmp/a\nOK - fine | x=1", "-w", "a|b=1")
     assert output.count("\n") == 1
     assert "|" not in output
 
 
-def test_a_bar_is_only_before_the_performance_data() -> None:
-    tracking = clock(reference_id=0x417C4200, reference_ip="")  # "A|B"
-    gps = make_source(address="A|B", mode=SourceMode.REFCLOCK)
-    with ScriptedDaemon(tracking=tracking, sources=[gps]) as daemon:
-        _, output = check("-v", "-w", "usable_sources=1", daemon.address)
-    assert ", source A/B, 1 of 1 sources usable | " in output
+def test_hostile_reference_id() -> None:
+    """It comes from the network, and goes into a line that a shell may see."""
+    tracking = clock(reference_id=0x613B7C27, reference_ip="")  # a;|'
+    source = make_source(address="a;|'", mode=SourceMode.REFCLOCK)
+    with ScriptedDaemon(tracking=tracking, sources=[source]) as daemon:
+        _, output = check_here("-v", "-w", "usable_sources=1", daemon.address)
+    assert ", source a,/', 1 of 1 sources usable | " in output
+    # A bar is only before the performance data.
     assert output.count("|") == 1
 
 
@@ -229,7 +238,7 @@ def test_time_beyond_the_calendar() -> None:
 
 def test_fine_clock() -> None:
     with fine_daemon() as daemon:
-        status, output = check(daemon.address)
+        status, output = check_here("-f", "nagios", daemon.address)
     assert status == OK
     (line,) = output.splitlines()
     text, performance = line.split(" | ")

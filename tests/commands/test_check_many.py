@@ -27,18 +27,18 @@ def test_many_clocks(tmp_path: Path) -> None:
         hosts = tmp_path / "hosts"
         hosts.write_text(f"# our clocks\n\n {late.address} # a bar | here\nx y\n")
         everyone = (fine.address, wrong.address, closed.address, "/nowhere")
-        status, output = check("-f", "text", *everyone, "--hosts", str(hosts))
-        nagios = check("-v", *everyone, "--hosts", str(hosts))
+        status, output = check_here("-f", "text", *everyone, "--hosts", str(hosts))
+        nagios = check_here("-v", *everyone, "--hosts", str(hosts))
         line, *table = output.splitlines()
         assert check("--hosts", "-", lines=f"{fine.address}\n" * 2)[0] == OK
-        assert check("-H", fine.address, fine.address)[0] == OK
-        assert check("-H", fine.address, "-H", wrong.address)[0] == CRITICAL
+        assert check_here("-H", fine.address, fine.address)[0] == OK
+        assert check_here("-H", fine.address, "-H", wrong.address)[0] == CRITICAL
         twice = ("--hosts", "-", "--hosts", "-")
         assert check(*twice, lines=f"\ufeff{fine.address}\r\n")[0] == OK
-        late_and_fine = check("--hosts", str(hosts), "--hosts", "/dev/null")[1]
+        late_and_fine = check_here("--hosts", str(hosts), "--hosts", "/dev/null")[1]
         assert late_and_fine.startswith("CHRONY UNKNOWN - 0 of 2 clocks OK, 1 unknown")
-        assert check(fine.address, late.address)[0] == WARNING
-        assert check(fine.address, closed.address, late.address)[0] == UNKNOWN
+        assert check_here(fine.address, late.address)[0] == WARNING
+        assert check_here(fine.address, closed.address, late.address)[0] == UNKNOWN
     assert status == CRITICAL
     assert line == (
         "CHRONY CRITICAL - 1 of 6 clocks OK, 2 critical, 2 unknown, 1 warning"
@@ -72,11 +72,11 @@ def test_many_clocks_are_checked_like_one() -> None:
     ):
         addresses = (daemon.address, silent.address)
         options = ("-ftext", "-w0.001", "-c0.005", "-t0.5", "-r0")
-        status, output = check(*options, *addresses)
+        status, output = check_here(*options, *addresses)
         assert (status, output.count("CRITICAL ")) == (CRITICAL, 3)
         assert "offset +10ms (more than +5000us)" in output
         assert "no answer to 1 request in 0.45 s" in output
-        status, output = check(daemon.address, daemon.address, "-c", "1")
+        status, output = check_here(daemon.address, daemon.address, "-c", "1")
     assert status == OK
     # States that no clock is in are told to the monitoring system only.
     assert output.startswith("CHRONY OK - 2 of 2 clocks OK | ok=2;;;0;2 warning=0;")
@@ -113,7 +113,7 @@ def test_there_may_be_no_time_for_the_sources(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_bar_of_many_clocks_is_only_before_the_performance_data() -> None:
     with fine_daemon() as daemon:
-        _, output = check("-v", "/no|where", daemon.address)
+        _, output = check_here("-v", "/no|where", daemon.address)
     assert "CRITICAL  /no/where" in output
     assert output.count("|") == 1
 
@@ -123,8 +123,8 @@ def test_only_the_worst_of_many_clocks_are_shown() -> None:
     with ExitStack() as stack:
         daemons = [ScriptedDaemon(tracking=clock(offset=o)) for o in offsets]
         addresses = [stack.enter_context(daemon).address for daemon in daemons]
-        _, output = check("-f", "text", *addresses)
-        _, verbose = check("-f", "text", "-v", *addresses)
+        _, output = check_here("-f", "text", *addresses)
+        _, verbose = check_here("-f", "text", "-v", *addresses)
     _, *table, rest = output.splitlines()
     assert [row.split()[1] for row in table] == addresses[:4:-1]
     assert rest == "and 5 more, not worse (-v shows them)"
@@ -149,7 +149,7 @@ def test_progress_is_shown_on_a_terminal() -> None:
 
 def test_a_clock_of_which_only_tracking_is_read_says_where_to_look() -> None:
     with ScriptedDaemon(tracking=clock(**UNSYNCHRONISED)) as daemon, fine_daemon() as d:
-        status, output = check(d.address, daemon.address)
+        status, output = check_here(d.address, daemon.address)
     assert status == CRITICAL
     assert ". First 127.0.0.1:" in output
     assert "not synchronised: 'chronyc sources' there says more | ok=1;" in output

@@ -19,6 +19,7 @@ from checking import (
     STATES,
     UNSYNCHRONISED,
     check,
+    check_here,
     clock,
     fine_daemon,
 )
@@ -50,15 +51,11 @@ def test_wait_until_synchronised() -> None:
     assert output.startswith("CHRONY OK - ")
 
 
-@pytest.mark.parametrize(
-    ("changes", "state"), [(UNSYNCHRONISED, CRITICAL), (LOCAL, CRITICAL)]
-)
-def test_wait_ends(changes: Any, state: int) -> None:
+@pytest.mark.parametrize("changes", [UNSYNCHRONISED, LOCAL])
+def test_wait_ends(changes: Any) -> None:
     with ScriptedDaemon(tracking=clock(**changes), sources=[]) as daemon:
-        status, _ = check("--wait", "0.1", daemon.address)
-        asked = len(daemon.requests)
-    assert status == state
-    assert asked > 2
+        assert check_here("--wait", "0.1", daemon.address)[0] == CRITICAL
+        assert len(daemon.requests) > 2
 
 
 def test_wait_for_a_list_that_changes() -> None:
@@ -75,20 +72,22 @@ def test_wait_for_a_list_that_changes() -> None:
 
 def test_wait_only_for_what_may_come() -> None:
     with ScriptedDaemon(misbehave=faults.status(2)) as closed:
-        status, output = check("--wait", "600", closed.address)
+        status, output = check_here("--wait", "600", closed.address)
     assert status == UNKNOWN
     assert "Not authorized" in output
-    assert check("--wait", "600", "x y")[0] == UNKNOWN
+    assert check_here("--wait", "600", "x y")[0] == UNKNOWN
 
 
 def test_timeout_state() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as silent:
         options = ("-t", "0.1", "-r", "0", silent.address)
-        assert check(*options)[0] == CRITICAL
-        assert check(*options, "--timeout-state", "unknown")[0] == UNKNOWN
-        assert check(*options, "--timeout-state", "critical")[0] == CRITICAL
+        assert check_here(*options)[0] == CRITICAL
+        assert check_here(*options, "--timeout-state", "unknown")[0] == UNKNOWN
+        assert check_here(*options, "--timeout-state", "critical")[0] == CRITICAL
         silent.stop()
-        assert check(*options, "--timeout-state", "unknown")[0] == CRITICAL
+        status, output = check_here(*options, "--timeout-state", "unknown")
+    assert status == CRITICAL
+    assert "Connection refused. Is chronyd running" in output
 
 
 def test_self_tells_what_a_report_of_a_bug_needs(tmp_path: Path) -> None:
@@ -151,23 +150,16 @@ def test_self_without_a_library(tmp_path: Path) -> None:
     ],
 )
 def test_daemon_that_misbehaves(fault: faults.Fault, status: int, message: str) -> None:
+    patience = "-t0.4" if status == CRITICAL else "-t20"
     with ScriptedDaemon(misbehave=fault) as daemon:
-        found, output = check("-t", "1", "--retries", "1", daemon.address)
-        text = check("-t1", "-r0", "-ftext", daemon.address)[1]
+        found, output = check_here(patience, "--retries", "1", daemon.address)
+        text = check_here(patience, "-r0", "-ftext", daemon.address)[1]
     assert found == status
     for shown in (output, text):
         (line,) = shown.splitlines()
         assert line.startswith(f"CHRONY {STATES[status]} - {daemon.address}")
         assert "|" not in line
     assert message in output
-
-
-def test_nobody_there() -> None:
-    with ScriptedDaemon() as daemon:
-        daemon.stop()
-        status, output = check(daemon.address)
-    assert status == CRITICAL
-    assert "Connection refused. Is chronyd running" in output
 
 
 def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
@@ -188,10 +180,7 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
         (["--warn", "0.1"], "unrecognized arguments: --warn"),
         (["-w"], "expected one argument"),
         (["-w", "much"], "'much' is not a range. There are 10 (alert outside of"),
-        (["-w", "nan"], "'nan' is not a range"),
-        (["-c", "inf"], "'inf' is not a range"),
         (["-c", "5:1"], "'5:1' is not a range: its start is above its end"),
-        (["-w", "stratum="], "'' is not a range"),
         (["-w", "size=1"], "'size' is none of synchronised, local, offset, error_"),
         (["-f", "xml"], "argument -f/--format: invalid choice: 'xml'"),
         (["--timeout-state", "ok"], "argument --timeout-state: invalid choice: 'ok'"),
@@ -218,24 +207,18 @@ def test_no_library_says_how_to_get_it(tmp_path: Path) -> None:
     ],
 )
 def test_usage_errors_are_unknown(arguments: list[str], message: str) -> None:
-    status, output = check(*arguments)
+    status, output = check_here(*arguments)
     assert status == UNKNOWN
     assert output.startswith("CHRONY UNKNOWN - ")
     assert message in output
 
 
 def test_version_names_the_library() -> None:
-    status, output = check("--version")
+    status, output = check_here("--version")
     assert status == OK
     assert output == (
         f"pychrony {pychrony.__version__}, libchrony {pychrony.library_path()}\n"
     )
-
-
-def test_help() -> None:
-    status, output = check("--help")
-    assert status == OK
-    assert "3 UNKNOWN" in output
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from checking import OTHER, SELECTED, WRONG, check, check_here, clock, fine_daemon
+from checking import OTHER, SELECTED, WRONG, check_here, clock, fine_daemon
 
-from pychrony import SourceMode, SourceState
+from pychrony import SourceState
 from pychrony.__main__ import main as reports
 from pychrony._cli import complete
 from pychrony._reader import Reader
@@ -20,14 +20,13 @@ from pychrony.check import CRITICAL, OK, UNKNOWN
 from pychrony.testing import ScriptedDaemon, faults, make_source
 
 
-@pytest.mark.parametrize("retries", ["0", "2", "9"])
-def test_the_timeout_is_that_of_the_whole_check(retries: str) -> None:
+def test_the_timeout_is_that_of_the_whole_check() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as silent:
-        for addresses in ([silent.address], [silent.address] * 600):
+        for number in (1, 600):
             start = time.monotonic()
-            status, _ = check_here("-t", "2", "-r", retries, *addresses)
-            # The machine may be busy, but not for the 14 s of three waits of 2 s.
-            assert time.monotonic() - start < 12
+            status, _ = check_here("-t", "1", "-r", "9", *[silent.address] * number)
+            # The machine may be busy, but not for the 1023 s of ten waits.
+            assert time.monotonic() - start < 60
             assert status == CRITICAL
 
 
@@ -36,8 +35,8 @@ def test_the_timeout_holds_for_several_reports() -> None:
     with fine_daemon() as daemon:
         daemon.misbehave = faults.only("SOURCE_DATA", faults.silent)
         start = time.monotonic()
-        status, output = check_here("-t", "2", daemon.address)
-        assert time.monotonic() - start < 12
+        status, output = check_here("-t", "1", "-r", "9", daemon.address)
+        assert time.monotonic() - start < 60
     assert status == CRITICAL
     assert "sources: no answer" in output or "not done within" in output
 
@@ -129,8 +128,8 @@ def test_length_of_the_line() -> None:
     )
     everything = [f"-w{name}=@0:99999999999" for name in ("skew", "frequency", "age")]
     with ScriptedDaemon(tracking=tracking, sources=sources) as daemon:
-        status, output = check(daemon.address, *everything)
-        _, verbose = check("-v", daemon.address)
+        status, output = check_here(daemon.address, *everything)
+        _, verbose = check_here("-v", daemon.address)
     assert status == CRITICAL
     assert len(output.encode()) < 1024
     text, performance = output.split(" | ")
@@ -163,12 +162,3 @@ def test_ranges_that_are_no_single_number() -> None:
     with fine_daemon() as daemon:
         _, output = check_here(daemon.address, "-w", "-1ms:2ms", "-c", "~:1")
     assert " offset_us=122.070;-1000:2000;~:1000000 " in output
-
-
-def test_hostile_reference_id() -> None:
-    """It comes from the network, and goes into a line that a shell may see."""
-    tracking = clock(reference_id=0x613B7C27, reference_ip="")  # a;|'
-    source = make_source(address="a;|'", mode=SourceMode.REFCLOCK)
-    with ScriptedDaemon(tracking=tracking, sources=[source]) as daemon:
-        _, output = check_here(daemon.address)
-    assert ", source a,/', " in output

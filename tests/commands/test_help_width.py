@@ -19,17 +19,15 @@ from pychrony.testing import __main__ as recorder
 from pychrony.watch import _cli as watch
 
 
-def width_on_terminal(columns: int) -> int:
-    """What :func:`help_width` returns where stdout is a terminal of so many."""
-    master, terminal = os.openpty()
+def width_on(stdout: int, other: int) -> int:
+    """What :func:`help_width` returns; both ends are closed."""
     before = os.dup(1)
     try:
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
-        os.dup2(terminal, 1)
+        os.dup2(stdout, 1)
         return help_width()
     finally:
         os.dup2(before, 1)
-        for fd in (before, master, terminal):
+        for fd in (before, stdout, other):
             os.close(fd)
 
 
@@ -41,7 +39,9 @@ def test_help_is_as_wide_as_columns_says_or_the_terminal_is(
     columns: str, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    assert width_on_terminal(50) == width
+    master, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 50, 0, 0))
+    assert width_on(terminal, master) == width
 
 
 def test_help_without_a_terminal_has_80_columns(
@@ -49,14 +49,7 @@ def test_help_without_a_terminal_has_80_columns(
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     read, write = os.pipe()
-    before = os.dup(1)
-    try:
-        os.dup2(write, 1)
-        assert help_width() == 78
-    finally:
-        os.dup2(before, 1)
-        for fd in (before, read, write):
-            os.close(fd)
+    assert width_on(write, read) == 78
 
 
 @pytest.mark.parametrize(

@@ -20,16 +20,6 @@ def test_garbage_is_collected_but_not_looked_for_in_what_is_imported() -> None:
     assert python(COMMAND, status=3).stdout == "True True\n"
 
 
-def test_little_is_imported_before_that() -> None:
-    code = (
-        "import sys; before = set(sys.modules)\n"  # with those of a coverage tool
-        "import pychrony.check.__main__, pychrony.prometheus\n"
-        "imported = set(sys.modules) - before\n"
-        "print(imported & {'argparse', 'asyncio', 'dataclasses'})"
-    )
-    assert python(code).stdout == "set()\n"
-
-
 def test_installed_command_is_the_check() -> None:
     (entry,) = entry_points(group="console_scripts", name="check_chrony")
     module, _, function = entry.value.partition(":")

@@ -6,8 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -212,14 +210,6 @@ def test_watch_without_libchrony() -> None:
     assert (status, output) == (1, "")
     (line,) = errors.splitlines()
     assert "/nowhere/libchrony.so" in line
-
-
-def test_import_of_pychrony_needs_no_textual() -> None:
-    code = (
-        "import sys, pychrony; pychrony.get_tracking; print('textual' in sys.modules)"
-    )
-    output = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert output == "False\n"
 
 
 def test_real_chronyd_restarts(parts: Parts) -> None:

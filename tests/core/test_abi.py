@@ -305,38 +305,16 @@ CHANGES = {
     "field added": ("long tv_nsec;", "long tv_nsec; long tv_psec;"),
     "session told": (f"typedef {SESSION} ", f"typedef {SESSION} {{ int fd; }} "),
 }
-# Every enumerator dropped, and every type in every function replaced.
+# Every enumerator dropped.
 CHANGES |= {
     f"{name} dropped": (line, "")
     for line, name in re.findall(r"(    (CHRONY_\w+)(?: = 0)?,\n)", CDEF)
 }
 
 
-def every_type_replaced() -> list[Any]:
-    functions = CDEF.index("int chrony_open_socket")
-    types = r"(?:struct )?\b(?:int|void|bool|double|char|\w+_t|timespec|chrony_\w+)\b"
-    changes = []
-    for number, match in enumerate(re.finditer(rf"{types}(?! *\()", CDEF)):
-        if match.start() >= functions:
-            changed = f"{CDEF[: match.start()]}short{CDEF[match.end() :]}"
-            line = CDEF.count("\n", 0, match.start()) + 1
-            changes.append(
-                pytest.param(changed, id=f"line {line}, {match[0]} {number}")
-            )
-    return changes
-
-
 @pytest.mark.parametrize(("old", "new"), CHANGES.values(), ids=CHANGES)
 def test_a_change_by_hand_is_seen(old: str, new: str) -> None:
+    """By one of the two comparisons."""
     assert old in CDEF
-    assert change_is_seen(CDEF.replace(old, new, 1))
-
-
-@pytest.mark.parametrize("changed", every_type_replaced())
-def test_a_type_replaced_is_seen(changed: str) -> None:
-    assert change_is_seen(changed)
-
-
-def change_is_seen(changed: str) -> bool:
-    """Say whether one of the two comparisons fails."""
-    return bool(undeclared_or_missing(changed, LIBRARY) or differences(changed))
+    changed = CDEF.replace(old, new, 1)
+    assert undeclared_or_missing(changed, LIBRARY) or differences(changed)

@@ -33,12 +33,8 @@ from pychrony._address import LOCAL, Target, _parse_any, parse, resolve
 from pychrony._waiting import Waiter
 from pychrony.testing import ScriptedDaemon, faults, make_tracking
 
-UNIX, V4, V6, NAME = (
-    socket.AF_UNIX,
-    socket.AF_INET,
-    socket.AF_INET6,
-    socket.AF_UNSPEC,
-)
+UNIX, V4, V6 = socket.AF_UNIX, socket.AF_INET, socket.AF_INET6
+NAME = socket.AF_UNSPEC
 
 
 @pytest.mark.parametrize(
@@ -64,7 +60,9 @@ UNIX, V4, V6, NAME = (
         ("a_b-c.example:1", NAME, "a_b-c.example", 1),
     ],
 )
-def test_address(address: str | Path, family: int, host: str, port: int | None) -> None:
+def test_address_is_parsed(
+    address: str | Path, family: int, host: str, port: int | None
+) -> None:
     target = parse(address)
     assert target == Target(str(address), family, host, port)
     assert str(target) == str(address)
@@ -89,7 +87,7 @@ def test_local_addresses() -> None:
         ("/run/a://b", "/run/a://b"),
     ],
 )
-def test_url(url: str, address: str) -> None:
+def test_url_is_the_address_in_it(url: str, address: str) -> None:
     """As Telegraf, chrony_exporter and OpenTelemetry write addresses."""
     meant = parse(address)
     assert parse(url) == Target(url, meant.family, meant.host, meant.port)
@@ -165,7 +163,7 @@ def test_url_of_a_socket_is_read(scheme: str) -> None:
         ("a." * 126 + "ab", "neither"),
     ],
 )
-def test_nonsense(address: str, reason: str) -> None:
+def test_text_that_is_no_address(address: str, reason: str) -> None:
     with pytest.raises(ChronyAddressError, match="is not an address") as caught:
         ChronyConnection(address)
     assert reason in str(caught.value)
@@ -176,15 +174,9 @@ def test_nonsense(address: str, reason: str) -> None:
     ("address", "reason"),
     [(b"/run/chronyd.sock", "a str, not bytes"), (323, "os.PathLike object, not int")],
 )
-def test_wrong_type(address: Any, reason: str) -> None:
+def test_address_of_a_wrong_type(address: Any, reason: str) -> None:
     with pytest.raises(TypeError, match=reason):
         ChronyConnection(address)
-
-
-def test_unknown_interface() -> None:
-    with pytest.raises(ChronyConnectionError) as caught:
-        get_tracking("fe80::1%nothere9")
-    assert isinstance(caught.value.__cause__, OSError)
 
 
 def test_link_local_address_without_its_interface() -> None:
@@ -192,7 +184,7 @@ def test_link_local_address_without_its_interface() -> None:
         get_tracking("fe80::1")
 
 
-def test_numeric_scope() -> None:
+def test_scope_is_a_number_or_an_interface() -> None:
     assert parse("fe80::1%7").socket_address() == ("fe80::1", 323, 0, 7)
     interface = socket.if_nametoindex("lo")
     assert parse("fe80::1%lo").socket_address()[3] == interface
@@ -200,10 +192,13 @@ def test_numeric_scope() -> None:
 
 @pytest.mark.parametrize(
     "scope",
-    ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT SEVEN}", "7\N{SUPERSCRIPT TWO}"],
+    [
+        *("nothere9", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT SEVEN}"),
+        "7\N{SUPERSCRIPT TWO}",
+    ],
 )
-def test_scope_of_other_digits_is_the_name_of_an_interface(scope: str) -> None:
-    """The first has isdigit(), and int() takes the second."""
+def test_scope_that_is_not_the_name_of_an_interface(scope: str) -> None:
+    """The second has isdigit(), and int() takes the third."""
     with pytest.raises(ChronyConnectionError) as caught:
         get_tracking(f"fe80::1%{scope}")
     assert isinstance(caught.value.__cause__, OSError)
@@ -263,7 +258,7 @@ def test_silent_name_tells_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
             get_tracking(f"clock.invalid:{port}", timeout=0.05, retries=0)
 
 
-def test_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     def getaddrinfo(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

@@ -23,11 +23,12 @@ from helpers import (
     seeing,
     short_directory,
     steps,
+    ticking,
     until,
 )
 
 import pychrony
-from pychrony import AsyncChronyConnection, _address, _queries
+from pychrony import AsyncChronyConnection, _address
 from pychrony._waiting import Waiter
 from pychrony.aio import _drive, _wait
 from pychrony.testing import (
@@ -43,11 +44,10 @@ from pychrony.testing import (
 METHODS = [name for name in pychrony.__all__ if name.startswith("get_")]
 
 
-@pytest.mark.parametrize("high_latency", [False, True])
+@pytest.mark.usefixtures("each_way")
 def test_every_method_is_that_of_the_blocking_connection(
-    high_latency: bool, address: str, run: Runner[Any], monkeypatch: pytest.MonkeyPatch
+    address: str, run: Runner[Any]
 ) -> None:
-    monkeypatch.setattr(_queries, "_LONG_READ", -1.0 if high_latency else 9e9)
     calls: list[tuple[str, ...]] = [(name,) for name in METHODS if name[4:] != "report"]
     calls += [("get_report", report) for report in pychrony.reports()]
     with ScriptedDaemon(
@@ -211,21 +211,11 @@ if sys.version_info >= (3, 11):  # else there are no groups
 @on_each_loop
 async def test_event_loop_goes_on_during_a_call() -> None:
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
-        ticks = 0
-
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                await asyncio.sleep(0)
-                ticks += 1
-
-        ticker = asyncio.create_task(tick())
-        connection = AsyncChronyConnection(daemon.address, timeout=1.0, retries=0)
-        with pytest.raises(pychrony.ChronyTimeoutError):
-            await connection.get_tracking()
-        ticker.cancel()
-        await asyncio.wait([ticker])
-    assert ticks > 10
+        async with ticking() as ticks:
+            connection = AsyncChronyConnection(daemon.address, timeout=0.5, retries=0)
+            with pytest.raises(pychrony.ChronyTimeoutError):
+                await connection.get_tracking()
+            assert ticks() > 10
 
 
 @on_each_loop

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from helpers import (
     Runner,
+    cancelled,
     descriptors,
     in_child,
     many_sources,
@@ -25,20 +26,14 @@ from helpers import (
 )
 
 import pychrony
-from pychrony import AsyncChronyConnection, ChronyUsageError, _address, _queries
+from pychrony import AsyncChronyConnection, ChronyUsageError, _address
 from pychrony.testing import Request, ScriptedDaemon, faults
 
 
 @on_each_loop
-@pytest.mark.parametrize("high_latency", [False, True])
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("name", ["get_tracking", "get_sources"])
-async def test_cancelling_at_any_await(
-    name: str,
-    high_latency: bool,
-    address: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_queries, "_LONG_READ", -1.0 if high_latency else 9e9)
+async def test_cancelling_at_any_await(name: str, address: str) -> None:
     with ScriptedDaemon(address=address, sources=many_sources(12)) as daemon:
         expected = getattr(pychrony, name)(daemon.address)
         before = descriptors()
@@ -103,9 +98,7 @@ async def test_cancelling_while_the_daemon_is_looked_for(
             daemon.requests.clear()
             task = asyncio.ensure_future(begin())
             await until(lambda: daemon.requests)
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
+            await cancelled(task)
             assert descriptors() == before
         daemon.misbehave = None
         assert (await connection.get_tracking()).stratum == 2
@@ -132,9 +125,7 @@ async def test_cancelling_while_a_name_is_resolved(
             connection = AsyncChronyConnection(f"clock.invalid:{port}", timeout=1000)
             task = asyncio.create_task(connection.get_tracking())
             await until(asked.is_set)
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
+            await cancelled(task)
             released.set()
             assert (await connection.get_tracking()).stratum == 2
             await connection.close()

@@ -53,6 +53,7 @@ def test_bad_answers(
     with connected(**options, timeout=timeout, retries=1) as (daemon, connection):
         with pytest.raises(kind) as caught:
             connection.get_tracking()
+        assert connection._session is None
         assert type(caught.value) in (kind, *kind.__subclasses__())
         assert message in str(caught.value)
         assert daemon.address in str(caught.value)
@@ -77,7 +78,7 @@ def test_number_of_resends(retries: int) -> None:
         assert len(daemon.requests) == retries + 1
         daemon.misbehave = faults.first(retries, faults.silent)
         found = pychrony.get_tracking(
-            daemon.address, timeout=3.0 / 2**retries, retries=retries
+            daemon.address, timeout=2.0 / 2**retries, retries=retries
         )
         assert found.stratum == 2
 
@@ -116,37 +117,6 @@ def test_replies_that_an_earlier_request_ignored_are_not_told() -> None:
         daemon.misbehave = faults.silent
         with pytest.raises(ChronyTimeoutError, match="Is chronyd running there"):
             connection.get_tracking()
-
-
-def test_no_session_survives_an_error(address: str) -> None:
-    with connected(address=address, **QUICK) as (daemon, connection):
-        before = connection._session
-        daemon.misbehave = faults.status(2)
-        with pytest.raises(pychrony.ChronyPermissionError):
-            connection.get_tracking()
-        daemon.misbehave = None
-        assert connection._session is None
-        assert connection.get_tracking().stratum == 2
-        assert connection._session is not before
-
-
-def test_daemon_goes_and_comes_back(address: str) -> None:
-    daemon = ScriptedDaemon(address=address)
-    daemon.start()
-    with pychrony.ChronyConnection(daemon.address, **QUICK) as connection:
-        assert connection.get_tracking().stratum == 2
-        daemon.stop()
-        with pytest.raises(pychrony.ChronyConnectionError, match="Is chronyd running"):
-            connection.get_tracking()
-        daemon.start()
-        assert connection.get_tracking().stratum == 2
-        daemon.stop()
-        daemon.start()
-        try:
-            connection.get_tracking()
-        except pychrony.ChronyConnectionError:  # the Unix socket is another one now
-            assert connection.get_tracking().stratum == 2
-    daemon.stop()
 
 
 def test_errors_tell_the_errno() -> None:

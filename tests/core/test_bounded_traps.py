@@ -61,9 +61,9 @@ def fresh(kind: Kind, **options: float) -> tuple[Machine, Bounds]:
     return machine, kind(machine, **{"max_drift_ppm": 0.0, **options})
 
 
-def begun(kind: Kind) -> tuple[Machine, Bounds]:
+def begun(kind: Kind, **options: float) -> tuple[Machine, Bounds]:
     """The same after the first reading."""
-    machine, bounds = fresh(kind)
+    machine, bounds = fresh(kind, **options)
     bounds.read()
     return machine, bounds
 
@@ -261,9 +261,7 @@ def drift_since_the_update(kind: Kind) -> None:
 
 @trap("self._max_drift_ppm + tracking", "tracking")
 def drift_since_the_reading(kind: Kind) -> None:
-    machine = Machine()
-    bounds = kind(machine)
-    bounds.read()
+    machine, bounds = begun(kind, max_drift_ppm=50.0)
     for drift in (45e-6, -45e-6):
         bounds.read()
         machine.set_drift(drift)
@@ -284,8 +282,7 @@ def small_step_in_a_reading(kind: Kind) -> None:
 @trap("return self.net > self.window / 8 + 1e6", "return False")
 def large_step_in_a_reading(kind: Kind) -> None:
     for seconds in (0.3, -0.3):
-        machine, bounds = fresh(kind)
-        bounds.read()
+        machine, bounds = begun(kind)
         machine.on_reply.append(partial(machine.step, seconds))
         holds_anew(bounds, machine, 0.001)
 
@@ -398,9 +395,7 @@ def unsynchronised_leap(kind: Kind) -> None:
 
 @trap("if raw > hold_until or", "if raw_after == 0 or")
 def holdover(kind: Kind) -> None:
-    machine = Machine()
-    bounds = kind(machine, holdover=10.0)
-    bounds.read()
+    machine, bounds = begun(kind, holdover=10.0)
     machine.stratum = 16
     machine.pass_(9.9 * SECOND)
     with pytest.raises(ClockUnboundError) as caught:
@@ -414,9 +409,7 @@ def holdover(kind: Kind) -> None:
 
 @trap("- age, self._overdue)", "- age, 10 ** 12)")
 def overdue_reports(kind: Kind) -> None:
-    machine = Machine()
-    bounds = kind(machine, interval=1.0)
-    bounds.read()
+    machine, bounds = begun(kind, interval=1.0)
     machine.pass_(3.99 * SECOND)
     assert holds(bounds, machine) is BoundStatus.SYNCHRONIZED
     machine.pass_(0.02 * SECOND)

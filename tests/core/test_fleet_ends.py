@@ -12,7 +12,17 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from helpers import Ask, descriptors, in_child, on_alarm, on_each_loop, places, steps
+from helpers import (
+    Ask,
+    cancelled,
+    descriptors,
+    in_child,
+    on_alarm,
+    on_each_loop,
+    places,
+    steps,
+    ticking,
+)
 
 import pychrony
 from pychrony import TrackingStatus, async_query_many, query_many
@@ -90,9 +100,7 @@ async def test_cancelled_sweep_closes_everything() -> None:
         for number in range(6):
             task = asyncio.create_task(take(daemon.address))
             await steps(number)
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
+            await cancelled(task)
             assert descriptors() == before
 
 
@@ -109,25 +117,14 @@ async def test_sweep_that_is_dropped_is_closed_by_asyncio() -> None:
 
 @on_each_loop
 async def test_event_loop_goes_on_during_a_sweep() -> None:
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0)
-            ticks += 1
-
     with ScriptedDaemon(misbehave=faults.silent) as daemon:
-        ticker = asyncio.create_task(tick())
-        counts = []
         addresses = [*["nonsense:0"] * 2000, daemon.address]
-        async for _ in async_query_many(addresses, timeout=0.1):
-            counts.append(ticks)
-        # In between, too, where nothing has to be waited for.
-        assert len(set(counts)) > 5
-        ticker.cancel()
-        await asyncio.wait([ticker])
-    assert ticks > 100
+        async with ticking() as ticks:
+            results = async_query_many(addresses, timeout=0.1)
+            counts = [ticks() async for _ in results]
+            # In between, too, where nothing has to be waited for.
+            assert len(set(counts)) > 5
+            assert ticks() > 100
 
 
 class SurpriseError(Exception):

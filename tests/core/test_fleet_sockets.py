@@ -21,7 +21,7 @@ from helpers import (
     seeing,
 )
 
-from pychrony import ChronyError, TrackingStatus, _address, _queries, query_many
+from pychrony import ChronyError, TrackingStatus, _address, query_many
 from pychrony._queries import read_single
 from pychrony._session import Session
 from pychrony._waiting import Waiter
@@ -123,14 +123,13 @@ def lazy(addresses: list[str]) -> Iterator[str]:
         *((256, 42, list), (10**30, 42, list)),
     ],
 )
+@pytest.mark.usefixtures("in_flight")
 def test_hosts_share_the_requests_in_flight(
     concurrency: int,
     each: int,
     kind: Callable[[list[str]], Iterable[str]],
     ask: Ask,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_queries, "_LONG_READ", -1.0)
     most = 0
 
     def watched(_: Request) -> None:
@@ -147,10 +146,8 @@ def test_hosts_share_the_requests_in_flight(
         assert 0 <= most - before - 2 * each <= 2 * (hosts - 1) * each + hosts + 16
 
 
-def test_length_of_a_list_is_not_that_of_the_next_host(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_queries, "_LONG_READ", -1.0)
+@pytest.mark.usefixtures("in_flight")
+def test_length_of_a_list_is_not_that_of_the_next_host(ask: Ask) -> None:
     with (
         ScriptedDaemon(sources=many_sources(9)) as one,
         ScriptedDaemon(sources=many_sources(6)) as other,
@@ -166,11 +163,11 @@ def test_length_of_a_list_is_not_that_of_the_next_host(
 
 @pytest.mark.parametrize("report", ["tracking", "sources"])
 @pytest.mark.parametrize("left", [0, 1, 2, 3, 4, 5, 11, 60])
+@pytest.mark.usefixtures("in_flight")
 def test_with_few_descriptors_fewer_are_asked_at_once(
-    left: int, report: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    left: int, report: str, ask: Ask
 ) -> None:
     """Each host is asked, or has an honest error; none is skipped."""
-    monkeypatch.setattr(_queries, "_LONG_READ", -1.0)
 
     def addresses() -> Iterator[str]:
         few.enter_context(descriptors_left(left))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import os
 import platform
-import re
 import subprocess
 import sys
 from importlib import import_module
@@ -34,25 +33,6 @@ def test_generated_module_is_current(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pychrony._cdef", str(generated)]
     subprocess.run(command, check=True, capture_output=True)
     assert committed.read_text() == generated.read_text(), "run nox -s generate"
-
-
-def test_every_declared_function_is_there() -> None:
-    functions = [name for name in dir(_library.load()) if name.startswith("chrony_")]
-    assert functions == sorted(re.findall(r"(chrony_\w+)\(", _cdef.CDEF))
-
-
-def test_import_loads_nothing_that_costs() -> None:
-    result = python(
-        "import sys; before = set(sys.modules); import pychrony\n"
-        "print(*set(sys.modules) - before)"
-    )
-    loaded = result.stdout.split()
-    expensive = {
-        *("asyncio", "ctypes", "cffi", "pycparser", "importlib.metadata"),
-        *("socket", "typing", "platform", "sysconfig", "dataclasses", "enum"),
-    }
-    assert "_cffi_backend" in loaded
-    assert not expensive.intersection(loaded)
 
 
 def test_version_is_that_of_the_distribution() -> None:
@@ -116,13 +96,12 @@ def test_library_that_can_never_be_opened(tmp_path: Path) -> None:
         assert reason in refusal(nonsense)
 
 
-def test_without_the_variable_the_soname_is_tried() -> None:
-    code = (
-        "import pychrony._library as l; print(l.name, l.SONAME, l.load, l.how_to_get())"
-    )
+@pytest.mark.parametrize("empty", ["", "os.environ['PYCHRONY_LIBCHRONY'] = ''"])
+def test_without_the_variable_the_soname_is_tried(empty: str) -> None:
+    code = f"import os; {empty}\nimport pychrony._library as l\n"
+    code += "print(l.name, l.SONAME); print(l.how_to_get())"
     said = python(code, PYCHRONY_LIBCHRONY="").stdout
-    assert said.startswith("libchrony.so.0 libchrony.so.0")
-    assert said.split("> ", 1)[1] == f"{_library.how_to_get()}\n"
+    assert said == f"libchrony.so.0 libchrony.so.0\n{_library.how_to_get()}\n"
 
 
 def test_without_the_variable_the_advice_is_how_to_get_it(tmp_path: Path) -> None:
@@ -131,14 +110,6 @@ def test_without_the_variable_the_advice_is_how_to_get_it(tmp_path: Path) -> Non
     assert "Tried libchrony.so.0: " in first
     assert f"Tried {_library.in_prefix()}: " in first
     assert last == f"To get it: {_library.how_to_get()}"
-
-
-def test_empty_variable_is_none() -> None:
-    code = (
-        "import os; os.environ['PYCHRONY_LIBCHRONY'] = ''\n"
-        "import pychrony._library as l; print(l.name)"
-    )
-    assert python(code).stdout == "libchrony.so.0\n"
 
 
 @pytest.mark.parametrize(
@@ -285,8 +256,3 @@ def test_path_of_the_library_that_was_found(
         LD_LIBRARY_PATH=str(tmp_path),
     ).stdout
     assert said == f"{told.format(tmp_path)}\n"
-
-
-def test_library_path_is_that_of_the_loaded_file() -> None:
-    assert Path(LIBRARY).is_file()
-    assert "libchrony" in LIBRARY

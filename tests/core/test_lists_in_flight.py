@@ -26,29 +26,19 @@ import pychrony
 from pychrony import ChronyConnection, Source, _address, _queries, _session, _waiting
 from pychrony._base import timeouts_of
 from pychrony._queries import read_generic, read_list
+from pychrony._reader import METHODS
 from pychrony._session import Session
 from pychrony._waiting import Waiter
 from pychrony.testing import ALL_COMMANDS, Request, ScriptedDaemon, faults, make_source
 
 LONG_READ = _queries._LONG_READ  # before a test changes it
 
+NAMES = ("sources", "sourcestats", "selectdata", "authdata", "ntpdata")
 LISTS: dict[str, tuple[str, ...]] = {
-    "sources": ("get_sources",),
-    "sourcestats": ("get_source_stats",),
-    "selectdata": ("get_select_data",),
-    "authdata": ("get_auth_data",),
-    "ntpdata": ("get_ntp_data",),
-    **{
-        f"get_report {name}": ("get_report", name)
-        for name in ("sources", "sourcestats", "selectdata", "authdata", "ntpdata")
-    },
+    **{name: (METHODS[name],) for name in NAMES},
+    **{f"get_report {name}": ("get_report", name) for name in NAMES},
 }
-
-
-@pytest.fixture(autouse=True)
-def high_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every UDP address has a high latency."""
-    monkeypatch.setattr(_queries, "_LONG_READ", -1.0)
+pytestmark = pytest.mark.usefixtures("in_flight")
 
 
 class Watched:

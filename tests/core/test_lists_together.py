@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from helpers import many_sources
+from helpers import by_hand, many_sources
 
 import pychrony
-from pychrony import ChronyPermissionError, _address, _queries
+from pychrony import ChronyPermissionError
 from pychrony._queries import read_lists
-from pychrony._session import Session
+from pychrony._reader import METHODS
 from pychrony._waiting import Waiter
 from pychrony.testing import (
     ALL_COMMANDS,
@@ -24,40 +24,30 @@ from pychrony.testing import (
     make_source,
 )
 
-LISTS = {
-    "sources": "get_sources",
-    "sourcestats": "get_source_stats",
-    "selectdata": "get_select_data",
-    "ntpdata": "get_ntp_data",
-    "authdata": "get_auth_data",
-}
+LISTS = ("sources", "sourcestats", "selectdata", "ntpdata", "authdata")
 CLOCK = make_source(address="GPS", mode=pychrony.SourceMode.REFCLOCK)
 
 
-def read(daemon: ScriptedDaemon, *reports: str, **options: Any) -> dict[str, Any]:
-    session = Session(_address.parse(daemon.address), options.get("timeouts", [20.0]))
-    try:
-        return Waiter().drive(read_lists(session, reports or tuple(LISTS)))
-    finally:
-        session.close()
+def read(
+    daemon: ScriptedDaemon, *reports: str, timeout: float = 20.0
+) -> dict[str, Any]:
+    with by_hand(daemon.address, timeout, 0) as session:
+        return Waiter().drive(read_lists(session, reports or LISTS))
 
 
 def names_of(records: Sequence[Any]) -> list[str]:
     return [getattr(record, "name", record.address) for record in records]
 
 
-@pytest.mark.parametrize("distant", [False, True])
+@pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("number", [0, 1, 4, 30])
-def test_they_are_what_each_is_alone(
-    number: int, distant: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_queries, "_LONG_READ", -1.0 if distant else 9.0)
+def test_they_are_what_each_is_alone(number: int) -> None:
     sources = [*many_sources(number)[:-1], CLOCK, *many_sources(number)[-1:]]
     with ScriptedDaemon(sources=sources, open_commands=ALL_COMMANDS) as daemon:
         found = read(daemon)
         with pychrony.ChronyConnection(daemon.address) as connection:
             assert found == {
-                name: getattr(connection, method)() for name, method in LISTS.items()
+                name: getattr(connection, METHODS[name])() for name in LISTS
             }
 
 
@@ -131,7 +121,7 @@ def test_silence_ends_all() -> None:
     fault = faults.only("AUTH_DATA", faults.silent)
     with ScriptedDaemon(open_commands=ALL_COMMANDS, misbehave=fault) as daemon:
         with pytest.raises(pychrony.ChronyTimeoutError):
-            read(daemon, timeouts=[0.05])
+            read(daemon, timeout=0.05)
 
 
 def test_two_reference_clocks_with_one_id() -> None:

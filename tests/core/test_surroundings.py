@@ -119,12 +119,26 @@ def test_fork_while_another_thread_imports() -> None:
     assert run(IMPORT_AND_FORK, options=("-W", "ignore")) == "0\n"
 
 
+COSTLY = """asyncio ctypes cffi pycparser importlib.metadata socket typing platform
+sysconfig dataclasses enum pychrony.bounded"""
+
+
 @pytest.mark.parametrize(
-    ("name", "imported"), [("get_tracking", False), ("AsyncChronyConnection", True)]
+    ("code", "unwanted"),
+    [
+        ("import pychrony", COSTLY),
+        ("import pychrony; pychrony.get_tracking", "asyncio prometheus_client textual"),
+        ("import pychrony; pychrony.BoundedClock", "asyncio"),
+        ("import pychrony.testing", "pytest"),
+        ("import pychrony.check.__main__", "argparse asyncio dataclasses"),
+        ("import pychrony.prometheus", "argparse asyncio dataclasses"),
+    ],
 )
-def test_asyncio_is_imported_only_where_it_is_used(name: str, imported: bool) -> None:
-    code = f"import sys, pychrony; pychrony.{name}; print('asyncio' in sys.modules)"
-    assert run(code) == f"{imported}\n"
+def test_what_is_not_used_is_not_imported(code: str, unwanted: str) -> None:
+    code = f"import sys; before = {{*sys.modules}}; {code}\n"
+    loaded = run(f"{code}print(*{{*sys.modules}} - before)").split()
+    assert "pychrony" in loaded
+    assert not {*loaded}.intersection(unwanted.split())
 
 
 # --- other interpreters of the process ---------------------------------------

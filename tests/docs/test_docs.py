@@ -19,6 +19,7 @@ from typing import Any
 import generated
 import pytest
 import scene
+from pages import blocks
 from provision import Parts
 
 import pychrony
@@ -43,15 +44,6 @@ PAGES = {
     if "_build" not in path.parts
 }
 CHECK = DOCS.joinpath("check.rst").read_text()
-
-
-def blocks(page: str) -> list[tuple[str, str, str]]:
-    """The code blocks of a page: the language, the caption, and what is in them."""
-    pattern = r"code-block:: (\w+)\n(?:   :caption: (.*)\n)?\n((?:   .*\n|\n)+)"
-    return [
-        (language, caption, re.sub("^   ", "", body, flags=re.M))
-        for language, caption, body in re.findall(pattern, page)
-    ]
 
 
 def examples(block: str) -> list[tuple[list[str], list[str]]]:

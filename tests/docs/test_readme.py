@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pages import blocks_in
 from scene import clock
 
 from pychrony import SourceState, _address, check
@@ -21,19 +22,10 @@ ROOT = Path(__file__).parents[2]
 README = ROOT.joinpath("README.rst").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of the README in one language."""
-    pattern = rf"\.\. code-block:: {language}\n\n((?:   .*\n|\n)+)"
-    return [
-        re.sub("^   ", "", block, flags=re.M).strip()
-        for block in re.findall(pattern, README)
-    ]
-
-
 def test_python_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = blocks("python")
+    (code,) = blocks_in("python", README)
     tracking = make_tracking(offset=0.25)
     with ScriptedDaemon(tracking=tracking) as daemon:
         monkeypatch.setattr(_address, "LOCAL", (daemon.address,))
@@ -70,7 +62,9 @@ def test_figures_of_speed() -> None:
 def test_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (example,) = [block for block in blocks("console") if "--format text" in block]
+    (example,) = [
+        block for block in blocks_in("console", README) if "--format text" in block
+    ]
     command, *shown = example.splitlines()
     states = [SourceState.SELECTED, *[SourceState.UNSELECTED] * 2]
     sources = [
@@ -97,7 +91,9 @@ def test_files_that_are_named_exist() -> None:
 
 @pytest.mark.parametrize("session", ["demo", "tests"])
 def test_commands_name_sessions_that_exist(session: str) -> None:
-    commands = [line for block in blocks("console") for line in block.splitlines()]
+    commands = [
+        line for block in blocks_in("console", README) for line in block.splitlines()
+    ]
     (command,) = [one for one in commands if one.endswith(f"nox -s {session}")]
     assert command.startswith("$ python3 -m venv .venv && ")
     noxfile = ROOT.joinpath("noxfile.py").read_text()
@@ -106,7 +102,7 @@ def test_commands_name_sessions_that_exist(session: str) -> None:
 
 def test_installation() -> None:
     """Its commands name what this tree and package have."""
-    (block,) = [one for one in blocks("console") if "git clone" in one]
+    (block,) = [one for one in blocks_in("console", README) if "git clone" in one]
     lines = block.splitlines()
     assert lines[3] == "$ ~/clock/bin/pip install ./pychrony"
     for line in lines[4:]:

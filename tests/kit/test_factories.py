@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -73,8 +71,3 @@ def test_ref_time_follows_from_nanoseconds_and_back(make: Any) -> None:
     assert (both.ref_time, both.ref_time_ns) == (1.0, 5)
     assert make(ref_time=1705320000.3).ref_time_ns == 1705320000_299_999_952
     assert make(ref_time=float("nan")).ref_time_ns == -1
-
-
-def test_importing_it_does_not_import_pytest() -> None:
-    code = "import sys, pychrony.testing; sys.exit('pytest' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

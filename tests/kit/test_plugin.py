@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import run_python
 
 from pychrony import ChronyConnection
 from pychrony.testing import ScriptedDaemon, make_tracking, plugin
@@ -84,17 +82,13 @@ def run_pytest(suite: str, directory: Path, **variables: str) -> str:
     """Return what pytest says of a suite of its own."""
     file = directory / "test_suite.py"
     file.write_text(suite)
-    pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    pytest_command = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
     plugins = ["-p", "no:pychrony", "-p", "pychrony.testing.plugin"]
-    result = subprocess.run(
-        [*pytest_command, *plugins, str(file)],
-        env={**os.environ, **variables},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return result.stdout
+    # To load those of other packages takes longer than the tests.
+    variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    return run_python(
+        *pytest_command, *plugins, str(file), cwd=directory, **variables
+    ).stdout
 
 
 def test_in_a_suite_of_its_own(tmp_path: Path) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chronyc import wait
 from chronyd import Chronyd
-from helpers import on_full_disk
-from kit_helpers import NAMES
+from helpers import hung_daemon, on_full_disk, run_python
+from kit_helpers import NAMES, udp_client
 from provision import Parts
 
 import pychrony
@@ -41,12 +40,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pychrony.testing", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python("-m", "pychrony.testing", *arguments)
 
 
 def read_all(address: str) -> dict[str, Any]:
@@ -113,11 +107,7 @@ def real(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chr
                 serve=True,
             )
         )
-        with ChronyConnection(client.socket) as connection:
-            deadline = time.monotonic() + 60
-            while not connection.get_tracking().is_synchronized():
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+        wait(lambda: pychrony.get_tracking(client.socket).is_synchronized())
         yield client
 
 
@@ -197,7 +187,7 @@ def test_everything_that_is_said_is_recorded(any_address: str, directory: str) -
         assert read_all(daemon.address) == dict.fromkeys(wanted, ChronyPermissionError)
 
 
-def test_the_format() -> None:
+def test_the_format_of_a_recording() -> None:
     sources = [make_source(address="192.0.2.7")]
     with scripted(sources=sources, open_commands=ALL_COMMANDS) as daemon:
         recording = _recording.record(daemon.address)
@@ -256,7 +246,7 @@ def test_a_silent_daemon_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_it_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recording_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_recording, "_TIME_LIMIT", 0.2)
     with (
         scripted(misbehave=faults.delayed(0.05)) as daemon,
@@ -278,18 +268,9 @@ def test_a_flood_of_nonsense_ends_in_time() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_full_unix_socket_ends_in_time(directory: str) -> None:
-    path = f"{directory}/chronyd.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stopped:
-        stopped.bind(path)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-            other.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                while True:
-                    other.sendto(b"x", path)
-        with pytest.raises(OSError, match="no answer to N_SOURCES"):
-            _recording.record(path)
-    assert os.listdir(directory) == ["chronyd.sock"]
+def test_a_full_unix_socket_ends_in_time() -> None:
+    with hung_daemon() as path, pytest.raises(OSError, match="answer to N_SOURCES"):
+        _recording.record(path)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +315,7 @@ def test_a_closed_list_has_no_sources(directory: str) -> None:
 # Addresses
 
 
-def test_it_finds_the_daemon_of_this_machine(
+def test_record_finds_the_daemon_of_this_machine(
     monkeypatch: pytest.MonkeyPatch, directory: str
 ) -> None:
     with scripted() as daemon:
@@ -349,7 +330,7 @@ def test_it_finds_the_daemon_of_this_machine(
         _recording.record(None)
 
 
-def test_a_name_is_resolved() -> None:
+def test_record_resolves_a_name() -> None:
     with scripted() as daemon:
         name = daemon.address.replace("127.0.0.1", "localhost")
         assert _recording.record(name) == _recording.record(daemon.address)
@@ -384,7 +365,7 @@ def test_a_name_without_an_address(
         ("/nowhere/at/all", "/nowhere/at/all: No such file or directory"),
     ],
 )
-def test_errors_are_clear(address: str, complaint: str) -> None:
+def test_errors_of_record_are_clear(address: str, complaint: str) -> None:
     result = command("record", address)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"python -m pychrony.testing: {complaint}")
@@ -436,7 +417,9 @@ def test_nowhere_to_write_to() -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("play",), ("record", "a", "b")])
-def test_usage(arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_of_record(
+    arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
@@ -457,11 +440,8 @@ def test_it_plays_the_very_bytes(directory: str) -> None:
     address = bytes(16) + b"\0\2\0\0"
     with (
         RecordedDaemon(write(f"{directory}/clock.json", recording)) as daemon,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        udp_client(daemon) as client,
     ):
-        host, port = daemon.address.split(":")
-        client.connect((host, int(port)))
-        client.settimeout(5)
 
         def ask(code: int, size: int) -> bytes:
             head = bytes.fromhex(f"06010000{code:04x}0000a1b2c3d4") + bytes(8)

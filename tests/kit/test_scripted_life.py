@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import socket
 import stat
 import threading
@@ -14,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import descriptors, limit_descriptors, limit_of_descriptors_restored
 from kit_helpers import assert_same, read_tracking, request
 
 from pychrony import ChronyConnectionError, ChronyTimeoutError
 from pychrony.testing import ScriptedDaemon, faults
 from pychrony.testing._daemon import Server
-
-
-def descriptors() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))
 
 
 def test_stop_leaves_nothing(any_address: str, directory: str) -> None:
@@ -93,15 +89,12 @@ def test_an_address_that_cannot_be_had(address: str, error: type[Exception]) -> 
 def test_a_start_that_fails_in_the_middle(any_address: str) -> None:
     before = descriptors()
     daemon = ScriptedDaemon(address=any_address)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with open(os.devnull) as free:
         most = free.fileno() + 1  # enough for the listening socket, and no other
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
-    try:
+    with limit_of_descriptors_restored():
+        limit_descriptors(most)
         with pytest.raises(OSError, match="Too many open files"):
             daemon.start()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert descriptors() == before
     with daemon:
         assert_same(read_tracking(daemon), daemon.tracking)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,20 @@ def succeeded(found: dict[str, float]) -> set[str]:
     }
 
 
-def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, **variables},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+def free_place() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def children(pid: int) -> set[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return {int(one) for one in path.read_text().split()}
+
+
+def alive(pid: int) -> bool:
+    with suppress(FileNotFoundError):
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    return False
 
 
 class Exporter:
@@ -126,6 +130,10 @@ class Exporter:
         except ValueError:  # it had been stopped
             said = ""
         return self._process.returncode, said
+
+    def connect(self) -> socket.socket:
+        host, port = self.place.split(":")
+        return socket.create_connection((host, int(port)))
 
     def get(self, path: str, **options: Any) -> tuple[int, str]:
         """Return the status and the text of a page, see `fetch`."""

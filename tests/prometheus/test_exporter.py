@@ -9,15 +9,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from resource import RLIMIT_NOFILE, prlimit
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from chronyc import wait
 from chronyd import Chronyd
-from exporter import Exporter, everything, named, python
+from exporter import (
+    EXPORTER,
+    Exporter,
+    alive,
+    children,
+    everything,
+    fetch,
+    free_place,
+    named,
+)
+from helpers import run_python
 from provision import Parts
 
 from pychrony._address import parse
@@ -34,7 +43,7 @@ def fleet() -> Iterator[tuple[ScriptedDaemon, Exporter]]:
             yield other, exporter
 
 
-def test_pages(fleet: tuple[ScriptedDaemon, Exporter]) -> None:
+def test_pages_of_the_exporter(fleet: tuple[ScriptedDaemon, Exporter]) -> None:
     daemon, exporter = fleet
     found = exporter.samples("/metrics")
     assert found["chrony_tracking_stratum"] == 7
@@ -45,11 +54,9 @@ def test_pages(fleet: tuple[ScriptedDaemon, Exporter]) -> None:
     status, page = exporter.get("/")
     assert status == 200
     assert "May be probed: 127.0.0.1:*" in page
-    accept = "application/openmetrics-text; version=1.0.0"
-    status, text = exporter.get("/metrics", headers={"Accept": accept})
-    assert status == 200
-    assert text.endswith("# EOF\n")
-    assert "chrony_serverstats_ntp_packets_received_total 100000.0\n" in text
+    for path in ("/-/healthy", "/-/ready"):
+        assert exporter.get(path) == (200, "Healthy\n")
+        assert exporter.get(path, method="HEAD") == (200, "")
 
 
 REFUSED = [
@@ -96,7 +103,9 @@ def test_prometheus_says_how_long_it_waits(
     assert len(daemon.requests) > 1  # not all three, if the machine is busy
 
 
-def test_target_by_name(fleet: tuple[ScriptedDaemon, Exporter]) -> None:
+def test_target_that_is_allowed_by_its_name(
+    fleet: tuple[ScriptedDaemon, Exporter],
+) -> None:
     daemon, _ = fleet
     port = daemon.address.rpartition(":")[2]
     with Exporter("--allow", f"localhost:{port}") as exporter:
@@ -155,77 +164,64 @@ def test_what_cannot_be_allowed(entry: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_end(number: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        place = f"127.0.0.1:{probe.getsockname()[1]}"
-    with Exporter(listen=place) as exporter:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_exporter_that_is_asked_to_end(workers: int, number: int) -> None:
+    place = free_place()
+    with Exporter("--workers", str(workers), listen=place) as exporter:
         assert exporter.url == f"http://{place}/"
         assert exporter.get("/")[0] == 200
+        processes = children(exporter.pid)
+        assert len(processes) == (0 if workers == 1 else workers)
         assert exporter.stop(number) == (0, "")
+    assert not any(map(alive, processes))
 
 
-def test_asked_to_end_while_it_waits() -> None:
+def test_exporter_that_is_asked_to_end_while_it_waits() -> None:
     with everything(misbehave=faults.silent) as daemon:
         with Exporter("--address", daemon.address) as exporter:
-            host, port = exporter.place.split(":")
-            with (
-                socket.create_connection((host, int(port))),
-                socket.create_connection((host, int(port))) as client,
-            ):
+            with exporter.connect(), exporter.connect() as client:
                 client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
                 wait(lambda: bool(daemon.requests))
                 assert exporter.stop() == (0, "")
 
 
-def test_every_address_of_this_machine() -> None:
-    with Exporter(listen=":0") as exporter:
-        assert exporter.get("/")[0] == 200
-
-
-def test_port_in_use() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        place = f"127.0.0.1:{other.getsockname()[1]}"
-        result = python("-m", "pychrony.prometheus", "--listen", place)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_port_in_use(workers: str) -> None:
+    with Exporter("--workers", workers) as other:
+        command = (*EXPORTER[1:], "--listen", other.place, "--workers", workers)
+        result = run_python(*command)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"cannot listen on {place}: ")
-    assert len(result.stderr.splitlines()) == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"cannot listen on {other.place}: ")
 
 
 def test_no_library() -> None:
-    result = python("-m", "pychrony.prometheus", PYCHRONY_LIBCHRONY="/nowhere.so")
-    assert result.returncode == 1
-    assert "/nowhere.so" in result.stderr
-    assert "Traceback" not in result.stderr
+    for arguments, status in ((), 1), (("--version",), 0):
+        result = run_python(*EXPORTER[1:], *arguments, PYCHRONY_LIBCHRONY="/nowhere.so")
+        assert result.returncode == status
+        assert "/nowhere.so" in result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
 
 
 # --- load --------------------------------------------------------------------
 
 
 def test_nobody_has_to_read_where_it_listens() -> None:
-    port = socket.create_server(("127.0.0.1", 0))
-    place = f"127.0.0.1:{port.getsockname()[1]}"
-    port.close()
+    place = free_place()
+
+    def answers() -> bool:
+        with suppress(OSError):
+            return "chrony_up 1.0" in fetch(place, "/metrics")[1]
+        return False
+
     with open("/dev/full", "wb") as full, everything() as daemon:
-        with subprocess.Popen(
-            [
-                *(sys.executable, "-m", "pychrony.prometheus", "--listen", place),
-                *("--address", daemon.address),
-            ],
-            stderr=full,
-        ) as exporter:
+        command = [*EXPORTER, "--listen", place, "--address", daemon.address]
+        with subprocess.Popen(command, stderr=full) as exporter:
             try:
-                wait(lambda: "chrony_up 1.0" in page(place))
+                wait(answers)
             finally:
                 exporter.terminate()
         assert exporter.returncode == 0
-
-
-def page(place: str) -> str:
-    try:
-        with urlopen(f"http://{place}/metrics", timeout=30) as response:
-            return str(response.read(), "utf-8")
-    except URLError:
-        return ""
 
 
 def test_as_many_descriptors_as_may_be() -> None:
@@ -244,10 +240,9 @@ def test_clients_that_go_away() -> None:
     """Before they ask, and before they take the answer."""
     with everything(misbehave=faults.delayed(0.01)) as daemon:
         with Exporter("--address", daemon.address) as exporter:
-            host, port = exporter.place.split(":")
             for request in (b"", b"GET /metrics HTTP/1.0\r\n\r\n", b"\x00" * 99):
                 for _ in range(5):
-                    with socket.create_connection((host, int(port))) as client:
+                    with exporter.connect() as client:
                         linger = b"\1\0\0\0\0\0\0\0"
                         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                         client.sendall(request)
@@ -283,8 +278,7 @@ def test_a_thousand_scrapes_while_the_daemon_restarts(parts: Parts) -> None:
 
             def vanish(number: int) -> None:
                 """Ask, and go away before the answer or the end of the request."""
-                host, port = exporter.place.split(":")
-                with socket.create_connection((host, int(port))) as client:
+                with exporter.connect() as client:
                     request = f"GET {paths[number % 2]} HTTP/1.1\r\n\r\n".encode()
                     client.sendall(request[: None if number % 3 else -2])
 

@@ -17,11 +17,11 @@ from exporter import (
     Exporter,
     everything,
     fetch,
+    free_place,
     named,
-    python,
     succeeded,
 )
-from helpers import short_directory
+from helpers import run_python, short_directory
 
 import pychrony
 from pychrony import prometheus
@@ -41,11 +41,6 @@ TIMEOUTS = {
 }
 
 
-def free_place() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -54,7 +49,6 @@ def free_place() -> str:
         (["--listen", ":99999"], "':99999' is not [HOST]:PORT"),
         (["--address", "a:b:c"], "'a:b:c' is not an address"),
         (["--allow", "a b"], "'a b' cannot be allowed"),
-        (["--timeout", "soon"], "'soon' is not a positive number"),
         (["--timeout", "0"], "'0' is not a positive number"),
         (["--retries", "-1"], "retries"),
         (["--workers", "0"], "argument --workers: 0 is less than 1"),
@@ -81,7 +75,7 @@ def free_place() -> str:
         ),
     ],
 )
-def test_usage(
+def test_usage_errors_of_the_exporter(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
@@ -119,7 +113,7 @@ def test_every_flag_is_known() -> None:
     assert known >= CHRONY | {one.replace("--", "--no-", 1) for one in collectors}
 
 
-def test_address_and_place() -> None:
+def test_address_and_place_as_chrony_exporter_has_them() -> None:
     place = free_place()
     with short_directory() as directory:
         path = f"{directory}/chronyd.sock"
@@ -149,10 +143,6 @@ def test_several_places() -> None:
 def test_durations(text: str, seconds: float) -> None:
     arguments = _cli._arguments(["--chrony.timeout", text])
     assert arguments.timeout == pytest.approx(seconds)
-
-
-def test_timeout_by_default() -> None:
-    assert _cli._arguments([]).timeout == 1
 
 
 @pytest.mark.parametrize(
@@ -194,7 +184,8 @@ def test_what_has_no_meaning_is_one_line() -> None:
     assert line.startswith("--collector.chmod-socket has no meaning here")
 
 
-def test_names_are_not_looked_up_by_default() -> None:
+def test_timeout_and_lookup_of_names_by_default() -> None:
+    assert _cli._arguments([]).timeout == 1
     assert _cli._arguments(["--collector.dns-lookups"]).dns
     assert not _cli._arguments([]).dns
 
@@ -251,26 +242,18 @@ def test_unix_socket_of_systemd(start: str, tmp_path: Path) -> None:
     ],
 )
 def test_no_socket_of_systemd(listening: str, number: int, message: str) -> None:
-    result = python(*activated(listening, number)[1:])
+    result = run_python(*activated(listening, number)[1:])
     assert result.returncode == 1
     assert result.stderr.startswith(f"--web.systemd-socket: {message}")
     assert result.stderr.count("\n") == 1
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_of_the_exporter(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         prometheus.main(["--version"])
     assert not end.value.code
     said = f"pychrony {pychrony.__version__}, libchrony {pychrony.library_path()}\n"
     assert capsys.readouterr().out == said
-
-
-def test_version_without_a_library() -> None:
-    result = python(
-        "-m", "pychrony.prometheus", "--version", PYCHRONY_LIBCHRONY="/nowhere.so"
-    )
-    assert result.returncode == 0
-    assert "/nowhere.so" in result.stdout
 
 
 # --- the log -----------------------------------------------------------------

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TypeVar
 
 import pytest
-from exporter import CERTIFICATE, Exporter, everything, fetch
+from exporter import CERTIFICATE, Exporter, everything
 
 from pychrony.prometheus import _http, _web, _workers
 from pychrony.prometheus._http import Request, Response, Server, text
@@ -47,6 +47,11 @@ def play(
     return asyncio.run(run())
 
 
+def sending(*sent: bytes) -> Callable[[Server, int], Awaitable[bytes]]:
+    """A scene in which a client sends pieces, and gets an answer."""
+    return lambda _, port: exchange(port, *sent)
+
+
 async def exchange(port: int, *sent: bytes, eof: bool = False) -> bytes:
     """Send pieces, and return all that comes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -75,29 +80,20 @@ async def exchange(port: int, *sent: bytes, eof: bool = False) -> bytes:
         ((b"x" * 20_000,), 431),
     ],
 )
-def test_requests(sent: tuple[bytes, ...], status: int) -> None:
+def test_status_of_requests(sent: tuple[bytes, ...], status: int) -> None:
     refused: list[int] = []
-
-    async def scene(_: Server, port: int) -> bytes:
-        return await exchange(port, *sent)
-
-    received = play(scene, refused=refused.append)
+    received = play(sending(*sent), refused=refused.append)
     assert received.startswith(f"HTTP/1.1 {status} ".encode())
     assert refused == [status] * (status != 200)
 
 
 def test_what_a_request_is() -> None:
-    async def scene(_: Server, port: int) -> bytes:
-        return await exchange(port, b"GET /a%20b?c=d?e HTTP/1.1\r\n\r\n")
-
-    assert play(scene).endswith(b"\r\n\r\nGET /a b c=d?e\n")
+    received = play(sending(b"GET /a%20b?c=d?e HTTP/1.1\r\n\r\n"))
+    assert received.endswith(b"\r\n\r\nGET /a b c=d?e\n")
 
 
-def test_head() -> None:
-    async def scene(_: Server, port: int) -> bytes:
-        return await exchange(port, b"HEAD / HTTP/1.1\r\n\r\n")
-
-    received = play(scene)
+def test_answer_to_head() -> None:
+    received = play(sending(b"HEAD / HTTP/1.1\r\n\r\n"))
     assert b"Content-Length: 8\r\n" in received
     assert received.endswith(b"Connection: close\r\n\r\n")
 
@@ -221,42 +217,28 @@ def test_what_follows_a_request_is_ignored() -> None:
         await asyncio.sleep(0.1)
         return await hello(request)
 
-    async def scene(_: Server, port: int) -> bytes:
-        return await exchange(port, GET, b"more")
-
-    assert play(scene, slow).startswith(b"HTTP/1.1 200 ")
+    assert play(sending(GET, b"more"), slow).startswith(b"HTTP/1.1 200 ")
 
 
 def test_error_of_the_exporter(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(_: Request) -> Response:
         raise ZeroDivisionError
 
-    async def scene(_: Server, port: int) -> bytes:
-        return await exchange(port, GET)
-
     refused: list[int] = []
-    received = play(scene, broken, refused=refused.append)
+    received = play(sending(GET), broken, refused=refused.append)
     assert received.startswith(b"HTTP/1.1 500 ")
     assert refused == [500]
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_compressed() -> None:
+def test_answer_is_compressed_where_wanted() -> None:
     with everything() as daemon, Exporter("--address", daemon.address) as exporter:
-        host, port = exporter.place.split(":")
-        with socket.create_connection((host, int(port))) as client:
+        with exporter.connect() as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n")
             with client.makefile("rb") as file:
                 head, _, body = file.read().partition(b"\r\n\r\n")
         assert b"\r\nContent-Encoding: gzip\r\n" in head
         assert b"chrony_up 1.0\n" in gzip.decompress(body)
-
-
-def test_pages_of_health() -> None:
-    with Exporter() as exporter:
-        for path in ("/-/healthy", "/-/ready"):
-            assert fetch(exporter.place, path) == (200, "Healthy\n")
-            assert fetch(exporter.place, path, method="HEAD") == (200, "")
 
 
 def test_errors_that_belong_to_no_request(caplog: pytest.LogCaptureFixture) -> None:

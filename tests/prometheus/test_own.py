@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from typing import Any
@@ -32,12 +31,11 @@ def test_what_was_done_is_counted() -> None:
     with everything() as daemon, ScriptedDaemon() as closed:
         closed.stop()
         flags = ("--address", daemon.address, "--allow", "127.0.0.1:*")
-        with Exporter(*flags, "--timeout=4", "--retries=0") as exporter:
+        with Exporter(*flags, "--timeout=2", "--retries=0") as exporter:
             for path in ("/", "/nothing", "/probe", "/probe?target=127.0.0.2"):
                 exporter.get(path)
             exporter.get("/", method="POST")
-            host, port = exporter.place.split(":")
-            with socket.create_connection((host, int(port))) as client:
+            with exporter.connect() as client:
                 client.sendall(b"nonsense\r\n\r\n")
                 client.recv(1)
             exporter.probe(closed.address)

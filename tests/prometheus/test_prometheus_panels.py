@@ -14,9 +14,8 @@ from pathlib import Path
 import provision
 import pytest
 from chronyc import wait
-from exporter import Exporter, Prometheus, everything
+from exporter import Exporter, Prometheus, alive, children, everything
 from test_prometheus_server import DOCS, panels
-from test_workers import alive, children
 
 from pychrony import LeapStatus, SourceState
 from pychrony.testing import ScriptedDaemon, make_source, make_tracking

@@ -22,6 +22,7 @@ import yaml
 from chronyc import wait
 from chronyd import Chronyd
 from exporter import CERTIFICATE, Exporter, Prometheus, fetch, samples
+from pages import blocks, blocks_in
 from provision import Parts
 from test_exporter_cli import CHRONY
 
@@ -42,15 +43,6 @@ MIGRATION = DOCS.joinpath("howto", "chrony_exporter.rst").read_text()
 UNITS = sorted(DOCS.joinpath("prometheus").glob("*.service"))
 
 FOLLOW = "server 127.0.0.1 port {port} iburst minpoll -6 maxpoll -6\n"
-
-
-def blocks(language: str) -> list[str]:
-    """The code blocks of the document in one language."""
-    pattern = rf"\.\. code-block:: {language}\n\n((?:   .*\n|\n)+)"
-    return [
-        re.sub("^   ", "", block, flags=re.M).strip()
-        for block in re.findall(pattern, TEXT)
-    ]
 
 
 def promtool(*arguments: str | Path) -> str:
@@ -130,7 +122,7 @@ def test_server_scrapes_what_chronyc_prints(parts: Parts, tmp_path: Path) -> Non
         # From now on, its figures hold still or grow with time.
         client.chronyc("offline")
 
-        machine, fleet = blocks("yaml")
+        machine, fleet = blocks_in("yaml", TEXT)
         example = machine + fleet.removeprefix("scrape_configs:")
         for shown, real in (
             ("127.0.0.1:9123", exporter.place),
@@ -327,7 +319,7 @@ def test_daemonset() -> None:
 
 
 def test_collector_in_a_program() -> None:
-    (code,) = blocks("python")
+    (code,) = blocks_in("python", TEXT)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     code = code.replace("9124", port)
@@ -350,7 +342,7 @@ def test_collector_in_a_program() -> None:
 
 
 def test_commands() -> None:
-    first, _, second = blocks("console")
+    first, _, second = blocks_in("console", TEXT)
     command, shown = first.splitlines()
     project = Path(__file__).parents[2].joinpath("pyproject.toml").read_text()
     assert "/bin/pip install 'pychrony[prometheus]'``" in TEXT
@@ -383,8 +375,7 @@ def test_alerts_are_on_the_page() -> None:
 
 
 def test_file_of_the_web_configuration(tmp_path: Path) -> None:
-    (example,) = re.findall(r"caption: web.yml\n\n((?:   .*\n|\n)+)", TEXT)
-    text = re.sub("(?m)^   ", "", example)
+    (text,) = [body for _, caption, body in blocks(TEXT) if caption == "web.yml"]
     known = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
     (tmp_path / "web.yml").write_text(text.replace("$2y$10$...", known))
     for name in ("server.crt", "server.key", "clients.crt"):

@@ -117,7 +117,7 @@ def test_some_reports_and_none() -> None:
 
 
 @given(one_of(floats(), integers(-(2**63), 2**63).map(float)))
-def test_numbers(value: float) -> None:
+def test_numbers_are_written_as_by_prometheus_client(value: float) -> None:
     assert formatted(value) == go_string(value)
 
 
@@ -137,7 +137,7 @@ def test_texts_of_labels(address: str) -> None:
     assert_equal(Reading(up=True, found={"sourcestats": [stats, stats]}))
 
 
-def test_names() -> None:
+def test_names_of_addresses_are_labels() -> None:
     page = Text()
     names = {"192.0.2.1": "ntp1.example", "192.0.2.2": 'a"b'}
     reading = Reading(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import shutil
-import socket
 import ssl
 import sys
 from pathlib import Path
@@ -28,16 +27,15 @@ def tls(certificate: Path | None = None) -> ssl.SSLContext:
     return context
 
 
-def test_tls() -> None:
+def test_tls_of_the_exporter() -> None:
     with (
         everything() as daemon,
         Exporter(
             *("--certfile", str(CERTIFICATE), "--address", daemon.address)
         ) as exporter,
     ):
-        host, port = exporter.place.split(":")
         assert exporter.url == f"https://{exporter.place}/"
-        with socket.create_connection((host, int(port))):
+        with exporter.connect():
             # It does not shake hands, and holds up nobody.
             assert exporter.get("/", tls=tls())[0] == 200
             with pytest.raises(OSError):
@@ -77,7 +75,7 @@ def basic(user: str, password: str) -> str:
     return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
-def test_users(tmp_path: Path) -> None:
+def test_users_and_their_passwords(tmp_path: Path) -> None:
     lines = "".join(f"  {user}: {known}\n" for user, (_, known) in USERS.items())
     name = config(tmp_path, f"basic_auth_users:\n{lines}")
     with Exporter("--web.config.file", name) as exporter:

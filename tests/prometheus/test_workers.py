@@ -7,25 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from chronyc import wait
-from exporter import EXPORTER, Exporter, everything, python
+from exporter import EXPORTER, Exporter, alive, children, everything
+from helpers import run_python
 
 from pychrony.prometheus import _workers
-
-
-def children(pid: int) -> set[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return {int(one) for one in path.read_text().split()}
-
-
-def alive(pid: int) -> bool:
-    with suppress(FileNotFoundError):
-        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
-    return False
 
 
 def test_killed_worker_is_started_again() -> None:
@@ -49,14 +37,6 @@ def test_killed_worker_is_started_again() -> None:
             assert status == 0
             assert "ended with status -9: restarting it" in said
             assert not any(map(alive, workers))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_all_end(number: int) -> None:
-    with Exporter("--workers", "3") as exporter:
-        workers = children(exporter.pid)
-        assert exporter.stop(number) == (0, "")
-    assert not any(map(alive, workers))
 
 
 def test_workers_end_with_the_one_that_started_them() -> None:
@@ -104,25 +84,15 @@ def test_worker_that_fails_at_once_is_started_again_slowly() -> None:
     assert rest.count("restarting it") < 10
 
 
-def test_port_that_others_use_is_not_shared() -> None:
-    with Exporter("--workers", "2") as exporter:
-        place = exporter.place
-        result = python(
-            *("-m", "pychrony.prometheus", "--listen", place, "--workers", "2")
-        )
-    assert result.returncode == 1
-    assert result.stderr.startswith(f"cannot listen on {place}: ")
-
-
 def test_place_that_is_no_host_name() -> None:
-    result = python("-m", "pychrony.prometheus", "--listen", f"{'a' * 64}:9123")
+    result = run_python(*EXPORTER[1:], "--listen", f"{'a' * 64}:9123")
     assert result.returncode == 1
     assert result.stderr.startswith(f"cannot listen on {'a' * 64}:9123: ")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("host", ["127.0.0.1", "", "::1"])
-def test_sockets(host: str, workers: int) -> None:
+def test_sockets_of_workers(host: str, workers: int) -> None:
     sockets = _workers.listen((host, 0), workers)
     try:
         assert len(sockets) == workers

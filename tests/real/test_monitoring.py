@@ -17,7 +17,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import textwrap
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ import pytest
 from checking import PERFORMANCE, ageless, check_here, clock, fine_daemon, items
 from chronyc import wait
 from chronyd import free_port, run_chronyc
+from pages import blocks
 from provision import Parts
 
 import pychrony
@@ -57,9 +57,9 @@ def daemon() -> Iterator[ScriptedDaemon]:
 
 def recipe(page: str, caption: str, programs: Path) -> str:
     """A block of a page by its caption, with our programs in it."""
-    pattern = rf"   :caption: {caption}\n\n((?:   .*\n|\n)+)"
-    (found,) = re.findall(pattern, HOWTO.joinpath(page).read_text())
-    return textwrap.dedent(found).replace("/opt/pychrony/bin", str(programs))
+    bodies = blocks(HOWTO.joinpath(page).read_text())
+    (found,) = [body for _, title, body in bodies if title == caption]
+    return found.replace("/opt/pychrony/bin", str(programs))
 
 
 @pytest.fixture

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 from chronyd import Chronyd
-from helpers import in_child, interrupted_at, traces_every_instruction
+from helpers import (
+    NOBODY,
+    as_root,
+    in_child,
+    interrupted_at,
+    traces_every_instruction,
+)
 from network import READ
 from provision import Parts
 
@@ -31,9 +37,6 @@ from pychrony import (
 from pychrony._base import timeouts_of
 from pychrony._session import Session
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-NOBODY = 65534
 USER = "nobody"
 SOURCE = "127.0.0.9"
 
