@@ -62,7 +62,7 @@ def read_text(function: Callable[..., Any], session: Any, index: int) -> str:
             pointer = function(session, index)
             text = ffi.string(pointer) if pointer else b""
             if _writes == before:
-                return str(text, "ascii", "replace")
+                return text.decode("ascii", "replace")
 
 
 # In ABI mode no compiler compares the declared chrony_err with the real one. So a word

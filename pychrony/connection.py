@@ -288,13 +288,15 @@ class ChronyConnection(BaseConnection):
                     self._drop()
 
     def _call_state(self) -> _CallState:
-        pid = self._check_process()
-        # A forked child gets its own state: its parent's lock may be held by a
-        # thread that does not exist in the child. setdefault() gives all threads
-        # of a process the same state.
-        return self._call_states.get(pid) or self._call_states.setdefault(
-            pid, _CallState()
-        )
+        pid = os.getpid()
+        state = self._call_states.get(pid)
+        if state is None:
+            self._check_process()
+            # A forked child gets its own state: its parent's lock may be held by a
+            # thread that does not exist in the child. setdefault() gives all threads
+            # of a process the same state.
+            state = self._call_states.setdefault(pid, _CallState())
+        return state
 
 
 class _CallState:

@@ -124,7 +124,7 @@ def test_reference_time_that_is_none(high: int, low: int, nanoseconds: int) -> N
 def test_nanoseconds_where_long_is_no_wider_than_theirs() -> None:
     time = ffi.new("struct timespec *", {"tv_sec": 1, "tv_nsec": -1})
     with pytest.raises(ValueError, match="is not a time"):
-        _decode._nanoseconds(time)
+        _decode._nanoseconds("reference time")(time)
 
 
 def test_timespec_where_time_is_wider_than_long() -> None:
@@ -137,7 +137,7 @@ def test_timespec_where_time_is_wider_than_long() -> None:
         read = _decode._timespec_reader(lib, 4, lambda: 8)
         time = read(connection._session._handle, 4)
         assert ffi.typeof(time).cname == "struct timespec_time64"
-        assert _decode._nanoseconds(time) == expected == 1_700_000_000_123_456_789
+        assert _decode._nanoseconds("reference time")(time) == expected == 1_700_000_000_123_456_789
     for size in (4, 8):
         read = _decode._timespec_reader(lib, size, partial(int, size))
         assert ffi.typeof(read) is ffi.typeof(lib.chrony_get_field_timespec)
@@ -204,6 +204,12 @@ def test_value_outside_its_range(
             getattr(connection, f"get_{record}")()
         assert message in str(caught.value)
         assert daemon.address in str(caught.value)
+
+
+def test_value_outside_its_range_in_a_generic_report() -> None:
+    with connected(tracking=make_tracking(skew=-1.0)) as (_, connection):
+        with pytest.raises(ChronyDataError, match=r"skew: -1\.0 is negative"):
+            connection.get_report("tracking")
 
 
 def test_values_at_the_edge_of_their_range() -> None:
