@@ -127,10 +127,9 @@ def __getattr__(name: str) -> object:
 
 def _version() -> str:
     try:
-        found: str = import_module("importlib.metadata").version(__name__)
+        return str(import_module("importlib.metadata").version(__name__))
     except ImportError:  # no metadata: in a zip file, or frozen
-        found = "0+unknown"
-    return found
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

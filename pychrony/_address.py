@@ -20,6 +20,7 @@ from errno import EMFILE, ENFILE
 from select import POLLIN
 from time import monotonic
 
+from ._advice import CLOSE_SOME
 from .enums import Transport
 from .exceptions import ChronyAddressError, ChronyConnectionError, ChronyTimeoutError
 
@@ -282,8 +283,6 @@ def _unresolved(
         )
     else:
         text = f"the name cannot be resolved: {reason}. "
-        if isinstance(reason, OSError) and reason.errno in (EMFILE, ENFILE):
-            text += "Close some, or raise the limit (ulimit -n, LimitNOFILE=)"
-        else:
-            text += "Give an IP address"
+        too_many = isinstance(reason, OSError) and reason.errno in (EMFILE, ENFILE)
+        text += CLOSE_SOME if too_many else "Give an IP address"
     return ChronyConnectionError(f"{target}: {text}")

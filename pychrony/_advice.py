@@ -31,7 +31,9 @@ _SELINUX = "/sys/fs/selinux/enforce"
 # instead, see nothing_answers().
 _IS_IT_RUNNING = "Is chronyd running"
 
-_OVER_UDP = (
+CLOSE_SOME = "Close some, or raise the limit (ulimit -n, LimitNOFILE=)"
+
+OVER_UDP = (
     "Over UDP (address 127.0.0.1) tracking, sources, sourcestats, activity, rtcdata "
     "and smoothing need no permission"
 )
@@ -52,7 +54,7 @@ def unreachable(host: str, unix: bool, reason: OSError) -> str:
     candidate after which it tries the next.
     """
     if reason.errno in (errno.EMFILE, errno.ENFILE):
-        return "Close some, or raise the limit (ulimit -n, LimitNOFILE=)"
+        return CLOSE_SOME
     return _no_socket(host, reason) if unix else _no_port(host, reason)
 
 
@@ -72,8 +74,7 @@ def _no_port(host: str, reason: OSError) -> str:
 def _no_socket(path: str, reason: OSError) -> str:
     if os.path.isfile(path) or os.path.isdir(path):
         return f"That is no socket; chronyd's is {DIRECTORY}/chronyd.sock by default"
-    number = reason.errno or 0
-    advice = _NO_SOCKET.get(errno.errorcode.get(number, ""))
+    advice = _NO_SOCKET.get(reason.errno or 0)
     return advice(path) if advice else ""
 
 
@@ -113,20 +114,20 @@ def _not_permitted(path: str) -> str:
         return (
             "This process is root, but without the capability DAC_OVERRIDE, or "
             f"AppArmor or SELinux forbids it. Run it as {user}, or with that "
-            f"capability. {_OVER_UDP}"
+            f"capability. {OVER_UDP}"
         )
     return (
         f"The socket is open to root and {user}, which chronyd runs as (its group does "
-        f"not help). {_OVER_UDP}"
+        f"not help). {OVER_UDP}"
     )
 
 
 _NO_SOCKET = {
-    "ECONNREFUSED": _ended,
-    "ECONNRESET": _ended,
-    "ENOENT": _no_file,
-    "EACCES": _not_permitted,
-    "EPERM": _not_permitted,
+    errno.ECONNREFUSED: _ended,
+    errno.ECONNRESET: _ended,
+    errno.ENOENT: _no_file,
+    errno.EACCES: _not_permitted,
+    errno.EPERM: _not_permitted,
 }
 
 
@@ -155,16 +156,15 @@ def silent(path: str) -> str:
     """
     root, mount = _mount(path)
     daemons = processes()
-    stopped = [pid for pid, state in daemons if state in "Tt"]
     if mount == path:
         return f"Only the file of the socket is mounted here. {_MOUNT_DIRECTORY}"
     if closed := _closed_to_chronyd(path):
         return (
             f"chronyd runs as {_user(_owner(path))}, who may not enter {closed}, so it "
-            f"cannot answer to a socket in {os.path.dirname(path)}. {_OVER_UDP}"
+            f"cannot answer to a socket in {os.path.dirname(path)}. {OVER_UDP}"
         )
-    if stopped:
-        return f"A chronyd is stopped ({_pids(stopped)}): kill -CONT continues it"
+    if stopped := _stopped(daemons):
+        return stopped
     if not daemons and root not in ("/", "") and mount != "/":
         return (
             f"{mount} is mounted here, and no process chronyd is visible: chronyd can "
@@ -178,12 +178,12 @@ def silent(path: str) -> str:
     if _first_line(_SELINUX) == "1":
         text += (
             " SELinux is enforcing: 'ausearch -m AVC -c chronyd' shows whether it "
-            f"forbids that. {_OVER_UDP}"
+            f"forbids that. {OVER_UDP}"
         )
     elif _first_line(_APPARMOR) == "Y" and os.path.exists(_APPARMOR_PROFILE):
         text += (
             f" AppArmor confines it ({_APPARMOR_PROFILE}): 'journalctl -k --grep "
-            f"DENIED' shows whether it forbids that. {_OVER_UDP}"
+            f"DENIED' shows whether it forbids that. {OVER_UDP}"
         )
     return text
 
@@ -238,9 +238,8 @@ def nothing_answers() -> str:
     It looks at every process.
     """
     daemons = processes()
-    stopped = [pid for pid, state in daemons if state in "Tt"]
-    if stopped:
-        return f"A chronyd is stopped ({_pids(stopped)}): kill -CONT continues it"
+    if stopped := _stopped(daemons):
+        return stopped
     pids = [pid for pid, _ in daemons]
     if pids and all(map(_has_other_network, pids)):
         return (
@@ -265,6 +264,13 @@ def nothing_answers() -> str:
         "No chronyd is running, and none is installed. Install the package chrony; or "
         f"in a container mount the host's {DIRECTORY} at the same path, writable; or "
         "give the address of a host whose cmdallow names this one"
+    )
+
+
+def _stopped(daemons: list[tuple[int, str]]) -> str:
+    pids = [pid for pid, state in daemons if state in "Tt"]
+    return (
+        f"A chronyd is stopped ({_pids(pids)}): kill -CONT continues it" if pids else ""
     )
 
 

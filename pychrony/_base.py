@@ -20,7 +20,7 @@ from .exceptions import (
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from ._address import Target
     from ._waiting import RequestGenerator
@@ -65,22 +65,20 @@ def open_session(
             failed = failures.get(target)
             if failed and not isinstance(failed, ChronyTimeoutError):
                 continue
+            session = None
             try:
                 session = Session(target, [timeout], blocking=blocking)
-            except (ChronyConnectionError, ChronyPermissionError) as error:
-                failures[target] = error
-                continue
-            try:
                 yield from probe(session)
-            except ChronyConnectionError as error:
-                session.close()
+                session.set_timeouts(timeouts, blocking=blocking)
+                return session
+            except BaseException as error:
+                if session:
+                    session.close()
+                if not isinstance(
+                    error, (ChronyConnectionError, ChronyPermissionError)
+                ):
+                    raise
                 failures[target] = error
-                continue
-            except BaseException:
-                session.close()
-                raise
-            session.set_timeouts(timeouts, blocking=blocking)
-            return session
     silent = any(isinstance(error, TimeoutError) for error in failures.values())
     kind = ChronyTimeoutError if silent else ChronyConnectionError
     text = _advice.summary(
@@ -119,6 +117,9 @@ class BaseConnection:
         wanted = _address.LOCAL if address is None else (address,)
         self._targets = [_address.parse(one) for one in wanted]
         self._session: Session | None = None
+        # What the calls share, by the process: a lock of the parent may be held by a
+        # thread that does not exist in a forked child.
+        self._call_states: dict[int, Any] = {}
         self._connected: Target | None = None
         self._closed = False
 

@@ -60,10 +60,6 @@ _TESTS = (
 )
 
 
-def _name(record: SourceStats | SelectData) -> str:
-    return record.address or refid_name(record.reference_id)
-
-
 def _table(head: str, rows: Iterable[str]) -> str:
     return "\n".join([head, "=" * len(head), *rows])
 
@@ -77,7 +73,7 @@ def source_stats(records: Sequence[SourceStats]) -> str:
     return _table(
         f"{'Name/IP Address':25}  NP  NR  Span  Frequency  Freq Skew  Offset  Std Dev",
         (
-            f"{_name(one):25} {one.samples:3} {one.runs:3}  {age(one.span):>4} "
+            f"{one.name:25} {one.samples:3} {one.runs:3}  {age(one.span):>4} "
             f"{_ppm(one.resid_freq, '+')} {_ppm(one.skew)}  "
             f"{seconds(one.offset, '+', 7)}  {seconds(one.std_dev, width=6)}"
             for one in records
@@ -94,7 +90,7 @@ def select_data(records: Sequence[SelectData]) -> str:
     return _table(
         "S Name/IP Address        Auth COpts EOpts Last Score     Interval  Leap",
         (
-            f"{chr(one.state.value)} {_name(one):25} {'NY'[one.authentication]} "
+            f"{chr(one.state.value)} {one.name:25} {'NY'[one.authentication]} "
             f"{_letters(one.configured_options)} {_letters(one.effective_options)} "
             f"{age(one.last_sample_ago):>4} {one.score:5.1f} "
             f"{seconds(one.low_limit, '+', 7)} {seconds(one.high_limit, '+', 7)}  "

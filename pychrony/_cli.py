@@ -166,21 +166,16 @@ def add_retries(parser: argparse.ArgumentParser, retries: int) -> None:
     )
 
 
-class Waits:
-    """Timeout and retries with which all requests end within a time.
+def timeout_within(seconds: float, retries: int, places: int) -> float:
+    """Return the timeout with which requests at these places end within a time [s].
 
-    Attributes:
-        timeout: seconds to wait for the first reply, 1 at most.
-        retries: number of retries.
+    It is 1 at most.
     """
-
-    def __init__(self, seconds: float, retries: int, places: int) -> None:
-        # The timeout doubles at each retry, and each address has all timeouts. A
-        # tenth of the time is for everything else.
-        waits = places * (2 ** (min(retries, 98) + 1) - 1)
-        # Rounded to two digits, as messages show the sum.
-        self.timeout = float(f"{min(1.0, 0.9 * seconds / waits):.2g}")
-        self.retries = retries
+    # The timeout doubles at each retry, and each address has all timeouts. A tenth of
+    # the time is for everything else.
+    waits = places * (2 ** (min(retries, 98) + 1) - 1)
+    # Rounded to two digits, as messages show the sum.
+    return float(f"{min(1.0, 0.9 * seconds / waits):.2g}")
 
 
 def positive(text: str) -> float:

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pychrony
 
-from ._cli import Waits
+from ._cli import timeout_within
 
 TYPE_CHECKING = False  # spares an import of typing, which costs milliseconds
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ class Reader:
 
     def _connect(self, left: float) -> None:
         address = self.address
-        waits = Waits(left, self._retries, 1 if address else _LOCAL_ADDRESSES)
+        timeout = timeout_within(
+            left, self._retries, 1 if address else _LOCAL_ADDRESSES
+        )
         self._renew_at = monotonic() + _RENEWED * self._seconds
         self.connection = pychrony.ChronyConnection(
-            address, timeout=waits.timeout, retries=waits.retries, limit=left
+            address, timeout=timeout, retries=self._retries, limit=left
         )
 
     def __enter__(self) -> Reader:

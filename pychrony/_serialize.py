@@ -52,9 +52,7 @@ def to_dict(record: Any, name_of: Callable[[int], str]) -> dict[str, Any]:
     values = {one.name: getattr(record, one.name) for one in fields(record)}
     if "address" in values:
         # A reference clock has no address in some reports.
-        found["name"] = values.pop("name", "") or (
-            values["address"] or name_of(values.get("reference_id", 0))
-        )
+        found["name"] = values["address"] or name_of(values.get("reference_id", 0))
     for name, value in values.items():
         unit = UNITS.get(name)
         found[f"{name}_{unit}" if unit else name] = _plain(name, value)

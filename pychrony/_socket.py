@@ -23,6 +23,7 @@ import warnings
 from contextlib import suppress
 from io import FileIO
 
+from . import _advice
 from .enums import Transport
 from .exceptions import (
     ChronyConnectionError,
@@ -46,11 +47,6 @@ _ALL_MAY_WRITE = 0o1666
 
 # The error_code where libchrony's chrony_open_socket would have failed.
 _NOT_OPENED = -1
-
-_OVER_UDP = (
-    "tracking, sources, sourcestats, activity, rtcdata and smoothing need no "
-    "permission over UDP (address 127.0.0.1)"
-)
 
 # The open sockets, with their address and the process that opened them. They are
 # cleaned up at exit, when the interpreter does not collect all objects.
@@ -128,7 +124,7 @@ class DatagramSocket:
 def _open_unix(unix: socket.socket, target: Target) -> None:
     path = os.fsencode(target.host)
     directory = os.path.dirname(path)
-    if max(len(directory), len(path) + _DIRECTORY_MAX - _PATH_MAX) > _DIRECTORY_MAX:
+    if len(directory) > _DIRECTORY_MAX or len(path) > _PATH_MAX:
         raise ChronyConnectionError(
             f"{target}: this path is too long. pychrony creates a socket in the same "
             f"directory. The path of a socket can have {_PATH_MAX} bytes at most, and "
@@ -260,7 +256,7 @@ def _no_place(target: Target, directory: str, reason: OSError) -> ChronyError:
         kind = ChronyPermissionError
         advice = (
             ", where chronyd would reply to it. Run this as root or the user that "
-            f"chronyd runs as; {_OVER_UDP}"
+            f"chronyd runs as. {_advice.OVER_UDP}"
         )
     return kind(
         f"{target}: {reason.strerror or reason}: no socket can be made in "
@@ -277,8 +273,6 @@ def unreachable(
     unix = target.transport is Transport.UNIX_SOCKET
     if unix and reason.errno in (errno.EACCES, errno.EPERM):
         kind = ChronyPermissionError
-    from . import _advice
-
     advice = _advice.unreachable(target.host, unix, reason)
     text = f"{target}: {reason.strerror or reason}"
     error = kind(f"{text}. {advice}" if advice else text, code)

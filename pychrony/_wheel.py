@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RELEASE = "pychrony==2.0.3"
-SONAME = "libchrony.so.0"
 ORIGIN = (
     "libchrony is by Miroslav Lichvar, under the LGPL 2.1 or later. Its source: "
     "https://gitlab.com/chrony/libchrony"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from functools import partial
 from select import POLLIN
 from time import monotonic
@@ -55,18 +54,7 @@ class AsyncChronyConnection(BaseConnection):
     Arguments and errors are those of :class:`ChronyConnection`.
     """
 
-    def __init__(
-        self,
-        address: str | os.PathLike[str] | None = None,
-        *,
-        timeout: float = 1.0,
-        retries: int = 2,
-        limit: float | None = None,
-    ) -> None:
-        super().__init__(address, timeout=timeout, retries=retries, limit=limit)
-        self._lock_owner: tuple[int, asyncio.AbstractEventLoop] | None = None
-        self._lock = asyncio.Lock()
-        self._waiter = Waiter()
+    _call_states: dict[int, _CallState]
 
     async def __aenter__(self) -> AsyncChronyConnection:
         """Open the connection, see :meth:`ChronyConnection.__enter__`."""
@@ -91,7 +79,7 @@ class AsyncChronyConnection(BaseConnection):
         """
         self._drop_if_inherited()
         self._closed = True
-        async with self._call_lock():
+        async with self._call_state().lock:
             self._connected = None
             self._drop()
 
@@ -140,12 +128,14 @@ class AsyncChronyConnection(BaseConnection):
         return await self._read(partial(read_generic, report=name))
 
     async def _read(self, query: partial[RequestGenerator[T]]) -> T:
-        async with self._call_lock():
+        state = self._call_state()
+        async with state.lock:
             try:
                 session = self._session
                 if query.func is read_single and session and self._limit is None:
-                    return await self._read_single(session, query.keywords["record"])
-                return await _drive(self._waiter, self._requests(query))
+                    record: type[T] = query.keywords["record"]
+                    return await _read_single(state.waiter, session, record)
+                return await _drive(state.waiter, self._requests(query))
             except BaseException:
                 self._drop()
                 raise
@@ -155,36 +145,27 @@ class AsyncChronyConnection(BaseConnection):
                     self._connected = None
                     self._drop()
 
-    async def _read_single(self, session: Session, record: type[T]) -> T:
-        """Read a report that is one record; mostly without a reader and a timer.
-
-        To add and remove these takes longer than all the rest of a call. A
-        generator would cost a fifth of the call.
-        """
-        report, decode = REPORTS[record], decoder(record)
-        begun = session.request(report)
-        await asyncio.sleep(0)
-        if begun and session.received(report):
-            return session.decoded(report, decode)
-        return await _drive(
-            self._waiter, session.record(report, 0, decode, begun=begun)
-        )
-
-    def _call_lock(self) -> asyncio.Lock:
-        """Return the lock of this process and event loop (a lock works in one loop)."""
-        owner = self._check_process(), _running_loop()
-        if self._lock_owner != owner:
-            if (
-                self._lock_owner
-                and self._lock_owner[0] == owner[0]
-                and self._lock.locked()
-            ):
+    def _call_state(self) -> _CallState:
+        """Return what is shared in this process and event loop."""
+        pid, loop = self._check_process(), _running_loop()
+        state = self._call_states.get(pid)
+        if state is None or state.loop is not loop:
+            if state and state.lock.locked():
                 raise ChronyUsageError(
                     f"{self!r} is in the middle of a call in another event loop. Use "
                     "another connection in this one"
                 )
-            self._lock_owner, self._lock = owner, asyncio.Lock()
-        return self._lock
+            state = self._call_states[pid] = _CallState(loop)
+        return state
+
+
+class _CallState:
+    """The lock of a connection in one event loop, and what its calls share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.lock = asyncio.Lock()
+        self.waiter = Waiter()
 
 
 def async_query_many(
@@ -235,6 +216,20 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         ) from reason
 
 
+async def _read_single(waiter: Waiter, session: Session, record: type[T]) -> T:
+    """Read a report that is one record; mostly without a reader and a timer.
+
+    To add and remove these takes longer than all the rest of a call. A generator would
+    cost a fifth of the call.
+    """
+    report, decode = REPORTS[record], decoder(record)
+    begun = session.request(report)
+    await asyncio.sleep(0)
+    if begun and session.received(report):
+        return session.decoded(report, decode)
+    return await _drive(waiter, session.record(report, 0, decode, begun=begun))
+
+
 async def _drive(waiter: Waiter, requests: RequestGenerator[T]) -> T:
     """Run a request generator to its end, and return its result."""
     ready: Any = None
@@ -263,12 +258,9 @@ async def _wait(waiter: Waiter, fd: int, events: int, deadline: float) -> bool:
         if not ready.done():
             ready.set_result(answer)
 
-    reading = events & POLLIN
-    add, remove = (
-        (loop.add_reader, loop.remove_reader)
-        if reading
-        else (loop.add_writer, loop.remove_writer)
-    )
+    add, remove = loop.add_writer, loop.remove_writer
+    if events & POLLIN:
+        add, remove = loop.add_reader, loop.remove_reader
     add(fd, settle, True)
     timer = loop.call_later(deadline - monotonic(), settle, False)
     try:

@@ -99,17 +99,7 @@ class ChronyConnection(BaseConnection):
     """
 
     _blocking = True
-
-    def __init__(
-        self,
-        address: str | os.PathLike[str] | None = None,
-        *,
-        timeout: float = 1.0,
-        retries: int = 2,
-        limit: float | None = None,
-    ) -> None:
-        super().__init__(address, timeout=timeout, retries=retries, limit=limit)
-        self._call_states: dict[int, _CallState] = {}
+    _call_states: dict[int, _CallState]
 
     def __enter__(self) -> ChronyConnection:
         """Open the connection.
@@ -292,9 +282,7 @@ class ChronyConnection(BaseConnection):
         state = self._call_states.get(pid)
         if state is None:
             self._check_process()
-            # A forked child gets its own state: its parent's lock may be held by a
-            # thread that does not exist in the child. setdefault() gives all threads
-            # of a process the same state.
+            # Threads that come here at the same time get the same state.
             state = self._call_states.setdefault(pid, _CallState())
         return state
 

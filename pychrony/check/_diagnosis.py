@@ -14,7 +14,7 @@ import _cffi_backend
 import pychrony
 from pychrony import ChronyConnectionError, ChronyError, _address
 from pychrony._chronyc import printable
-from pychrony._cli import Waits
+from pychrony._cli import timeout_within
 from pychrony._library import VARIABLE, load
 
 
@@ -67,9 +67,9 @@ def _daemon(address: str, seconds: float, retries: int) -> Iterator[tuple[str, s
         for path in (os.path.dirname(target), target):
             yield "", f"{path}: {_access(path)}"
     try:
-        waits = Waits(seconds, retries, 1)
+        timeout = timeout_within(seconds, retries, 1)
         with pychrony.ChronyConnection(
-            address, timeout=waits.timeout, retries=waits.retries
+            address, timeout=timeout, retries=retries
         ) as connection:
             for name in pychrony.reports():
                 try:

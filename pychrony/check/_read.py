@@ -7,7 +7,7 @@ from time import monotonic, time
 
 import pychrony
 from pychrony import ChronyError, Transport
-from pychrony._cli import Waits, is_terminal
+from pychrony._cli import is_terminal, timeout_within
 from pychrony._reader import Reader
 
 from ._clock import Clock
@@ -81,13 +81,12 @@ def many(
     at_once = min(concurrency, len(addresses))
     # If none replies, all timeouts of each round must fit into the time.
     rounds = -(-len(addresses) // at_once)
-    waits = Waits(seconds, retries, rounds)
     try:
         results = pychrony.query_many(
             addresses,
             concurrency=at_once,
-            timeout=waits.timeout,
-            retries=waits.retries,
+            timeout=timeout_within(seconds, retries, rounds),
+            retries=retries,
             progress=_bar(len(addresses)) if is_terminal(sys.stderr) else None,
         )
     except ChronyError as error:  # there is no libchrony
@@ -100,13 +99,12 @@ def many(
     ]
     old = {one.address for one in verdicts if one.has_wrong("age")}
     if old and (left := end - monotonic()) > 0:
-        waits = Waits(left, retries, -(-len(old) // at_once))
         answers = pychrony.query_many(
             old,
             "sources",
             concurrency=at_once,
-            timeout=waits.timeout,
-            retries=waits.retries,
+            timeout=timeout_within(left, retries, -(-len(old) // at_once)),
+            retries=retries,
         )
         sources = {
             str(address): result

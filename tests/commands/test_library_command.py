@@ -46,7 +46,7 @@ class Environment:
     """A virtual environment without libchrony."""
 
     def __init__(self, directory: Path, *options: str) -> None:
-        self.library = directory / "lib" / _wheel.SONAME
+        self.library = directory / "lib" / _library.SONAME
         self.python = str(directory / "bin" / "python")
         command = [sys.executable, "-m", "venv", *options, str(directory)]
         subprocess.run(command, check=True)
@@ -238,7 +238,7 @@ def test_broken_library_is_replaced(bare: Environment, wheelhouse: Path) -> None
     )
     assert bare.command("install", str(wheelhouse))[0] == 0
     assert bare.library.read_bytes() == LIBRARY
-    assert bare.left() == [_wheel.SONAME]
+    assert bare.left() == [_library.SONAME]
 
 
 def test_variable_that_names_another(bare: Environment, wheelhouse: Path) -> None:
@@ -273,7 +273,7 @@ def test_environment_without_pip_makes_a_temporary_one(
     assert status == 0, errors
     assert errors[0] == "this environment has no pip: making a temporary one"
     assert bare.library.read_bytes() == LIBRARY
-    assert bare.left() == [_wheel.SONAME]
+    assert bare.left() == [_library.SONAME]
 
 
 @pytest.fixture
@@ -376,7 +376,7 @@ def test_directory_in_the_place_of_the_library(
     status, output, (line,) = bare.command("install", str(wheelhouse))
     assert (status, output) == (1, "")
     assert line.startswith(f"{bare.library}: not installed: ")
-    assert bare.left() == [_wheel.SONAME]
+    assert bare.left() == [_library.SONAME]
 
 
 @pytest.mark.parametrize(
@@ -489,7 +489,7 @@ def test_which_is_used(
     assert library.main([]) == 0
     assert "found:     PYCHRONY_LIBCHRONY names it\n" in capsys.readouterr().out
     monkeypatch.delenv("PYCHRONY_LIBCHRONY")
-    monkeypatch.setattr(_library, "name", _wheel.SONAME)
+    monkeypatch.setattr(_library, "name", _library.SONAME)
     monkeypatch.setattr(_wheel, "DIGESTS", {})
     assert library.main([]) == 0
     output = capsys.readouterr().out

@@ -130,6 +130,7 @@ def test_nanoseconds_where_long_is_no_wider_than_theirs() -> None:
 def test_timespec_where_time_is_wider_than_long() -> None:
     """On this system both structs have 16 bytes, so the real function can be read."""
     lib = _library.load()
+    convert = _decode._nanoseconds("reference time")
     tracking = make_tracking(ref_time_ns=1_700_000_000_123_456_789)
     with connected(tracking=tracking) as (_, connection):
         expected = connection.get_tracking().ref_time_ns
@@ -137,7 +138,7 @@ def test_timespec_where_time_is_wider_than_long() -> None:
         read = _decode._timespec_reader(lib, 4, lambda: 8)
         time = read(connection._session._handle, 4)
         assert ffi.typeof(time).cname == "struct timespec_time64"
-        assert _decode._nanoseconds("reference time")(time) == expected == 1_700_000_000_123_456_789
+        assert convert(time) == expected == 1_700_000_000_123_456_789
     for size in (4, 8):
         read = _decode._timespec_reader(lib, size, partial(int, size))
         assert ffi.typeof(read) is ffi.typeof(lib.chrony_get_field_timespec)
