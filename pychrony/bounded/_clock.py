@@ -92,11 +92,12 @@ class BoundedClock:
             raise ValueError(
                 f"interval {interval!r} s: it must be positive, and an hour at most"
             )
-        for name, value in (
-            ("max_drift_ppm", max_drift_ppm),
-            ("holdover", holdover),
-            ("reference_error", reference_error),
-        ):
+        options = {
+            "max_drift_ppm": max_drift_ppm,
+            "holdover": holdover,
+            "reference_error": reference_error,
+        }
+        for name, value in options.items():
             if not 0 <= value < inf:
                 raise ValueError(f"{name} {value!r}: it must not be negative")
         self._address = address
@@ -108,12 +109,7 @@ class BoundedClock:
                 "Unix socket, 127.0.0.1, ::1 or localhost"
             )
         self._interval = interval
-        self._options = {
-            "interval": interval,
-            "max_drift_ppm": max_drift_ppm,
-            "holdover": holdover,
-            "reference_error": reference_error,
-        }
+        self._options = {"interval": interval, **options}
         self._reader: Reader | None = None
         self._bounds = Bounds(_System(connection))
         self._bounds.end("the bounded clock is not open: use it in a 'with' block")

@@ -39,6 +39,13 @@ SOURCE = Item(
     performance=False,
 )
 
+# An item that is not mentioned if the other is wrong, too.
+_IMPLIED_BY = {
+    "local": "synchronised",
+    "last_sample": "offset",
+    "error_bound": "offset",
+}
+
 # Errors that waiting cannot fix.
 _FINAL = (ChronyAddressError, ChronyPermissionError, ChronyLibraryError)
 
@@ -219,24 +226,13 @@ class Verdict:
     @property
     def wrong(self) -> list[Finding]:
         """The findings outside of limits, the worst first, without implied ones."""
-        found = [one for one in self.worst_first if one.wrong]
-        names = {one.item.name for one in found}
-        hidden = {
-            name
-            for name, other in (
-                ("local", "synchronised"),
-                ("last_sample", "offset"),
-                ("error_bound", "offset"),
-            )
-            if name in names and other in names
-        }
-        if "error_bound" in hidden:
-            states = {one.item.name: one.state for one in found}
-            # The bound includes the offset, so it says more only if it is worse.
-            worse = WORST_FIRST.index(states["error_bound"])
-            if worse < WORST_FIRST.index(states["offset"]):
-                hidden.discard("error_bound")
-        return [one for one in found if one.item.name not in hidden]
+        found = {one.item.name: one for one in self.worst_first if one.wrong}
+        hidden = {name for name, other in _IMPLIED_BY.items() if other in found}
+        bound, offset = found.get("error_bound"), found.get("offset")
+        # The bound includes the offset, so it says more only if it is worse.
+        if bound and offset and worst((bound, offset)) != offset.state:
+            hidden.discard("error_bound")
+        return [one for name, one in found.items() if name not in hidden]
 
     def _then_facts(self, wrong: str) -> str:
         if self.error is not None:
@@ -295,23 +291,17 @@ def failure(address: str, error: ChronyError, timeout_state: int) -> Verdict:
 
 def _find(item: Item, value: float, clock: Clock, limits: Limits) -> Finding:
     warning, critical = (limits.of(item, state, clock) for state in (WARNING, CRITICAL))
+    found = Finding(item, value, warning=warning, critical=critical)
     for state, limit in ((CRITICAL, critical), (WARNING, warning)):
         if limit is not None and limit.alerts(value):
-            wrong = item.wrong(clock) if callable(item.wrong) else item.wrong
-            wrong = wrong or (
+            found.state = state
+            found.wrong = item.wrong(clock) if callable(item.wrong) else item.wrong
+            found.wrong = found.wrong or (
                 f"{item.label} {item.show(value)} ({_where(item, value, limit)})"
             )
-            advice = item.advice(clock) if callable(item.advice) else item.advice
-            return Finding(
-                item,
-                value,
-                warning=warning,
-                critical=critical,
-                state=state,
-                wrong=wrong,
-                advice=advice,
-            )
-    return Finding(item, value, warning=warning, critical=critical)
+            found.advice = item.advice(clock) if callable(item.advice) else item.advice
+            break
+    return found
 
 
 def _where(item: Item, value: float, limit: Range) -> str:

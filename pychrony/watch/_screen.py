@@ -379,7 +379,7 @@ class LiveView(App[None]):
     def action_open(self) -> None:
         """Show the chosen one of several clocks."""
         if self._open is None and self._lines.index is not None:
-            self._turn_to(self._lines.chosen)
+            self._switch_to(self._lines.chosen)
 
     def action_close(self) -> None:
         """Close what is open: the chosen source, then the clock, then the view."""
@@ -388,11 +388,11 @@ class LiveView(App[None]):
         elif self._lines.index is not None:
             self._lines.choose(None)
         elif len(self._hosts) > 1:
-            self._turn_to(None, self._open)
+            self._switch_to(None, self._open)
         else:
             self.exit()
 
-    def _turn_to(self, host: str | None, chosen: str | None = None) -> None:
+    def _switch_to(self, host: str | None, chosen: str | None = None) -> None:
         self._open = host
         self._lines.show(lambda _: Table("", ()))
         self._lines.chosen = chosen

@@ -11,6 +11,8 @@ import metrics_table
 import public_api
 import reports_schema
 
+import pychrony
+
 ROOT = Path(__file__).parents[2]
 
 FILES: dict[Path, Callable[[], str]] = {
@@ -26,5 +28,6 @@ FILES: dict[Path, Callable[[], str]] = {
 }
 
 if __name__ == "__main__":
+    pychrony.library_path()  # else the error would be written into the pages
     for file, make in FILES.items():
         file.write_text(make())
