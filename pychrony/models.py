@@ -92,13 +92,6 @@ _LOCAL_REFERENCE_ID = 0x7F7F0101
 _FROM_REF_TIME = -1
 
 
-def _complete_ref_time_ns(record: "TrackingStatus | NTPData | RTCData") -> None:
-    if record.ref_time_ns == _FROM_REF_TIME and isfinite(record.ref_time):
-        seconds, fraction = divmod(record.ref_time, 1)
-        exact = int(seconds) * 10**9 + round(fraction * 10**9)
-        object.__setattr__(record, "ref_time_ns", exact)
-
-
 class _Record:
     """The methods that dataclasses would generate, once for all records.
 
@@ -134,8 +127,21 @@ def _items(record: "Any") -> "tuple[tuple[str, Any], ...]":
     return tuple((one.name, getattr(record, one.name)) for one in fields(record))
 
 
+class _TimedRecord(_Record):
+    """A record with a reference time."""
+
+    ref_time: float
+    ref_time_ns: int
+
+    def __post_init__(self) -> None:
+        if self.ref_time_ns == _FROM_REF_TIME and isfinite(self.ref_time):
+            seconds, fraction = divmod(self.ref_time, 1)
+            exact = int(seconds) * 10**9 + round(fraction * 10**9)
+            object.__setattr__(self, "ref_time_ns", exact)
+
+
 @dataclass(frozen=True, repr=False, eq=False)
-class TrackingStatus(_Record):
+class TrackingStatus(_TimedRecord):
     """The clock as chronyd sees it (report ``tracking``).
 
     Attributes:
@@ -184,9 +190,6 @@ class TrackingStatus(_Record):
     root_dispersion: float = field(metadata=_from("root dispersion"))
     update_interval: float = field(metadata=_from("last update interval"))
     ref_time_ns: int = field(default=_FROM_REF_TIME, metadata=_from("reference time"))
-
-    def __post_init__(self) -> None:
-        _complete_ref_time_ns(self)
 
     def is_synchronized(self) -> bool:
         """Whether the clock follows a source, as ``chronyc waitsync`` sees it.
@@ -333,7 +336,7 @@ class SourceStats(_Record):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class RTCData(_Record):
+class RTCData(_TimedRecord):
     """The real-time clock of the machine (report ``rtcdata``).
 
     Attributes:
@@ -353,9 +356,6 @@ class RTCData(_Record):
     offset: float = field(metadata=_from("offset"))
     freq_offset: float = field(metadata=_from("frequency offset"))
     ref_time_ns: int = field(default=_FROM_REF_TIME, metadata=_from("reference time"))
-
-    def __post_init__(self) -> None:
-        _complete_ref_time_ns(self)
 
     def is_calibrated(self) -> bool:
         """Whether there is any measurement at all."""
@@ -457,7 +457,7 @@ class AuthData(_Record):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class NTPData(_Record):
+class NTPData(_TimedRecord):
     """The last valid packet of one NTP source (report ``ntpdata``).
 
     Before the first packet, its figures are 0. Versions of chronyd before 4.6 do
@@ -531,9 +531,6 @@ class NTPData(_Record):
     hardware_tx: int | None = field(metadata=_from("hardware transmit timestamps"))
     hardware_rx: int | None = field(metadata=_from("hardware receive timestamps"))
     ref_time_ns: int = field(default=_FROM_REF_TIME, metadata=_from("reference time"))
-
-    def __post_init__(self) -> None:
-        _complete_ref_time_ns(self)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
