@@ -12,6 +12,7 @@ from functools import partial
 from select import POLLIN, POLLOUT
 from time import monotonic
 
+from . import _advice
 from ._libchrony import ffi
 from ._library import call_locked, load
 from ._socket import DatagramSocket, unreachable
@@ -46,9 +47,19 @@ _NOT_AUTHORIZED = (
     "ntpdata also need sourcestats in it"
 )
 
-# The names of reports for libchrony. They must never be freed, as it may keep a
-# pointer to one (follow_report in client.c).
-_NAMES: dict[str, bytes] = {}
+
+class _Names(dict[str, bytes]):
+    """The names of reports for libchrony.
+
+    They must never be freed, as it may keep a pointer to one (follow_report in
+    client.c).
+    """
+
+    def __missing__(self, report: str) -> bytes:
+        return self.setdefault(report, report.encode())
+
+
+_NAMES = _Names()
 
 _AGAIN = (errno.EAGAIN, errno.EINTR)
 
@@ -190,7 +201,7 @@ class Session:
         """
         self._ignored = 0
         deadline = monotonic() + self.timeouts[0]
-        code = self.lib.chrony_request_record(self._handle, _name(report), 0)
+        code = self.lib.chrony_request_record(self._handle, _NAMES[report], 0)
         if not code:
             return deadline
         if self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
@@ -229,7 +240,7 @@ class Session:
                 deadline, begun = begun, None
             else:
                 deadline = monotonic() + timeout
-                code = request(self._handle, _name(report), *arguments)
+                code = request(self._handle, _NAMES[report], *arguments)
                 if code and not (
                     yield from self._send_later(
                         code, report, request, arguments, deadline
@@ -271,7 +282,7 @@ class Session:
             # be another source by now.
             if report in BY_ADDRESS:
                 return False
-            code = request(self._handle, _name(report), *arguments)
+            code = request(self._handle, _NAMES[report], *arguments)
         return True
 
     def received(self, report: str) -> bool:
@@ -334,8 +345,6 @@ class Session:
                 "Is it a chronyd, and libchrony recent enough?"
             )
         elif self.target.transport is Transport.UNIX_SOCKET:
-            from . import _advice
-
             text += _advice.silent(self.target.host)
         else:
             text += (
@@ -343,10 +352,6 @@ class Session:
                 "cmdport and bindcmdaddress fit, and does no firewall drop UDP?"
             )
         return ChronyTimeoutError(text)
-
-
-def _name(report: str) -> bytes:
-    return _NAMES.get(report) or _NAMES.setdefault(report, report.encode())
 
 
 def _os_error() -> OSError:
