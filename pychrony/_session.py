@@ -47,19 +47,9 @@ _NOT_AUTHORIZED = (
     "ntpdata also need sourcestats in it"
 )
 
-
-class _Names(dict[str, bytes]):
-    """The names of reports for libchrony.
-
-    They must never be freed, as it may keep a pointer to one (follow_report in
-    client.c).
-    """
-
-    def __missing__(self, report: str) -> bytes:
-        return self.setdefault(report, report.encode())
-
-
-_NAMES = _Names()
+# The names of reports for libchrony. They must never be freed, as it may keep a
+# pointer to one (follow_report in client.c).
+_NAMES: dict[str, bytes] = {}
 
 _AGAIN = (errno.EAGAIN, errno.EINTR)
 
@@ -201,7 +191,7 @@ class Session:
         """
         self._ignored = 0
         deadline = monotonic() + self.timeouts[0]
-        code = self.lib.chrony_request_record(self._handle, _NAMES[report], 0)
+        code = self.lib.chrony_request_record(self._handle, _name(report), 0)
         if not code:
             return deadline
         if self._may_retry(code, self.lib.CHRONY_SEND_FAILED):
@@ -240,7 +230,7 @@ class Session:
                 deadline, begun = begun, None
             else:
                 deadline = monotonic() + timeout
-                code = request(self._handle, _NAMES[report], *arguments)
+                code = request(self._handle, _name(report), *arguments)
                 if code and not (
                     yield from self._send_later(
                         code, report, request, arguments, deadline
@@ -282,7 +272,7 @@ class Session:
             # be another source by now.
             if report in BY_ADDRESS:
                 return False
-            code = request(self._handle, _NAMES[report], *arguments)
+            code = request(self._handle, _name(report), *arguments)
         return True
 
     def received(self, report: str) -> bool:
@@ -352,6 +342,10 @@ class Session:
                 "cmdport and bindcmdaddress fit, and does no firewall drop UDP?"
             )
         return ChronyTimeoutError(text)
+
+
+def _name(report: str) -> bytes:
+    return _NAMES.get(report) or _NAMES.setdefault(report, report.encode())
 
 
 def _os_error() -> OSError:
