@@ -3,7 +3,7 @@
 A record is a frozen dataclass. The ``metadata`` of a field names the libchrony
 field that it is read from (``_from``), or says how it is computed from the other
 fields (``_derived``). :data:`REPORTS` says which report each dataclass is.
-``_decode.py`` builds its plans from these.
+``_decode.py`` makes the function that reads a record from these.
 
 Definitions: chronyc(1), "Monitoring commands". Times are in seconds,
 frequencies in parts per million (ppm), unless a name says otherwise.
