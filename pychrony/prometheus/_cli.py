@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 1
         try:
-            for each in sockets[0]:
+            for each in sockets:
                 print(f"listening on {_url(each, arguments)}", file=sys.stderr)
             sys.stderr.flush()
         except OSError:  # nobody reads it
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.collect()
         gc.freeze()
         if arguments.workers == 1:
-            _poller.run(partial(_serve, arguments, sockets[0], own))
+            _poller.run(partial(_serve, arguments, sockets, own))
         else:
             _workers.supervise(
                 arguments.workers,
@@ -107,13 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(
     arguments: argparse.Namespace,
-    sockets: list[list[socket]],
+    sockets: list[socket],
     own: Own,
     worker: int,
     lifeline: int,
 ) -> None:
     own.begin(worker)
-    _poller.run(partial(_serve, arguments, sockets[worker], own, lifeline=lifeline))
+    _poller.run(partial(_serve, arguments, sockets, own, lifeline=lifeline))
 
 
 async def _serve(
@@ -161,21 +161,21 @@ class _ListenError(Exception):
     """The exporter cannot listen; the text says why."""
 
 
-def _sockets(arguments: argparse.Namespace) -> list[list[socket]]:
-    """Return the listening sockets of each worker."""
+def _sockets(arguments: argparse.Namespace) -> list[socket]:
+    """Return the listening sockets, which all workers share."""
     if arguments.systemd:
         try:
-            return [_workers.from_systemd()] * arguments.workers
+            return _workers.from_systemd()
         except ValueError as error:
             raise _ListenError(error) from error
-    places: list[list[socket]] = []
+    sockets: list[socket] = []
     for host, port in arguments.listen or [("127.0.0.1", 9123)]:
         try:
-            places.append(_workers.listen((host, port), arguments.workers))
+            sockets.append(_workers.listen((host, port)))
         except OSError as error:
             shown = f"[{host}]" if ":" in host else host
             raise _ListenError(f"cannot listen on {shown}:{port}: {error}") from error
-    return [list(sockets) for sockets in zip(*places)]
+    return sockets
 
 
 def _url(listening: socket, arguments: argparse.Namespace) -> str:

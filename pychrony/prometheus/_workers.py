@@ -27,8 +27,8 @@ _PAUSE = 1.0
 _FIRST = 3
 
 
-def listen(place: Place, number: int) -> list[socket.socket]:
-    """Return listening sockets for a place, one for each worker.
+def listen(place: Place) -> socket.socket:
+    """Return a listening socket, for all workers: one that is idle takes the next.
 
     Raises:
         OSError: it cannot listen there.
@@ -42,26 +42,13 @@ def listen(place: Place, number: int) -> list[socket.socket]:
         raise OSError(f"{host!r} is not a host name") from error
     # The wildcard of IPv6 includes IPv4.
     family, _, _, _, address = found[0] if host else max(found, key=lambda one: one[0])
-    first = _bound(family, (*address[:1], port, *address[2:]), shared=False)
-    if number == 1:
-        return [first]
-    # With SO_REUSEPORT, another process of this user could share the port unnoticed.
-    # The first socket, without it, has shown that there is none.
-    address = first.getsockname()
-    first.close()
-    return [_bound(family, address, shared=True) for _ in range(number)]
-
-
-def _bound(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             wildcard = address[0] == "::"
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not wildcard)
-        bound.bind(address)
+        bound.bind((*address[:1], port, *address[2:]))
         bound.listen(1024)
     except BaseException:
         bound.close()

@@ -189,8 +189,8 @@ def measured(tree: str, arguments: argparse.Namespace, daemons: int, fleet: int)
         def used() -> list[float]:
             return [*exporter.cpu(), cpu(os.getpid()), cpu(daemons), busy()]
 
-        # Each target was silent twice, as after the first half a minute.
-        load(exporter.port, fleet, rate, 2 * TARGETS / rate)
+        # Each worker has seen each target be silent twice, as after a minute.
+        load(exporter.port, fleet, rate, 3 * workers * TARGETS / rate)
         before, begin = used(), monotonic()
         text = load(exporter.port, fleet, rate, arguments.seconds)
         took = monotonic() - begin

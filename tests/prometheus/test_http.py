@@ -37,7 +37,7 @@ def play(
     context = _web.tls_context(str(CERTIFICATE), None, None) if secure else None
 
     async def run() -> T:
-        (listening,) = _workers.listen(("127.0.0.1", 0), 1)
+        listening = _workers.listen(("127.0.0.1", 0))
         with closing(listening):
             async with Server(
                 [listening], answer, limit=limit, context=context, refused=refused
