@@ -281,7 +281,7 @@ def _read_snapshot(
     refusal: ChronyDataError | None = None
     for _ in range(LIST_READS):
         found = None
-        # The length in the last call saves a round trip; it is verified anyway.
+        # The length in the last call saves a request; it is verified anyway.
         count = session.counts.pop(report, None)
         round_trip = inf
         if count is None:
@@ -352,9 +352,7 @@ def _read_once(
         key, _ = yield from read(session, count - 1)
     if key != last:
         return None
-    unix = session.target.transport is Transport.UNIX_SOCKET
-    if unix or count * round_trip > _LONG_READ:
-        session.counts[report] = count
+    session.counts[report] = count
     return [found[index] for index in range(count)]
 
 

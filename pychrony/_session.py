@@ -68,7 +68,7 @@ class Session:
             :meth:`set_timeouts`. If so, libchrony's own ``recv`` does the first
             wait, with a timeout, which saves the system call of ``poll``.
         in_flight: maximum number of requests in flight for a list.
-        counts: the length of each list in the last call, where that saves time.
+        counts: the length of each list in the last call, which saves a request.
     """
 
     in_flight = 128

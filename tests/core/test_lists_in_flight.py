@@ -90,8 +90,12 @@ def test_list_of_any_length(number: int) -> None:
     assert descriptors() == before
 
 
+@pytest.mark.parametrize("long_read", [-1.0, 9e9])
 @pytest.mark.parametrize("change", [0, -30, -1, 1, 30])
-def test_number_of_the_last_time_saves_a_round_trip_or_nothing(change: int) -> None:
+def test_number_of_the_last_time_saves_a_request_or_nothing(
+    change: int, long_read: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_queries, "_LONG_READ", long_read)
     with connected(sources=many_sources(40)) as (daemon, connection):
         assert len(connection.get_sources()) == 40
         assert daemon.requests[0] == ("N_SOURCES", None)
