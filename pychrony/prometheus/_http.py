@@ -100,6 +100,10 @@ class Server:
         if self._context:
             options = {"ssl": self._context, "ssl_handshake_timeout": _REQUEST_TIME}
         for each in self._sockets:
+            # Before dup(), which makes a blocking socket block again in all workers
+            # that share it. One of them would wait in accept() for a connection that
+            # another has taken.
+            each.setblocking(False)
             self._servers.append(
                 await loop.create_server(
                     lambda: _Client(self), sock=each.dup(), backlog=128, **options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gzip
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -249,3 +250,15 @@ def test_errors_that_belong_to_no_request(caplog: pytest.LogCaptureFixture) -> N
     _http._report(loop, {"message": "something else", "exception": OSError()})
     loop.close()
     assert "something else" in caplog.text
+
+
+def test_socket_of_several_workers_never_blocks() -> None:
+    """Or one could wait in accept() for a connection that another has taken."""
+
+    async def serve() -> None:
+        with _workers.listen(("127.0.0.1", 0)) as shared:
+            async with Server([shared], hello, limit=9):
+                with shared.dup():  # as another worker does
+                    assert not os.get_blocking(shared.fileno())
+
+    asyncio.run(serve())
