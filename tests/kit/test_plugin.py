@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ def run_pytest(suite: str, directory: Path, **variables: str) -> str:
     file = directory / "test_suite.py"
     file.write_text(suite)
     pytest_command = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    # Not the configuration of a project around the directory.
+    pytest_command += ["-c", os.devnull, "--rootdir", str(directory)]
     plugins = ["-p", "no:pychrony", "-p", "pychrony.testing.plugin"]
     # To load those of other packages takes longer than the tests.
     variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
