@@ -322,9 +322,9 @@ def test_one_loop_in_the_middle_of_another(
 @pytest.mark.timeout(30)
 def test_full_queue_of_the_unix_socket(run: Runner[Any]) -> None:
     async def main(path: str) -> None:
-        connection = AsyncChronyConnection(path, **QUICK)
-        with pytest.raises(pychrony.ChronyTimeoutError, match="hung or stopped"):
-            await connection.get_tracking()
+        async with AsyncChronyConnection(path, **QUICK) as connection:
+            with pytest.raises(pychrony.ChronyTimeoutError, match="hung or stopped"):
+                await connection.get_tracking()
 
     with hung_daemon() as path:
         run(main(path))
