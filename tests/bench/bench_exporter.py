@@ -1,9 +1,9 @@
 """Scrapes of the exporter: of this tree, and of others beside it in the same run.
 
-``python tests/bench/bench_exporter.py [TREE ...]``: each TREE is a checkout, like
-that of an older commit. The chronyd is the real one, with ten sources. Prints for
-each number of clients the scrapes a second, the median time of one, and the CPU
-time of the exporter for each.
+``PYTHONPATH=tests:tests/tools python tests/bench/bench_exporter.py [TREE ...]``: each
+TREE is a checkout, like that of an older commit. The chronyd is the real one, with ten
+sources. Prints for each number of clients the scrapes a second, the median time of one,
+and the CPU time of the exporter for each.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
+import provision
+from chronyd import Chronyd
+
 HERE = Path(__file__).parents[2]
-sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "tools")]
-
-import provision  # noqa: E402 - needs the path
-from chronyd import Chronyd  # noqa: E402 - needs the path
-
 SECONDS = float(os.environ.get("SECONDS", "2"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 REPORTS = os.environ.get("REPORTS", "tracking,sources,sourcestats").split(",")

@@ -1,7 +1,8 @@
 """Probes of a fleet with dead targets, at a fixed rate, of one or more trees.
 
-``bench_probes.py [--rate 333] [--seconds 60] [--workers N] [--rounds 1] [TREE ...]``:
-500 daemons with four sources each, every tenth of which is silent. Probes begin at
+``bench_probes.py [--rate 333] [--seconds 60] [--workers N] [--rounds 1] [TREE ...]``,
+with the same PYTHONPATH as ``bench_exporter.py``. There are 500 daemons with four
+sources each, and every tenth is silent. Probes begin at
 fixed times, whether those before have ended or not; the time of each counts from when
 it should have begun. Trees are measured one after the other, here first, and again in
 each round. The CPU time of the client and of the daemons is printed, too, as they run
@@ -23,15 +24,13 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+import bench_daemons
+import provision
+from bench_exporter import Exporter, cpu
+
+from pychrony.testing import _reports, _wire, make_source_stats
+
 HERE = Path(__file__).parents[2]
-sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "tools")]
-
-import bench_daemons  # noqa: E402 - needs the path
-import provision  # noqa: E402 - needs the path
-from bench_exporter import Exporter, cpu  # noqa: E402 - needs the path
-
-from pychrony.testing import _reports, _wire, make_source_stats  # noqa: E402 - needs the path
-
 TARGETS = 500
 SOURCES = 4
 
@@ -103,7 +102,7 @@ def load(port: int, fleet: int, rate: float, seconds: float) -> str:
             check(probe, counts)
         if monotonic() >= due:
             times["begun late"].append(monotonic() - due)
-            probe = begun(number, port, fleet, due)
+            probe = begin_probe(number, port, fleet, due)
             probes[probe.socket.fileno()] = probe
             replies.register(probe.socket, select.EPOLLIN)
             number += 1
@@ -118,7 +117,7 @@ def load(port: int, fleet: int, rate: float, seconds: float) -> str:
     )
 
 
-def begun(number: int, port: int, fleet: int, when: float) -> Probe:
+def begin_probe(number: int, port: int, fleet: int, when: float) -> Probe:
     index = number * 7 % TARGETS
     host = f"127.1.{index >> 8}.{index & 255}"
     client = socket.create_connection(("127.0.0.1", port))

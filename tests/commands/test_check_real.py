@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,14 @@ def test_why_no_source_answers(parts: Parts, tmp_path: Path) -> None:
         }
         for config, said in cases.items():
             client = start(Chronyd(parts, config))
-            # mypy infers no types of defaults in a lambda.
-            wait(lambda c=client, s=said: s in check_here(c.socket)[1])  # type: ignore[misc]
+            wait(partial(says, client, said))
             if config == asleep:  # over UDP that is not seen
                 _, output = check_here(client.address)
                 assert "and whether they are synchronised themselves" in output
+
+
+def says(client: Chronyd, text: str) -> bool:
+    return text in check_here(client.socket)[1]
 
 
 def without_trailing_blanks(text: str) -> str:
